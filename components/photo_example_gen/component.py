@@ -1,0 +1,394 @@
+"""The TFX component: from a folder of photos to raw examples in three splits.
+
+The pictures pass through the step once and never through Beam's own storage, which would hold
+them in memory:
+
+1. `_InspectChunk` reads each picture and writes its example to a temporary file, one a chunk of
+   rows, noting where it is and what was found;
+2. `settle` decides from these small notes which examples stay, and in which split;
+3. `_WriteShard` copies those into the shards of their split, byte by byte.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import apache_beam as beam
+import tensorflow as tf
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.components.base import base_driver as component_driver
+from tfx.orchestration import metadata
+from tfx.orchestration.portable import base_driver, data_types
+from tfx.proto import example_gen_pb2
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import Artifact, Channel, artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.errors import UserError
+from components.photo_example_gen import labels, photos, rejects
+from components.photo_example_gen.labels import Row
+from components.photo_example_gen.rejects import Reason, Reject, Rejected
+from components.progress import report
+from schemas import features
+
+EXAMPLES = "examples"  # the output's key
+FINGERPRINT = "fingerprint"  # the execution property that the driver adds
+REJECTS_FILE = "rejects.csv"  # at the root of the Examples artifact
+
+_CHUNKS = 128  # as many temporary files, and at least so many reports of progress, at most
+_MIN_CHUNK = 32  # rows
+_SHARD_BYTES = 2**24
+_MIN_SHARDS = 8  # of a split that has photos enough, so that later steps find work for all cores
+_MIN_SHARD = 32  # photos
+_FRAME_BYTES = 16  # that TFRecord adds to a record: its length and two checksums
+
+
+class Picture(NamedTuple):
+    """Where the example of a readable picture is: a TFRecord frame in a temporary file."""
+
+    photo_id: str
+    file: str
+    offset: int  # bytes
+    length: int  # bytes
+
+
+Chunk = tuple[int, list[Row]]
+Shard = tuple[str, list[Picture]]  # the file to write, and what it holds
+
+
+class PhotoExampleGenSpec(ComponentSpec):
+    """PhotoExampleGen's interface."""
+
+    INPUTS: ClassVar[dict[str, ChannelParameter]] = {}
+    OUTPUTS: ClassVar[dict[str, ChannelParameter]] = {
+        EXAMPLES: ChannelParameter(type=standard_artifacts.Examples)
+    }
+    PARAMETERS: ClassVar[dict[str, ExecutionParameter]] = {
+        "photos": ExecutionParameter(type=str),
+        "labels_file": ExecutionParameter(type=str),
+        "file_column": ExecutionParameter(type=str),
+        "age_column": ExecutionParameter(type=str),
+        "span_window": ExecutionParameter(type=int),
+        "train_share": ExecutionParameter(type=float),
+        "eval_share": ExecutionParameter(type=float),
+        "max_rejected": ExecutionParameter(type=float),
+        "max_pixels": ExecutionParameter(type=int),
+        "conflict_years": ExecutionParameter(type=float),
+    }
+
+
+class Driver(component_driver.BaseDriver, base_driver.BaseDriver):
+    """Adds the photos' fingerprint to the execution properties, so that TFX's cache sees it."""
+
+    def __init__(self, mlmd: metadata.Metadata) -> None:
+        component_driver.BaseDriver.__init__(self, mlmd)
+        base_driver.BaseDriver.__init__(self, mlmd)
+
+    def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Runs before the cache is asked; raises what `fingerprint` raises."""
+        has = execution_info.exec_properties
+        output = driver_output_pb2.DriverOutput()
+        output.exec_properties[FINGERPRINT].string_value = labels.fingerprint(
+            has["photos"], has["labels_file"], has["span_window"]
+        )
+        return output
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Reads, checks, splits and writes."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the Examples artifact, its rejects.csv and its custom properties.
+
+        Raises:
+            UserError: what `labels` raises; too many rows are rejected; a split has no photo.
+        """
+        has = exec_properties
+        artifact = artifact_utils.get_single_instance(output_dict[EXAMPLES])
+        root = Path(artifact.uri)
+        root.mkdir(parents=True, exist_ok=True)
+        tables = labels.find(has["photos"], has["labels_file"], has["span_window"])
+        found = labels.read(has["photos"], tables, has["file_column"], has["age_column"])
+        with tempfile.TemporaryDirectory(prefix=".", dir=root) as scratch:
+            outcomes = self._inspect(found.rows, has["photos"], has["max_pixels"], scratch)
+            splits, rejected = settle(
+                found.rows,
+                outcomes,
+                train_share=has["train_share"],
+                eval_share=has["eval_share"],
+                conflict_years=has["conflict_years"],
+            )
+            rejected = sorted([*found.rejects, *rejected])
+            rows = len(found.rows) + len(found.rejects)
+            rejects.check_share(rejected, rows, has["max_rejected"])
+            _check_splits(splits)
+            self._write(splits, root)
+        rejects.write(rejected, root / REJECTS_FILE)
+
+        artifact.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
+        artifact.span = found.span
+        artifact.set_int_custom_property("span", found.span)
+        examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        examples_utils.set_file_format(artifact, "tfrecords_gzip")
+        counts = {split: len(pictures) for split, pictures in splits.items()}
+        reasons = Counter(reject.reason for reject in rejected)
+        artifact.set_string_custom_property("examples", json.dumps(counts))
+        artifact.set_string_custom_property("rejects", json.dumps(dict(reasons.most_common())))
+        artifact.set_string_custom_property("passengers", json.dumps(found.passengers))
+
+    def _inspect(
+        self, rows: Sequence[Row], folder: str, max_pixels: int, scratch: str
+    ) -> dict[str, Picture | Rejected]:
+        """What came of each picture, by path; its example is in a file of the scratch folder."""
+        unique = list({row.path: row for row in reversed(rows)}.values())[::-1]
+        size = max(_MIN_CHUNK, -(-len(unique) // _CHUNKS))
+        chunks = [(i, unique[i : i + size]) for i in range(0, len(unique), size)]
+        with self._make_beam_pipeline() as pipeline:
+            inspect = _InspectChunk(folder, max_pixels, scratch, size, len(unique))
+            _ = pipeline | "Chunks" >> beam.Create(chunks) | "Inspect" >> beam.ParDo(inspect)
+        return {
+            path: Rejected(Reason(reason), detail) if reason else Picture(*picture)
+            for notes in Path(scratch).glob("*.json")
+            for path, picture, reason, detail in json.loads(notes.read_text("utf-8"))
+        }
+
+    def _write(self, splits: Mapping[str, Sequence[Picture]], root: Path) -> None:
+        """Writes each split's pictures to Split-<name>/ below root."""
+        shards: list[Shard] = []
+        for split, pictures in splits.items():
+            folder = root / f"Split-{split}"
+            folder.mkdir(exist_ok=True)
+            shards += _shards(pictures, folder)
+        with self._make_beam_pipeline() as pipeline:
+            _ = pipeline | "Shards" >> beam.Create(shards) | "Write" >> beam.ParDo(_WriteShard())
+
+
+class PhotoExampleGen(base_beam_component.BaseBeamComponent):
+    """Joins photos with their labels, checks them, makes them upright and splits them."""
+
+    SPEC_CLASS = PhotoExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+    DRIVER_CLASS = Driver
+
+    def __init__(
+        self,
+        photos: str,
+        labels_file: str = "labels.csv",
+        file_column: str = "file_name",
+        age_column: str = "real_age",
+        span_window: int = 0,
+        train_share: float = 0.70,
+        eval_share: float = 0.15,
+        max_rejected: float = 0.05,
+        max_pixels: int = 50_000_000,
+        conflict_years: float = 3.0,
+    ) -> None:
+        """Output `examples`: raw examples in the splits train, eval and test, and a rejects.csv.
+
+        The artifact's custom properties: `examples` (JSON, split → photos), `rejects` (JSON,
+        reason → rows), `passengers` (JSON, names of the string features beyond RAW_FEATURES; an
+        example whose cell was empty lacks that feature), `span` (the newest that was read).
+
+        Args:
+            photos: folder with the CSV and the pictures, or with span-N folders of these.
+            labels_file: name of the CSV beside final_files/.
+            file_column: CSV column with the picture's file name.
+            age_column: CSV column with the age in years.
+            span_window: how many of the newest spans are read; 0: all.
+            train_share: share of photos that train, 0 to 1.
+            eval_share: share of photos in the eval split, 0 to 1; test gets the rest.
+            max_rejected: share of rows that may be rejected before the step fails, 0 to 1.
+            max_pixels: width × height of the largest picture that is decoded.
+            conflict_years: how far apart, in years, the ages of one picture may be.
+        """
+        super().__init__(
+            PhotoExampleGenSpec(
+                photos=photos,
+                labels_file=labels_file,
+                file_column=file_column,
+                age_column=age_column,
+                span_window=span_window,
+                train_share=float(train_share),
+                eval_share=float(eval_share),
+                max_rejected=float(max_rejected),
+                max_pixels=max_pixels,
+                conflict_years=float(conflict_years),
+                examples=Channel(type=standard_artifacts.Examples),
+            )
+        )
+
+
+class _InspectChunk(beam.DoFn):
+    """Chunk of rows → a file of their examples and one of notes about them."""
+
+    def __init__(self, folder: str, max_pixels: int, scratch: str, size: int, total: int) -> None:
+        self._folder = folder
+        self._max_pixels = max_pixels
+        self._scratch = scratch
+        self._size = size  # rows in a chunk; the last may have fewer
+        self._total = total
+
+    def process(self, chunk: Chunk) -> None:
+        number, rows = chunk
+        file = os.path.join(self._scratch, f"{number}.tfrecord")
+        notes: list[tuple[str, Picture | None, str, str]] = []
+        offset = 0
+        with tf.io.TFRecordWriter(file) as writer:
+            for row in rows:
+                try:
+                    photo = self._read(row)
+                except Rejected as no:
+                    notes.append((row.path, None, no.reason, no.detail))
+                    continue
+                record = _example(row, photo).SerializeToString(deterministic=True)
+                writer.write(record)
+                length = len(record) + _FRAME_BYTES
+                notes.append((row.path, Picture(photo.photo_id, file, offset, length), "", ""))
+                offset += length
+        Path(self._scratch, f"{number}.json").write_text(json.dumps(notes), "utf-8")
+        done = sum(name.endswith(".json") for name in os.listdir(self._scratch))
+        report(min(done * self._size, self._total), self._total, "photos")
+
+    def _read(self, row: Row) -> photos.Photo:
+        folder = os.path.realpath(os.path.join(self._folder, row.table.folder))
+        return photos.read(os.path.join(self._folder, row.path), folder, self._max_pixels)
+
+
+class _WriteShard(beam.DoFn):
+    """Shard → its file, gzipped as TFX's readers expect.
+
+    Level 0 stores the bytes as they are: JPEGs do not get smaller, and the readers stay fast.
+    """
+
+    def process(self, shard: Shard) -> None:
+        path, pictures = shard
+        with (
+            open(path, "wb") as file,
+            gzip.GzipFile("", "wb", compresslevel=0, fileobj=file, mtime=0) as zipped,
+        ):
+            for picture in pictures:
+                with open(picture.file, "rb", buffering=0) as source:
+                    source.seek(picture.offset)
+                    zipped.write(source.read(picture.length))
+
+
+def settle(
+    rows: Sequence[Row],
+    outcomes: Mapping[str, Picture | Rejected],
+    *,
+    train_share: float,
+    eval_share: float,
+    conflict_years: float,
+) -> tuple[dict[str, list[Picture]], list[Reject]]:
+    """Which pictures stay, by split and in the order of photo_id, and which rows are rejected.
+
+    A picture that is there several times, under one name or several, stays once: in test rather
+    than in eval, in eval rather than in train where the layout says the split (what is measured on
+    stays what was published), and of the rows in one split the first. Where its ages differ by more
+    than `conflict_years`, nobody knows which is right, and none stays.
+    """
+    splits: dict[str, list[Picture]] = {split: [] for split in features.SPLITS}
+    rejected: list[Reject] = []
+    same: defaultdict[str, list[Row]] = defaultdict(list)
+    unreadable: dict[str, Row] = {}
+    for row in rows:
+        outcome = outcomes[row.path]
+        if isinstance(outcome, Picture):
+            same[outcome.photo_id].append(row)
+        elif row.path in unreadable:
+            rejected.append(_duplicate(row, unreadable[row.path]))
+        else:
+            unreadable[row.path] = row
+            rejected.append(row.reject(outcome.reason, outcome.detail))
+
+    for photo_id in sorted(same):
+        group = same[photo_id]
+        youngest, oldest = min(row.age for row in group), max(row.age for row in group)
+        if oldest - youngest > conflict_years:
+            detail = f"one picture, ages from {youngest:g} to {oldest:g}"
+            rejected += [row.reject(Reason.CONFLICT, detail) for row in group]
+            continue
+        hashed = _hashed_split(photo_id, train_share, eval_share)
+        ranked = [(features.SPLITS.index(row.table.split or hashed), row) for row in group]
+        split, kept = max(ranked, key=lambda pair: pair[0])
+        picture = outcomes[kept.path]
+        assert isinstance(picture, Picture)
+        splits[features.SPLITS[split]].append(picture)
+        rejected += [_duplicate(row, kept) for row in group if row is not kept]
+    return splits, rejected
+
+
+def _duplicate(row: Row, kept: Row) -> Reject:
+    reason = Reason.DUPLICATE_ROW if row.path == kept.path else Reason.DUPLICATE_PICTURE
+    return row.reject(reason, f"same as {kept.table.csv} row {kept.line}")
+
+
+def _hashed_split(photo_id: str, train_share: float, eval_share: float) -> str:
+    """The split of a picture: always the same one, whatever other pictures there are."""
+    place = int(photo_id[:13], 16) / 16**13  # evenly spread over 0 to 1
+    if place < train_share:
+        return features.TRAIN
+    return features.EVAL if place < train_share + eval_share else features.TEST
+
+
+def _check_splits(splits: Mapping[str, Sequence[Picture]]) -> None:
+    empty = [split for split, pictures in splits.items() if not pictures]
+    if empty:
+        kept = sum(map(len, splits.values()))
+        raise UserError(
+            f"{kept} photos are too few: none is left for {' and '.join(empty)}; add photos"
+        )
+
+
+def _shards(pictures: Sequence[Picture], folder: Path) -> Iterator[Shard]:
+    size = sum(picture.length for picture in pictures)
+    few = min(_MIN_SHARDS, len(pictures) // _MIN_SHARD)
+    count = max(1, few, -(-size // _SHARD_BYTES))
+    for shard in range(count):
+        name = f"data_tfrecord-{shard:05d}-of-{count:05d}.gz"
+        yield str(folder / name), list(pictures[shard::count])
+
+
+def _example(row: Row, photo: photos.Photo) -> tf.train.Example:
+    """The raw example; see schemas/features.py."""
+    values: dict[str, bytes | int | float] = {
+        features.IMAGE: photo.jpeg,
+        features.AGE: row.age,
+        features.FILE_NAME: _utf8(row.path),
+        features.PHOTO_ID: _utf8(photo.photo_id),
+        features.WIDTH: photo.width,
+        features.HEIGHT: photo.height,
+        features.FORMAT: _utf8(photo.format),
+        features.MODE: _utf8(photo.mode),
+        features.BRIGHTNESS: photo.brightness,
+        features.SHARPNESS: photo.sharpness,
+        **{name: _utf8(value) for name, value in row.passengers.items()},
+    }
+    return tf.train.Example(
+        features=tf.train.Features(feature={name: _feature(v) for name, v in values.items()})
+    )
+
+
+def _feature(value: bytes | int | float) -> tf.train.Feature:
+    if isinstance(value, bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    if isinstance(value, int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode()

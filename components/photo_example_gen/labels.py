@@ -1,0 +1,292 @@
+"""The CSV layouts that are known, and their rows."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+
+from components.errors import UserError
+from components.photo_example_gen.rejects import Reason, Reject, Rejected
+from schemas import features
+
+PICTURES = "final_files"  # the folder of pictures beside a labels.csv
+APPA_REAL = {  # APPA-REAL's own release: CSV → folder of pictures, split
+    "gt_avg_train.csv": ("train", features.TRAIN),
+    "gt_avg_valid.csv": ("valid", features.EVAL),
+    "gt_avg_test.csv": ("test", features.TEST),
+}
+
+_SPAN = re.compile(r"span-(\d+)")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_TAKEN = frozenset(features.RAW_FEATURES) | {features.AGE_BAND}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV and its folder of pictures, both as paths inside the photos folder."""
+
+    csv: str
+    folder: str
+    split: str | None  # the split that the layout says; None: by the picture
+    span: int  # 0 where the photos folder has no spans
+
+
+class Row(NamedTuple):
+    """A row that may become an example once its picture has been read."""
+
+    table: Table
+    line: int  # of the CSV, on which the row starts, 1 being the file's first
+    file_name: str  # as the CSV says it
+    path: str  # of the picture inside the photos folder, '/'-separated
+    age: float  # years
+    passengers: dict[str, str]  # further columns; empty cells are left out
+
+    def reject(self, reason: Reason, detail: str) -> Reject:
+        """This row's line of rejects.csv."""
+        return Reject(self.table.csv, self.line, self.file_name, reason, detail)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All rows of all tables."""
+
+    rows: list[Row]
+    rejects: list[Reject]
+    passengers: list[str]  # names of the further columns, in the order of the CSVs
+    span: int  # the newest
+
+
+def find(photos: str, labels_file: str = "labels.csv", span_window: int = 0) -> list[Table]:
+    """The tables of a photos folder; of its newest `span_window` spans (0: all), oldest first.
+
+    Raises:
+        UserError: the folder has no known layout, or only part of one.
+    """
+    root = Path(photos)
+    if not root.is_dir():
+        raise UserError(f"no folder {photos}: name the folder with the photos and their CSV")
+    here = _layout(root, "", labels_file, span=0)
+    spans = sorted(
+        (int(match[1]), entry.name)
+        for entry in root.iterdir()
+        if (match := _SPAN.fullmatch(entry.name)) and entry.is_dir()
+    )
+    if here and spans:
+        raise UserError(
+            f"{photos} holds {here[0].csv} and {spans[0][1]}: move the former into a span folder"
+        )
+    if not here and not spans:
+        raise UserError(
+            f"no photos in {photos}: expected {labels_file} and {PICTURES}/,"
+            f" or {', '.join(APPA_REAL)} and their folders, or span-N folders of these"
+        )
+    for span, name in spans[-span_window:]:
+        tables = _layout(root, name, labels_file, span)
+        if not tables:
+            raise UserError(f"{root / name} holds neither {labels_file} nor {min(APPA_REAL)}")
+        here += tables
+    return here
+
+
+def _layout(root: Path, inside: str, labels_file: str, span: int) -> list[Table]:
+    """The tables in one folder; none where there is no CSV."""
+    folder = root / inside
+    if (folder / labels_file).is_file():
+        layout: dict[str, tuple[str, str | None]] = {labels_file: (PICTURES, None)}
+    elif any((folder / name).is_file() for name in APPA_REAL):
+        layout = dict(APPA_REAL)
+    else:
+        return []
+    for csv_name, (pictures, _) in layout.items():
+        if not (folder / csv_name).is_file():
+            raise UserError(f"{folder} lacks {csv_name}: {', '.join(layout)} belong together")
+        if not (folder / pictures).is_dir():
+            raise UserError(f"{folder} lacks the folder {pictures}/, the pictures of {csv_name}")
+    return [
+        Table(posixpath.join(inside, csv_name), posixpath.join(inside, pictures), split, span)
+        for csv_name, (pictures, split) in layout.items()
+    ]
+
+
+def fingerprint(photos: str, labels_file: str = "labels.csv", span_window: int = 0) -> str:
+    """SHA-256, in hex, of what `read` would read: it changes when a photo or a CSV does.
+
+    CSVs count by their bytes, pictures by name, size and time of change (reading them all would
+    take as long as using them): a photo that changed within its size and its time goes unseen.
+
+    Raises:
+        UserError: as `find`.
+    """
+    digest = hashlib.sha256()
+    for table in find(photos, labels_file, span_window):
+        digest.update(f"{table}\n".encode())
+        digest.update(hashlib.sha256(_read_bytes(Path(photos, table.csv))).digest())
+        pictures = Path(photos, table.folder)
+        for name, size, changed in sorted(_files(pictures, "")):
+            digest.update(f"{name}\n{size}\n{changed}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files(folder: Path, inside: str) -> Iterator[tuple[str, int, int]]:
+    """Path, size in bytes and time of change in ns of each file below a folder."""
+    with os.scandir(folder / inside) as entries:
+        for entry in entries:
+            name = posixpath.join(inside, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(folder, name)
+            elif entry.is_file():
+                status = entry.stat()
+                yield name, status.st_size, status.st_mtime_ns
+
+
+def read(
+    photos: str,
+    tables: Sequence[Table],
+    file_column: str = "file_name",
+    age_column: str = "real_age",
+) -> Labels:
+    """The rows of the tables, in order.
+
+    Raises:
+        UserError: a CSV cannot be read, lacks a column, has one twice or one that is named like a
+            feature, or the CSVs together have no rows.
+    """
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    passengers: dict[str, None] = {}
+    for table in tables:
+        path = Path(photos, table.csv)
+        columns, records = _parse(path, file_column, age_column)
+        passengers |= dict.fromkeys(name for name in columns if name and name not in _TAKEN)
+        for line, cells in records:
+            record = dict(zip(columns, cells, strict=False))
+            try:
+                rows.append(_row(table, line, record))
+            except Rejected as no:
+                name = record.get(features.FILE_NAME, "")
+                rejects.append(Reject(table.csv, line, name, no.reason, no.detail))
+    if not rows and not rejects:
+        raise UserError(f"{Path(photos, tables[0].csv)} has no rows below its header: add photos")
+    return Labels(rows, rejects, list(passengers), max(table.span for table in tables))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _parse(
+    path: Path, file_column: str, age_column: str
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """A CSV's columns and its records, each with the line on which it starts.
+
+    The columns of file and age are renamed to the features'; one without a name is "".
+    """
+    text = _decode(_read_bytes(path))
+    renamed = {_normal(file_column): features.FILE_NAME, _normal(age_column): features.AGE}
+    records = _records(path, text, _delimiter(text, renamed.keys()))
+    header = [_normal(cell) for cell in next(records, (1, []))[1]]
+    for column in renamed:
+        if header.count(column) != 1:
+            problem = "has twice" if column in header else "lacks"
+            found = ", ".join(filter(None, header)) or "nothing"
+            raise UserError(f"{path} {problem} the column {column}; its header says: {found}")
+    passengers = [name for name in header if name and name not in renamed]
+    for name in passengers:
+        if name in _TAKEN or passengers.count(name) > 1:
+            raise UserError(
+                f"{path} has a column {name}, which is also the name of another column or of what"
+                " every example holds: rename it"
+            )
+    return [renamed.get(name, name) for name in header], records
+
+
+def _delimiter(text: str, wanted: Set[str]) -> str:
+    """Comma, semicolon or tab: that which finds most of the wanted columns in the header."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+
+    def found(delimiter: str) -> int:
+        return len(wanted & {_normal(cell.strip(' "')) for cell in header.split(delimiter)})
+
+    return max(",;\t", key=found)
+
+
+def _decode(data: bytes) -> str:
+    """UTF-8 with or without a BOM, or Windows-1251, line by line: one odd line spoils no other."""
+
+    def line(raw: bytes) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw.decode("cp1251", "replace")
+
+    return "".join(map(line, data.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)))
+
+
+def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record that is not empty, and the line on which it starts."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    line = 1
+    try:
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:  # strict: a quote left open would swallow all rows after it
+        raise UserError(f"{path} row {line} is no CSV ({error}): mend its quotes") from None
+
+
+def _normal(column: str) -> str:
+    """A column's name in lower case, without spaces around it and with _ for those inside."""
+    return "_".join(column.lower().split())
+
+
+def _row(table: Table, line: int, record: dict[str, str]) -> Row:
+    file_name = record.get(features.FILE_NAME, "").strip()
+    return Row(
+        table=table,
+        line=line,
+        file_name=file_name,
+        path=_path(table.folder, file_name),
+        age=_age(record.get(features.AGE, "").strip()),
+        passengers={
+            name: value.strip()
+            for name, value in record.items()
+            if name and name not in _TAKEN and value.strip()
+        },
+    )
+
+
+def _path(folder: str, file_name: str) -> str:
+    """The picture's path inside the photos folder; a backslash separates folders, too."""
+    if not file_name:
+        raise Rejected(Reason.NO_FILE_NAME)
+    inside = posixpath.normpath(file_name.replace("\\", "/"))
+    if PureWindowsPath(file_name).anchor or inside.split("/")[0] == "..":
+        raise Rejected(Reason.OUTSIDE)
+    return posixpath.join(folder, inside)
+
+
+def _age(text: str) -> float:
+    """Years, written with a decimal point or comma."""
+    if not text:
+        raise Rejected(Reason.AGE_MISSING)
+    if not _NUMBER.fullmatch(text):
+        raise Rejected(Reason.AGE_NOT_A_NUMBER, text[:80])
+    age = float(text.replace(",", "."))
+    if not 0 <= age <= features.MAX_AGE:
+        raise Rejected(Reason.AGE_OUT_OF_RANGE, text[:80])
+    return age

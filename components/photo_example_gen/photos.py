@@ -1,0 +1,194 @@
+"""One picture file in, an upright RGB JPEG and facts about it out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from components.photo_example_gen.rejects import Reason, Rejected
+
+# What is opened, whatever a file's name says. Left out are formats that run other programs (EPS,
+# WMF), that hold documents (PDF, PSD) or that no camera, phone or scanner writes.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
+
+JPEG_QUALITY = 95  # with 4:4:4 chroma: of pictures that have to be encoded anew
+
+# EXIF's orientation tag, and what makes a picture that carries it upright.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_MAX_BYTES_PER_PIXEL = 8  # of any picture file: 16-bit RGBA, uncompressed
+_MAX_METADATA_BYTES = 2**24
+_STRIP_PIXELS = 2**20  # measured at a time, so that measuring a large picture takes little memory
+
+# Pillow's own limit warns, or forbids what max_pixels allows: `read` compares sizes itself. Its
+# other warnings are about metadata that nobody reads here.
+Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An upright RGB JPEG, and what was found on disk."""
+
+    jpeg: bytes
+    photo_id: str  # SHA-256, in hex, of the decoded upright RGB pixels and their size
+    width: int  # pixels, before it was made upright
+    height: int
+    format: str  # as Pillow names it
+    mode: str  # as Pillow names it
+    brightness: float  # mean luma, 0 to 1
+    sharpness: float  # variance of the Laplacian of luma (luma 0 to 255)
+
+
+def read(path: str, folder: str, max_pixels: int) -> Photo:
+    """The photo in a file, whatever bytes the file holds.
+
+    Args:
+        path: where the file is said to be.
+        folder: the folder, without symbolic links, that the file must lie in.
+        max_pixels: width × height above which a picture is refused before it is decoded.
+
+    Raises:
+        Rejected: the picture is missing, outside the folder, unreadable or too large. Nothing
+            else is raised, whatever the file holds.
+    """
+    data = _bytes(path, folder, max_pixels)
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            return _photo(image, data, max_pixels)
+    except Rejected:
+        raise
+    except UnidentifiedImageError:
+        raise Rejected(Reason.UNREADABLE, f"none of {', '.join(FORMATS)}") from None
+    except Exception as error:  # Pillow raises nearly anything on bytes that are no picture
+        raise Rejected(Reason.UNREADABLE, f"{type(error).__name__}: {error}") from None
+
+
+def _bytes(path: str, folder: str, max_pixels: int) -> bytes:
+    try:
+        if not os.path.realpath(path).startswith(folder + os.sep):
+            raise Rejected(Reason.OUTSIDE, "a symbolic link that leads out")
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Rejected(Reason.MISSING, "not a regular file")
+            if status.st_size > max_pixels * _MAX_BYTES_PER_PIXEL + _MAX_METADATA_BYTES:
+                raise Rejected(Reason.UNREADABLE, f"{status.st_size:,} bytes are no photo")
+            return file.read()
+    except PermissionError as error:
+        raise Rejected(Reason.UNREADABLE, error.strerror) from None
+    except OSError as error:
+        raise Rejected(Reason.MISSING, error.strerror) from None
+    except ValueError as error:  # a NUL, or characters that no file's name can hold
+        raise Rejected(Reason.MISSING, str(error)) from None
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opens a file; one that is a pipe does not wait for somebody to write to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
+    (width, height), mode = image.size, image.mode
+    if width * height > max_pixels:
+        detail = f"{width} × {height}; max_pixels is {max_pixels:,}"
+        raise Rejected(Reason.TOO_MANY_PIXELS, detail)
+    image.load()
+    upright = _upright(_rgb(image), _orientation(image))
+    kept = upright is image and image.format == "JPEG" and data.endswith(b"\xff\xd9")
+    luma = np.asarray(upright.convert("L"))
+    return Photo(
+        jpeg=data if kept else _encode(upright),
+        photo_id=_photo_id(upright),
+        width=width,
+        height=height,
+        format=image.format or "",
+        mode=mode,
+        brightness=float(luma.mean()) / 255,
+        sharpness=_sharpness(luma),
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none, or where the metadata is damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged metadata is no reason to refuse sound pixels
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    transpose = _UPRIGHT.get(orientation)
+    return image if transpose is None else image.transpose(transpose)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """The picture's colours as 8-bit RGB; what is transparent shows white."""
+    if image.mode.startswith(("I", "F")):
+        return _from_deep_grey(image).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """8-bit grey from grey of 16 or 32 bits (0 to 65,535) or of floats (0 to 1, or 0 to 255)."""
+    grey = np.nan_to_num(np.asarray(image).astype(np.float32))
+    if image.mode != "F":
+        grey *= 255 / 65535
+    elif grey.max() <= 1:
+        grey *= 255
+    return Image.fromarray(np.rint(grey.clip(0, 255)).astype(np.uint8))
+
+
+def _encode(upright: Image.Image) -> bytes:
+    upright.info.clear()  # comments and the like are not the photo's
+    out = BytesIO()
+    upright.save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return out.getvalue()
+
+
+def _photo_id(upright: Image.Image) -> str:
+    width, height = upright.size
+    digest = hashlib.sha256(b"%d %d\n" % (width, height))
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        whole = rows >= height
+        box = (0, top, width, min(top + rows, height))
+        digest.update((upright if whole else upright.crop(box)).tobytes())
+    return digest.hexdigest()
+
+
+def _sharpness(luma: np.ndarray) -> float:
+    """Variance of the 4-neighbour Laplacian of uint8 luma [height, width]; exact sums."""
+    height, width = luma.shape
+    if height < 3 or width < 3:
+        return 0.0
+    total = squares = 0
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height - 2, rows):
+        strip = luma[top : top + rows + 2].astype(np.int16)
+        laplacian = strip[1:-1, 1:-1] << 2
+        for neighbour in (strip[:-2, 1:-1], strip[2:, 1:-1], strip[1:-1, :-2], strip[1:-1, 2:]):
+            laplacian -= neighbour
+        total += int(laplacian.sum())
+        squares += int(np.square(laplacian, dtype=np.int32).sum())
+    count = (height - 2) * (width - 2)
+    return squares / count - (total / count) ** 2

@@ -1,0 +1,81 @@
+"""Why a row of the CSV gave no example, and when there are too many such rows."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from components.errors import UserError
+
+
+class Reason(StrEnum):
+    """Why a row gave no example."""
+
+    NO_FILE_NAME = "file name missing"
+    OUTSIDE = "path outside the folder"
+    AGE_MISSING = "age missing"
+    AGE_NOT_A_NUMBER = "age not a number"
+    AGE_OUT_OF_RANGE = "age below 0 or above 120"
+    MISSING = "missing file"
+    UNREADABLE = "unreadable picture"
+    TOO_MANY_PIXELS = "too many pixels"
+    DUPLICATE_ROW = "duplicate row"
+    CONFLICT = "age conflict"
+    DUPLICATE_PICTURE = "duplicate picture"
+
+
+# An identical picture under another name is no fault of its row, and one copy of it is kept.
+INFORMATIONAL = frozenset({Reason.DUPLICATE_PICTURE})
+
+
+class Rejected(Exception):
+    """A row is rejected: `reason` is counted, `detail` helps whoever looks at that row."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = " ".join(detail.split())
+
+
+class Reject(NamedTuple):
+    """A line of rejects.csv."""
+
+    csv: str  # the CSV's path inside the photos folder
+    row: int  # the line on which the row starts, 1 being the file's first
+    file_name: str  # as the CSV says it
+    reason: Reason
+    detail: str
+
+
+def write(rejects: Iterable[Reject], path: Path) -> None:
+    """Lists the rejects in a CSV with a header."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Reject._fields)
+        writer.writerows(rejects)
+
+
+def check_share(rejects: Sequence[Reject], rows: int, bound: float) -> None:
+    """Passes when no more than the share `bound` of `rows` is rejected.
+
+    Raises:
+        UserError: naming the share, the bound, and each reason with its count and first row.
+    """
+    faults = [reject for reject in rejects if reject.reason not in INFORMATIONAL]
+    if len(faults) <= bound * rows:
+        return
+    first = {reject.reason: reject for reject in reversed(faults)}
+    reasons = "; ".join(
+        f"{count} {reason} (first: {first[reason].csv} row {first[reason].row},"
+        f" {first[reason].file_name[:80]!r})"
+        for reason, count in Counter(fault.reason for fault in faults).most_common(4)
+    )
+    raise UserError(
+        f"{len(faults)} of {rows} rows ({len(faults) / rows:.1%}) are rejected, more than"
+        f" max_rejected allows ({bound:.1%}): {reasons}; mend them, or raise max_rejected"
+        " to go on and read them all in rejects.csv"
+    )
