@@ -1,0 +1,129 @@
+"""Evaluator: the gate. TFMA's metrics on the test split, by age band and passenger column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
+from tfx import v1 as tfx
+from tfx.components.evaluator import executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import Artifact, BaseChannel, artifact_utils
+from tfx.utils import io_utils, proto_utils
+
+from components.curated_schema import passengers
+from components.served_model import is_live
+from schemas import features
+
+MAE = "mean_absolute_error"
+CANDIDATE, BASELINE = "candidate", "baseline"
+
+
+def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
+    """Metrics, slices and thresholds.
+
+    Args:
+        max_mae: years; a candidate above it is not blessed.
+        max_mae_increase: years; nor one whose MAE exceeds the live model's by more.
+    """
+    gate = config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": max_mae}),
+        change_threshold=config_pb2.GenericChangeThreshold(
+            direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
+            absolute={"value": max_mae_increase},
+        ),
+    )
+    names = ("MeanSquaredError", "ExampleCount", "MeanPrediction", "Calibration")
+    specs = {"signature_name": "examples", "label_key": features.AGE, "prediction_key": features.AGE}
+    return config_pb2.EvalConfig(
+        model_specs=[
+            config_pb2.ModelSpec(name=CANDIDATE, **specs),
+            config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **specs),
+        ],
+        metrics_specs=[
+            config_pb2.MetricsSpec(
+                metrics=[
+                    config_pb2.MetricConfig(class_name="MeanAbsoluteError", threshold=gate),
+                    *(config_pb2.MetricConfig(class_name=name) for name in names),
+                ]
+            )
+        ],
+        slicing_specs=[
+            config_pb2.SlicingSpec(),
+            config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND]),
+        ],
+    )
+
+
+def custom_extractors(
+    eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
+) -> list[Any]:
+    """TFMA's own extractors with the age band added to each example's features."""
+    extractors = tfma.default_extractors(
+        eval_shared_model=eval_shared_model,
+        eval_config=eval_config,
+        tensor_adapter_config=tensor_adapter_config,
+    )
+    add_band = tfma.extractors.Extractor("AddAgeBand", beam.Map(_with_age_band))
+    return [extractors[0], add_band, *extractors[1:]]
+
+
+def age_bands(ages: np.ndarray) -> np.ndarray:
+    """The readable band of each age (years, any shape), as UTF-8 bytes as examples have them."""
+    labels = np.array([band.encode() for band in features.AGE_BANDS], object)
+    return labels[np.searchsorted(features.AGE_BAND_STARTS, ages, side="right") - 1]
+
+
+def _with_age_band(extracts: tfma.Extracts) -> tfma.Extracts:
+    columns = extracts[tfma.FEATURES_KEY]
+    bands = age_bands(np.asarray(columns[features.AGE]))
+    return {**extracts, tfma.FEATURES_KEY: {**columns, features.AGE_BAND: bands}}
+
+
+class Executor(executor.Executor):
+    """TFX's, which slices by what the schema says the CSV brought, and minds an empty baseline."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Evaluates the candidate, beside the live model where there is one, and blesses it."""
+        config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
+        schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
+        schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
+        for column in passengers(schema):
+            config.slicing_specs.add(feature_keys=[column])
+        inputs = dict(input_dict)
+        if not is_live(artifact_utils.get_single_instance(input_dict["baseline_model"])):
+            del inputs["baseline_model"]
+        properties = {**exec_properties, "eval_config": proto_utils.proto_to_json(config)}
+        super().Do(inputs, output_dict, properties)
+
+
+class Evaluator(tfx.components.Evaluator):
+    """TFX's Evaluator with the executor above, on the split that nothing else has seen."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        examples: BaseChannel,
+        model: BaseChannel,
+        baseline_model: BaseChannel,
+        schema: BaseChannel,
+        eval_config: tfma.EvalConfig,
+    ):
+        super().__init__(
+            examples=examples,
+            model=model,
+            baseline_model=baseline_model,
+            schema=schema,
+            example_splits=[features.TEST],
+            eval_config=eval_config,
+            module_path=__name__,
+        )

@@ -1,0 +1,150 @@
+"""The step: from transformed examples to a servable, with TFX's Trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tfx import v1 as tfx
+from tfx.types import BaseChannel
+
+from components.errors import UserError
+from components.trainer import data, model
+from components.trainer.fit import State, Training
+
+
+def trainer(
+    examples: BaseChannel,
+    transform_graph: BaseChannel,
+    *,
+    settings: dict[str, Any],
+    image_size: int,
+    resume_root: str,
+) -> tfx.components.Trainer:
+    """TFX's Trainer with this module's `run_fn`.
+
+    Args:
+        examples: transformed examples.
+        transform_graph: Transform's.
+        settings: the `trainer` section of the configuration.
+        image_size: side of the transformed photos, pixels.
+        resume_root: folder that outlives a killed run, for what it needs to go on.
+    """
+    return tfx.components.Trainer(
+        run_fn=f"{__name__}.{run_fn.__name__}",
+        examples=examples,
+        transform_graph=transform_graph,
+        train_args=tfx.proto.TrainArgs(),
+        eval_args=tfx.proto.EvalArgs(),
+        custom_config={
+            "settings": settings,
+            "image_size": image_size,
+            "resume_root": resume_root,
+        },
+    )
+
+
+def run_fn(fn_args: tfx.components.FnArgs) -> None:
+    """Trains and exports; TensorBoard's logs and history.json go to the ModelRun artifact.
+
+    Raises:
+        UserError: a split has too few photos, or the initial weights do not load.
+    """
+    settings, size = fn_args.custom_config["settings"], fn_args.custom_config["image_size"]
+    keras.utils.set_random_seed(settings["seed"])
+    ages = np.fromiter(data.ages(fn_args.train_files).as_numpy_iterator(), np.float32)
+    if not len(ages) or not any(data.ages(fn_args.eval_files).take(1)):
+        raise UserError("the train or the eval split has no photo: give more photos")
+    batch_size = min(settings["batch_size"], 2 * len(ages))
+
+    folder = _resume_folder(fn_args)
+    with _strategy().scope():
+        network = model.build(
+            size,
+            initial_weights=settings["initial_weights"],
+            mean_age=float(ages.mean()),
+            dropout=settings["dropout"],
+            precision=_precision(settings["precision"]),
+        )
+        training = Training(network, settings, 2 * len(ages) // batch_size, folder)
+        state = training.run(
+            lambda epoch: data.train_batches(
+                fn_args.train_files, size, batch_size, settings["seed"] + epoch
+            ),
+            data.eval_batches(fn_args.eval_files, size, batch_size),
+            _TensorBoard(fn_args.model_run_dir),
+        )
+    _write_history(state, fn_args.model_run_dir)
+    model.export(
+        _in_float32(network, size), fn_args.transform_graph_path, size, fn_args.serving_model_dir
+    )
+    shutil.rmtree(folder)
+
+
+def _in_float32(network: keras.Model, image_size: int) -> keras.Model:
+    """The same weights computed with in float32: one age, whatever machine or batch serves it."""
+    twin = model.build(
+        image_size, initial_weights="none", mean_age=0.0, dropout=0.0, precision="float32"
+    )
+    twin.set_weights(network.get_weights())
+    return twin
+
+
+def _resume_folder(fn_args: tfx.components.FnArgs) -> Path:
+    """One folder for each training, told apart by all that decides about its weights."""
+    identity = [fn_args.custom_config, fn_args.train_files, fn_args.eval_files]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return Path(fn_args.custom_config["resume_root"]) / digest[:16]
+
+
+def _strategy() -> tf.distribute.Strategy:
+    """Every GPU; or every logical CPU device, of which there is one unless a test makes more."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) > 1:
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def _precision(wanted: str) -> str:
+    """What `auto` means here: the narrowest type that this hardware multiplies natively."""
+    if wanted != "auto":
+        return wanted
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = details.get("compute_capability", (0, 0))
+        return (
+            "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
+        )
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.exists() else ""
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+class _TensorBoard:
+    """Scalars of each epoch, in the `train` and `validation` runs that Keras' users expect."""
+
+    def __init__(self, folder: str):
+        self._writers = {
+            prefix: tf.summary.create_file_writer(f"{folder}/{run}")
+            for prefix, run in (("", "train"), ("val_", "validation"))
+        }
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        for prefix, writer in self._writers.items():
+            with writer.as_default(step=entry["epoch"]):
+                for name in ("loss", "mae"):
+                    tf.summary.scalar(f"epoch_{name}", entry[prefix + name])
+        with self._writers[""].as_default(step=entry["epoch"]):
+            tf.summary.scalar("epoch_learning_rate", entry["learning_rate"])
+
+
+def _write_history(state: State, folder: str) -> None:
+    document = {"best_epoch": state.best_epoch, "epochs": state.history}
+    (Path(folder) / "history.json").write_text(json.dumps(document, indent=1))

@@ -1,0 +1,70 @@
+"""Transformed examples as batches for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from components.transform import decode_squares
+from schemas import features
+
+# Records that wait to be drawn in random order: a few kB each.
+SHUFFLE_BUFFER = 16_384
+
+_AGE = {features.AGE: tf.io.FixedLenFeature([], tf.float32)}
+_SPEC = {features.IMAGE: tf.io.FixedLenFeature([], tf.string), **_AGE}
+
+
+def ages(patterns: Sequence[str]) -> tf.data.Dataset:
+    """The ages alone, float32 scalars, years."""
+    return _records(patterns).map(lambda record: tf.io.parse_single_example(record, _AGE)["age"])
+
+
+def train_batches(
+    patterns: Sequence[str], image_size: int, batch_size: int, seed: int
+) -> tf.data.Dataset:
+    """One epoch: every photo and its mirror image, in an order of the seed's.
+
+    The last, smaller batch is left out, since batch norm would weigh it like a whole one; another
+    epoch has another order, so that no photo stays out for long.
+
+    Returns:
+        Batches of (uint8 [batch_size, image_size, image_size, 3], float32 [batch_size] years).
+    """
+
+    def decode(records: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels, years = _decode(records, image_size)
+        return tf.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels), years
+
+    sides = tf.data.Dataset.from_tensor_slices([False, True])
+    return (
+        sides.interleave(
+            lambda mirrored: _records(patterns).map(lambda record: (record, mirrored)),
+            cycle_length=2,
+        )
+        .shuffle(SHUFFLE_BUFFER, seed=seed)
+        .batch(batch_size, drop_remainder=True)
+        .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def eval_batches(patterns: Sequence[str], image_size: int, batch_size: int) -> tf.data.Dataset:
+    """Every photo once, as it is, in the files' order; batches as in `train_batches`."""
+    return (
+        _records(patterns)
+        .batch(batch_size)
+        .map(lambda records: _decode(records, image_size), num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _records(patterns: Sequence[str]) -> tf.data.Dataset:
+    files = tf.data.Dataset.list_files(list(patterns), shuffle=False)
+    return tf.data.TFRecordDataset(files, compression_type="GZIP")
+
+
+def _decode(records: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    parsed = tf.io.parse_example(records, _SPEC)
+    return decode_squares(parsed[features.IMAGE], image_size), parsed[features.AGE]

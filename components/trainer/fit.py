@@ -1,0 +1,170 @@
+"""The training loop: head first, then all; stops early, keeps the best, resumes when killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from components.progress import report
+from components.trainer.model import TRUNK
+
+HEAD, WHOLE = "head", "whole"
+
+
+@dataclass
+class State:
+    """What a killed training needs, beside the weights, to go on after its last whole epoch."""
+
+    checkpoint: str = ""
+    best_mae: float = math.inf  # years, on the eval split
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs are behind it."""
+        return len(self.history)
+
+
+class Training:
+    """One training of one model.
+
+    Args:
+        model: as `model.build` returns it.
+        settings: the `trainer` section of the configuration.
+        steps: batches an epoch.
+        folder: where its state is kept between a kill and the next run.
+    """
+
+    def __init__(self, model: keras.Model, settings: dict[str, Any], steps: int, folder: Path):
+        self._model = model
+        self._settings = settings
+        self._steps = steps
+        self._folder = folder
+        self._state = State()
+        self._phase = ""
+        # Random weights must learn together: a head on random features learns nothing.
+        self._head_epochs = (
+            0 if settings["initial_weights"] == "none" else settings["head_epochs"]
+        )
+
+    def run(
+        self,
+        train: Callable[[int], tf.data.Dataset],
+        evaluation: tf.data.Dataset,
+        on_epoch: Callable[[dict[str, Any]], None],
+    ) -> State:
+        """Trains until the epochs are over or the eval MAE gets no better; loads the best weights.
+
+        Args:
+            train: the batches of the epoch with a given number, from 0.
+            evaluation: the batches of the eval split.
+            on_epoch: told each epoch's entry of the history.
+        """
+        self._resume()
+        for entry in self._state.history:
+            on_epoch(entry)
+        last = self._head_epochs + self._settings["epochs"]
+        while self._state.epochs_done < last and not self._stale():
+            epoch = self._state.epochs_done
+            self._enter(HEAD if epoch < self._head_epochs else WHOLE)
+            entry = self._epoch(epoch, last, train(epoch), evaluation)
+            self._save(entry)
+            on_epoch(entry)
+        self._model.load_weights(self._best_file)
+        return self._state
+
+    def _epoch(
+        self, epoch: int, last: int, train: tf.data.Dataset, evaluation: tf.data.Dataset
+    ) -> dict[str, Any]:
+        def show(step: int, logs: dict[str, float]) -> None:
+            unit = f"steps of epoch {epoch + 1}/{last} ({self._phase}), MAE {logs['mae']:.2f} years"
+            report(step + 1, self._steps, unit)
+
+        started = time.monotonic()
+        history = self._model.fit(
+            train,
+            validation_data=evaluation,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=show)],
+            verbose=0,
+        ).history
+        return {
+            "epoch": epoch + 1,
+            "phase": self._phase,
+            **{name: float(values[0]) for name, values in history.items()},
+            "learning_rate": float(self._model.optimizer.learning_rate),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+
+    def _stale(self) -> bool:
+        since = self._state.epochs_done - max(self._state.best_epoch, self._head_epochs)
+        return since >= self._settings["patience"]
+
+    def _enter(self, phase: str) -> None:
+        if phase == self._phase:
+            return
+        self._phase = phase
+        # A frozen trunk keeps its batch-norm statistics too: Keras runs it in inference mode.
+        self._model.get_layer(TRUNK).trainable = phase == WHOLE
+        optimizer = self._whole_optimizer() if phase == WHOLE else self._head_optimizer()
+        self._model.compile(optimizer=optimizer, loss="mse", metrics=["mae"])
+
+    def _head_optimizer(self) -> keras.optimizers.Optimizer:
+        return keras.optimizers.Adam(self._settings["head_learning_rate"])
+
+    def _whole_optimizer(self) -> keras.optimizers.Optimizer:
+        """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), linear warm-up, cosine decay."""
+        steps = self._steps * self._settings["epochs"]
+        warmup = int(steps * self._settings["warmup_share"])
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=max(steps - warmup, 1),
+            warmup_target=self._settings["learning_rate"],
+            warmup_steps=warmup,
+        )
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=self._settings["weight_decay"])
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
+
+    @property
+    def _best_file(self) -> Path:
+        return self._folder / "best.weights.h5"
+
+    @property
+    def _state_file(self) -> Path:
+        return self._folder / "state.json"
+
+    def _checkpoint(self) -> tf.train.CheckpointManager:
+        self._model.optimizer.build(self._model.trainable_variables)
+        tracked = tf.train.Checkpoint(model=self._model, optimizer=self._model.optimizer)
+        return tf.train.CheckpointManager(tracked, str(self._folder / "last"), max_to_keep=2)
+
+    def _resume(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._state_file.exists():
+            return
+        self._state = State(**json.loads(self._state_file.read_text()))
+        self._enter(self._state.history[-1]["phase"])
+        self._checkpoint().checkpoint.restore(self._state.checkpoint).expect_partial()
+
+    def _save(self, entry: dict[str, Any]) -> None:
+        """The state file goes last and whole: it names the checkpoint that belongs to it."""
+        self._state.history.append(entry)
+        if entry["val_mae"] < self._state.best_mae:
+            self._state.best_mae, self._state.best_epoch = entry["val_mae"], entry["epoch"]
+            aside = self._folder / "next.weights.h5"
+            self._model.save_weights(aside)
+            os.replace(aside, self._best_file)
+        self._state.checkpoint = self._checkpoint().save()
+        aside = self._folder / "next.json"
+        aside.write_text(json.dumps(asdict(self._state)))
+        os.replace(aside, self._state_file)

@@ -1,0 +1,104 @@
+"""Transform: a photo becomes the square picture that the network sees.
+
+`preprocessing_fn` is the only preprocessing there is: Transform runs it over the examples, and the
+graph that it leaves behind is what the served model runs on a point of sale's photo. Its output is
+a JPEG, which keeps the transformed examples small; a served photo goes through the same encoder,
+so that a photo has one age wherever it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from tfx import v1 as tfx
+from tfx.types import BaseChannel
+
+from schemas import features
+
+
+def square_jpeg(photo: tf.Tensor, size: int, quality: int) -> tf.Tensor:
+    """The centre square of a photo, resized.
+
+    Args:
+        photo: scalar string, the bytes of a JPEG (PNG, GIF and BMP are read too).
+        size: side of the result, pixels.
+        quality: JPEG quality of the result, 0 to 100.
+
+    Returns:
+        Scalar string, a JPEG of size × size pixels in RGB without chroma subsampling.
+    """
+    pixels = tf.io.decode_image(photo, channels=3, expand_animations=False)
+    height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
+    side = tf.minimum(height, width)
+    pixels = tf.image.crop_to_bounding_box(
+        pixels, (height - side) // 2, (width - side) // 2, side, side
+    )
+    pixels = tf.image.resize(pixels, (size, size), method="bilinear", antialias=True)
+    pixels = tf.saturate_cast(tf.round(pixels), tf.uint8)
+    return tf.io.encode_jpeg(pixels, format="rgb", quality=quality, chroma_downsampling=False)
+
+
+def decode_squares(jpegs: tf.Tensor, size: int) -> tf.Tensor:
+    """What the network takes, from what Transform wrote.
+
+    Args:
+        jpegs: string [N], results of `square_jpeg`.
+        size: their side, pixels.
+
+    Returns:
+        uint8 [N, size, size, 3], RGB.
+    """
+
+    def decode(jpeg: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.io.decode_jpeg(jpeg, channels=3), (size, size, 3))
+
+    return tf.map_fn(
+        decode, jpegs, fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8)
+    )
+
+
+def preprocessing_fn(
+    inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
+) -> dict[str, tf.Tensor]:
+    """Raw to transformed examples, for TFX's Transform.
+
+    Args:
+        inputs: of the raw features: IMAGE string [N], AGE float32 [N] (years), PHOTO_ID string [N].
+        custom_config: `image_size` (pixels) and `jpeg_quality`.
+
+    Returns:
+        The TRANSFORMED_FEATURES, each [N].
+    """
+    size, quality = custom_config["image_size"], custom_config["jpeg_quality"]
+    squares = tf.map_fn(
+        lambda photo: square_jpeg(photo, size, quality),
+        inputs[features.IMAGE],
+        fn_output_signature=tf.TensorSpec((), tf.string),
+    )
+    return {
+        features.IMAGE: squares,
+        features.AGE: tf.identity(inputs[features.AGE]),
+        features.PHOTO_ID: tf.identity(inputs[features.PHOTO_ID]),
+    }
+
+
+def transform(
+    examples: BaseChannel, schema: BaseChannel, image_size: int, jpeg_quality: int
+) -> tfx.components.Transform:
+    """TFX's Transform with this module's `preprocessing_fn`.
+
+    Nothing is learned from the data here, so there is neither an analyzer cache nor statistics of
+    the output: StatisticsGen has described the photos already.
+    """
+    return tfx.components.Transform(
+        examples=examples,
+        schema=schema,
+        preprocessing_fn=f"{__name__}.{preprocessing_fn.__name__}",
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.TRAIN], transform=list(features.SPLITS)
+        ),
+        custom_config={"image_size": image_size, "jpeg_quality": jpeg_quality},
+        disable_analyzer_cache=True,
+        disable_statistics=True,
+    )

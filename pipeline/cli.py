@@ -1,0 +1,137 @@
+"""The `goodseed` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PUSHED, FAILED, USER_MISTAKE, GATE_SHUT = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status.
+
+    0: pushed (or done); 1: a step failed; 2: a user's mistake; 3: the gate stayed shut.
+    """
+    options = _parser().parse_args(arguments)
+    # TFX hands the command line on to Beam, which would take --profile for one of its own.
+    del sys.argv[1:]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        from components.errors import UserError
+    except ImportError:
+        return _mistake("this command needs the pipeline: pip install 'goodseed[pipeline]'")
+    try:
+        return int(options.command(options))
+    except UserError as error:
+        return _mistake(str(error))
+    except KeyboardInterrupt:
+        return _mistake("stopped")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="goodseed", description="Trains, judges and pushes a model that tells ages from photos."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="run the pipeline on this machine", allow_abbrev=False,
+        description="Runs the pipeline on this machine. Exit status: 0 pushed, 3 the gate stayed "
+        "shut, 1 a step failed, 2 a mistake in the command or its files.",
+    )  # fmt: skip
+    run.add_argument("--photos", required=True, help="folder with a labels CSV and photos")
+    run.add_argument("--run-dir", required=True, help="folder of the run, made where missing")
+    run.add_argument("--profile", default="cpu", help="demo, cpu or gpu (default: cpu)")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
+        help="one option of pipeline/config.py instead of the profile's; may be repeated",
+    )  # fmt: skip
+    run.set_defaults(command=_run)
+
+    sample = commands.add_parser(
+        "sample-photos", help="draw a sample of faces with ages", allow_abbrev=False
+    )
+    sample.add_argument("folder", metavar="DIR", help="folder to make")
+    sample.add_argument("--count", type=int, default=600, help="how many photos (default: 600)")
+    sample.add_argument("--seed", type=int, default=0, help="another seed, other faces")
+    sample.set_defaults(command=_sample_photos)
+    return parser
+
+
+def _mistake(text: str) -> int:
+    print(f"goodseed: {text}", file=sys.stderr)
+    return USER_MISTAKE
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline import config, run_folder
+
+    console = Console()
+    loaded = config.load(
+        profile=options.profile,
+        photos=options.photos,
+        run_dir=options.run_dir,
+        overrides=options.overrides,
+    )
+    if not Path(loaded.data.photos).is_dir():
+        raise run_folder.UserError(f"{loaded.data.photos}: no such folder; see --photos")
+    with run_folder.use(Path(loaded.run_dir)):
+        with console.status("loading TFX"):
+            from pipeline import local
+
+        document = local.run(loaded, console)
+    _print_summary(document, console)
+    if document["failure"]:
+        print(f"goodseed: {document['failure']}", file=sys.stderr)
+        print(f"goodseed: the whole log is in {loaded.run_dir}/run.log", file=sys.stderr)
+        return FAILED
+    return GATE_SHUT if document["pushed_version"] is None else PUSHED
+
+
+def _sample_photos(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.sample_photos import draw_sample
+
+    console = Console()
+    with console.status("drawing faces") as status:
+        draw_sample(
+            Path(options.folder), options.count, options.seed,
+            lambda done, total: status.update(f"drawing faces … {done:,}/{total:,}"),
+        )  # fmt: skip
+    console.print(f"{options.folder}: {options.count:,} photos", highlight=False)
+    return PUSHED
+
+
+def _print_summary(document: dict[str, Any], console: Any) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    examples, gate = document["examples"], document["gate"]
+    if examples:
+        splits = {name: n for name, n in examples.items() if name != "rejected"}
+        table.add_row("photos", ", ".join(f"{name} {n:,}" for name, n in splits.items()))
+        rejected = ", ".join(f"{reason} {n:,}" for reason, n in examples["rejected"].items())
+        table.add_row("rejected", rejected or "none")
+    if gate:
+        against = "none" if gate["baseline"] is None else f"{gate['baseline']:.2f} years"
+        table.add_row("MAE on test", f"{gate['value']:.2f} years (bound {gate['bound']:.2f})")
+        table.add_row("live model's MAE", against)
+        pushed = document["pushed_version"]
+        table.add_row(
+            "pushed version", f"{pushed}" if pushed else "not pushed: " + "; ".join(gate["reasons"])
+        )
+    total, peak = document["seconds"]["total"], document["peak_rss_mb"]["total"]
+    table.add_row("took", f"{total:,.0f} s, at most {peak:,.0f} MB")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Every knob of the pipeline, typed, with its unit; profiles are YAML files beside this one.
+
+    config = load(profile="cpu", photos="faces", run_dir="runs/faces",
+                  overrides=["trainer.epochs=3", "evaluator.max_mae=7"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from components.errors import UserError
+
+
+class Section(BaseModel):
+    """A group of knobs; an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which photos are read, and how they are split."""
+
+    photos: str = Field(description="Folder with a labels CSV and pictures, or with span-N folders")
+    labels_file: str = Field("labels.csv", description="Name of the CSV beside final_files/")
+    file_column: str = Field("file_name", description="CSV column with the picture's file name")
+    age_column: str = Field("real_age", description="CSV column with the age in years")
+    span_window: int = Field(0, ge=0, description="How many of the newest spans are read; 0: all")
+    train_share: float = Field(0.70, gt=0, lt=1, description="Share of photos that train")
+    eval_share: float = Field(0.15, gt=0, lt=1, description="Share that stops training early")
+    max_rejected: float = Field(0.05, ge=0, le=1, description="Share of rows that may be rejected")
+    max_pixels: int = Field(50_000_000, gt=0, description="Largest picture that is decoded, pixels")
+    conflict_years: float = Field(
+        3.0, ge=0, description="Ages of one picture may differ by so many years"
+    )
+
+    @model_validator(mode="after")
+    def _leaves_a_test_split(self) -> Data:
+        if self.train_share + self.eval_share >= 1:
+            raise ValueError("train_share + eval_share must leave a share for the test split")
+        return self
+
+
+class Transform(Section):
+    """How a photo becomes the network's input, in training, evaluation and serving alike."""
+
+    image_size: int = Field(224, ge=32, le=1024, description="Side of the square, pixels")
+    jpeg_quality: int = Field(92, ge=50, le=100, description="JPEG quality it is stored with")
+
+
+class Trainer(Section):
+    """The network and its training."""
+
+    initial_weights: str = Field(
+        "imagenet", description="imagenet, none, or a file of ResNet50 weights without top"
+    )
+    batch_size: int = Field(64, ge=1, description="Photos a step, over all devices")
+    head_epochs: int = Field(1, ge=0, description="Epochs of the head alone; 0 from no weights")
+    epochs: int = Field(8, ge=1, description="Epochs of the whole network, at most")
+    head_learning_rate: float = Field(1e-2, gt=0, description="Adam's, for the head alone")
+    learning_rate: float = Field(5e-4, gt=0, description="AdamW's peak, for the whole network")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's decoupled weight decay")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Share of pooled features dropped")
+    patience: int = Field(4, ge=1, description="Epochs without a better eval MAE before stopping")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="What training computes in; auto: what the hardware gains from"
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, order and dropout")
+
+
+class Evaluator(Section):
+    """The gate."""
+
+    max_mae: float = Field(8.0, gt=0, description="Largest MAE on the test split, years")
+    max_mae_increase: float = Field(
+        0.25, ge=0, description="How much worse than the live model it may be, years of MAE"
+    )
+
+
+class Serving(Section):
+    """Where the model goes live."""
+
+    root: str | None = Field(None, description="Serving root; none: RUN_DIR/serving")
+    model_name: str = Field("goodseed_age", pattern=r"^[A-Za-z0-9_.-]+$", description="Servable")
+
+
+class Beam(Section):
+    """How Beam's direct runner shares out the work of one machine."""
+
+    mode: Literal["in_memory", "multi_threading", "multi_processing"] = Field(
+        "multi_threading", description="Beam's direct_running_mode"
+    )
+    workers: int = Field(0, ge=0, description="Beam's direct_num_workers; 0: one a core")
+
+
+class Config(Section):
+    """One run's configuration."""
+
+    run_dir: str = Field(description="Folder of the run: artifacts, metadata, serving, summary")
+    data: Data
+    transform: Transform = Transform()
+    trainer: Trainer = Trainer()
+    evaluator: Evaluator = Evaluator()
+    serving: Serving = Serving()
+    beam: Beam = Beam()
+
+    @property
+    def serving_base(self) -> Path:
+        """The folder whose subfolders are the servable's versions."""
+        root = Path(self.serving.root) if self.serving.root else Path(self.run_dir) / "serving"
+        return root / self.serving.model_name
+
+
+def profiles() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = resources.files("pipeline").joinpath("profiles")
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load(*, profile: str, photos: str, run_dir: str, overrides: Sequence[str] = ()) -> Config:
+    """The profile's configuration with `section.key=value` overrides (values are YAML).
+
+    Paths are made absolute, so that a step may run in any working directory.
+
+    Raises:
+        UserError: unknown profile, section or key, or a value outside its bounds.
+    """
+    if profile not in profiles():
+        raise UserError(f"unknown profile '{profile}': choose one of {', '.join(profiles())}")
+    text = resources.files("pipeline").joinpath(f"profiles/{profile}.yaml").read_text("utf-8")
+    values: dict[str, Any] = yaml.safe_load(text) or {}
+    for override in overrides:
+        _apply(values, override)
+    values["run_dir"] = str(Path(run_dir).absolute())
+    values.setdefault("data", {})["photos"] = str(Path(photos).absolute())
+    try:
+        return _absolute(Config.model_validate(values))
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    section, dot, key = name.partition(".")
+    if not (equals and dot and section in Config.model_fields and section != "run_dir"):
+        sections = ", ".join(f for f in Config.model_fields if f != "run_dir")
+        raise UserError(f"--set {override!r}: write section.key=value, section one of {sections}")
+    try:
+        values.setdefault(section, {})[key] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override!r}: the value is not YAML") from None
+
+
+def _absolute(config: Config) -> Config:
+    trainer, serving = config.trainer, config.serving
+    if trainer.initial_weights not in ("imagenet", "none"):
+        weights = Path(trainer.initial_weights).absolute()
+        if not weights.is_file():
+            raise UserError(
+                f"trainer.initial_weights: no file {weights}; write imagenet, none or a file"
+            )
+        trainer = trainer.model_copy(update={"initial_weights": str(weights)})
+    if serving.root:
+        serving = serving.model_copy(update={"root": str(Path(serving.root).absolute())})
+    return config.model_copy(update={"trainer": trainer, "serving": serving})
+
+
+def _one_line(error: ValidationError) -> str:
+    return "; ".join(
+        ".".join(str(part) for part in e["loc"])
+        + (": no such option" if e["type"] == "extra_forbidden" else f": {e['msg']}")
+        for e in error.errors()
+    )

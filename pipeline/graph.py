@@ -1,0 +1,87 @@
+"""The graph: which steps there are and what flows between them. Runners only say where they run."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import tensorflow_data_validation as tfdv
+from tfx import v1 as tfx
+
+from components.curated_schema import CuratedSchema
+from components.evaluator import Evaluator, eval_config
+from components.example_validator import ExampleValidator
+from components.photo_example_gen import PhotoExampleGen
+from components.pusher import Pusher
+from components.served_model import ServedModel
+from components.trainer import trainer
+from components.transform import transform
+from pipeline.config import Config
+
+PIPELINE_NAME = "goodseed-age-check"
+
+# What is live changes without the graph: these ask anew in every run, whatever a cache holds.
+NEVER_CACHED = frozenset({"ServedModel", "Pusher"})
+
+
+def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
+    """The way of the data from a folder of photos to a pushed model."""
+    run_dir = Path(config.run_dir)
+    examples = PhotoExampleGen(**config.data.model_dump())
+    raw = examples.outputs["examples"]
+    curated = CuratedSchema(
+        examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()
+    )
+    statistics = tfx.components.StatisticsGen(
+        examples=raw,
+        schema=curated.outputs["schema"],
+        stats_options=tfdv.StatsOptions(enable_semantic_domain_stats=True),
+    )
+    inferred = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"])
+    validator = ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"]
+    )
+    transformed = transform(raw, curated.outputs["schema"], **config.transform.model_dump())
+    # Nothing is learned from photos that the validator has not let through.
+    transformed.add_upstream_node(validator)
+    trained = trainer(
+        transformed.outputs["transformed_examples"],
+        transformed.outputs["transform_graph"],
+        settings=config.trainer.model_dump(),
+        image_size=config.transform.image_size,
+        resume_root=str(run_dir / "resume"),
+    )
+    served = ServedModel(serving_base=str(config.serving_base))
+    evaluator = Evaluator(
+        examples=raw,
+        model=trained.outputs["model"],
+        baseline_model=served.outputs["model"],
+        schema=curated.outputs["schema"],
+        eval_config=eval_config(**config.evaluator.model_dump()),
+    )
+    pusher = Pusher(
+        model=trained.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(
+                base_directory=str(config.serving_base)
+            )
+        ),
+    )
+    return tfx.dsl.Pipeline(
+        pipeline_name=PIPELINE_NAME,
+        pipeline_root=str(run_dir / "artifacts"),
+        components=[
+            examples, curated, statistics, inferred, validator,
+            transformed, trained, served, evaluator, pusher,
+        ],  # fmt: skip
+        enable_cache=True,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            str(run_dir / "metadata.db")
+        ),
+        beam_pipeline_args=[
+            "--runner=DirectRunner",
+            f"--direct_running_mode={config.beam.mode}",
+            f"--direct_num_workers={config.beam.workers}",
+        ],
+    )

@@ -1,0 +1,147 @@
+"""Runs the graph on this machine: LocalDagRunner, a SQLite metadata store, one run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+import psutil
+from rich.console import Console
+from tfx import v1 as tfx
+from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration.portable import runtime_parameter_utils
+
+from components import progress
+from components.errors import UserError
+from pipeline import summary
+from pipeline.config import Config
+from pipeline.graph import NEVER_CACHED, create_pipeline
+
+
+def run(config: Config, console: Console) -> dict[str, Any]:
+    """Runs every step, shows them on the console, and returns what it writes to summary.json.
+
+    The caller holds the run folder (`run_folder.use`). A step that fails is in the summary.
+    """
+    run_dir = Path(config.run_dir)
+    ir = compiler.Compiler().compile(create_pipeline(config))
+    run_id = datetime.datetime.now().isoformat()
+    runtime_parameter_utils.substitute_runtime_parameter(
+        ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+    )
+    for node in ir.nodes:
+        options = node.pipeline_node.execution_options.caching_options
+        options.enable_cache = node.pipeline_node.node_info.id not in NEVER_CACHED
+    failure = None
+    with _Steps(console, len(ir.nodes)) as steps:
+        try:
+            tfx.orchestration.LocalDagRunner().run_with_ir(ir)
+        except Exception as error:
+            logging.exception("%s failed", steps.current)
+            failure = f"{steps.current}: {_reason(error)}"
+    document = summary.summarise(
+        config,
+        summary.run_outputs(run_dir / "metadata.db", run_id),
+        failure=failure,
+        seconds=steps.seconds,
+        peak_rss_mb=steps.peak_rss_mb,
+    )
+    _write(run_dir / "summary.json", json.dumps(document, indent=2) + "\n")
+    return document
+
+
+def _reason(error: Exception) -> str:
+    """One line: a user's mistake in its own words, anything else with its type."""
+    if isinstance(error, UserError):
+        return str(error)
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.next")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+class _Steps(logging.Handler):
+    """Listens to what the runner logs: which step runs, how far it is, how long it took.
+
+    LocalDagRunner has no other hook than its log lines "Component X is running/finished.".
+    """
+
+    def __init__(self, console: Console, count: int):
+        super().__init__(logging.INFO)
+        self.current = "the run"
+        self.seconds: dict[str, float] = {}
+        self.peak_rss_mb: dict[str, float] = {}
+        self._console = console
+        self._count = count
+        self._cached = False
+        self._started = self._step_started = time.monotonic()
+        self._status = console.status("starting")
+        self._said = 0.0
+        self._over = threading.Event()
+        self._meter = threading.Thread(target=self._measure_memory, daemon=True)
+
+    def __enter__(self) -> _Steps:
+        absl.logging.set_verbosity(absl.logging.INFO)
+        for logger in (absl.logging.get_absl_logger(), progress.logger):
+            logger.addHandler(self)
+        self._status.start()
+        self._meter.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._meter.join()
+        self._status.stop()
+        for logger in (absl.logging.get_absl_logger(), progress.logger):
+            logger.removeHandler(self)
+        self.seconds["total"] = round(time.monotonic() - self._started, 1)
+        self.peak_rss_mb["total"] = max(self.peak_rss_mb.values(), default=0.0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes one record of TFX's or of a step's progress."""
+        if record.name == progress.logger.name:
+            self._show(record.getMessage())
+        elif record.msg == "Component %s is running.":
+            self.current, self._cached = str(record.args[0]), False  # type: ignore[index]
+            self._step_started = self._said = time.monotonic()
+            self._show("")
+        elif record.msg == "A cached execution %d is used.":
+            self._cached = True
+        elif record.msg == "Component %s is finished.":
+            took = time.monotonic() - self._step_started
+            self.seconds[self.current] = round(took, 1)
+            how = "from the cache" if self._cached else f"{took:.1f} s"
+            self._console.print(f"{self._place()} {self.current}: {how}", highlight=False)
+
+    def _place(self) -> str:
+        return f"({len(self.seconds)}/{self._count})"
+
+    def _show(self, how_far: str) -> None:
+        """A line that is overwritten; every ten seconds a lasting one where nothing can be."""
+        line = f"({len(self.seconds) + 1}/{self._count}) {self.current} … {how_far}"
+        self._status.update(line)
+        if not self._console.is_terminal and time.monotonic() - self._said > 10:
+            self._said = time.monotonic()
+            self._console.print(line, highlight=False)
+
+    def _measure_memory(self) -> None:
+        process = psutil.Process()
+        while not self._over.wait(0.2):
+            resident = 0
+            for one in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    resident += one.memory_info().rss
+            peak = self.peak_rss_mb.get(self.current, 0.0)
+            self.peak_rss_mb[self.current] = max(peak, round(resident / 2**20, 1))

@@ -1,0 +1,55 @@
+"""The folder of a run: one run at a time, and one file for all that the libraries say."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.errors import UserError
+
+
+@contextlib.contextmanager
+def use(run_dir: Path) -> Iterator[None]:
+    """Holds the folder, made where it is missing; logs and stderr go to its run.log.
+
+    The lock is the system's, which lets go of it even when the run is killed. TensorFlow's C++
+    writes to file descriptor 2 as soon as it is imported, so that this comes before the import.
+
+    Raises:
+        UserError: the folder can't be written to, or another run uses it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((run_dir / ".lock").open("a"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            log = stack.enter_context((run_dir / "run.log").open("w"))
+        except BlockingIOError:
+            raise UserError(
+                f"{run_dir}: another run is using this folder; wait for it or give another --run-dir"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{run_dir}: {error.strerror}; give a --run-dir that you may write to"
+            ) from None
+        stack.enter_context(_stderr_to(log.fileno()))
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+        )
+        logging.captureWarnings(True)
+        yield
+
+
+@contextlib.contextmanager
+def _stderr_to(file: int) -> Iterator[None]:
+    terminal = os.dup(2)
+    os.dup2(file, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)

@@ -1,0 +1,44 @@
+"""The names of every feature, split and age band, each said once.
+
+A raw example is what PhotoExampleGen writes; a transformed example is what Transform writes and
+the Trainer reads. Columns of the CSV beyond the file's name and the age ("passengers": gender,
+group, store …) ride along in raw examples under their own, lower-cased names as string features.
+"""
+
+from __future__ import annotations
+
+# Raw examples.
+IMAGE = "image"  # bytes: an upright RGB JPEG
+AGE = "age"  # float: years
+FILE_NAME = "file_name"  # bytes: the photo's path inside the photos folder, '/'-separated
+PHOTO_ID = "photo_id"  # bytes: SHA-256, in hex, of the decoded upright RGB pixels and their size
+WIDTH = "width"  # int: pixels, as found on disk
+HEIGHT = "height"  # int: pixels, as found on disk
+SQUARENESS = "squareness"  # float: shorter side by longer side, as found, 0 to 1
+FORMAT = "format"  # bytes: as Pillow names it (JPEG, PNG …)
+MODE = "mode"  # bytes: as Pillow names it (RGB, L, P, CMYK …)
+BRIGHTNESS = "brightness"  # float: mean luma, 0 to 1
+SHARPNESS = "sharpness"  # float: variance of the Laplacian of luma (luma 0 to 255)
+
+RAW_FEATURES = (
+    IMAGE, AGE, FILE_NAME, PHOTO_ID, WIDTH, HEIGHT, SQUARENESS, FORMAT, MODE, BRIGHTNESS, SHARPNESS,
+)  # fmt: skip
+
+# Transformed examples hold IMAGE (a JPEG of image_size × image_size pixels), AGE and PHOTO_ID.
+TRANSFORMED_FEATURES = (IMAGE, AGE, PHOTO_ID)
+
+# Splits.
+TRAIN = "train"
+EVAL = "eval"
+TEST = "test"
+SPLITS = (TRAIN, EVAL, TEST)
+
+MAX_AGE = 120.0  # years; the oldest age on record is 122, and no label above 120 is a checkout's
+
+# Age bands of the reports: the first age of each, in years. 18 and 21 are legal ages for alcohol.
+AGE_BAND = "age_band"
+AGE_BAND_STARTS = (0, 13, 18, 21, 25, 35, 45, 55, 65)
+AGE_BANDS = (
+    *(f"{a}–{b - 1}" for a, b in zip(AGE_BAND_STARTS, AGE_BAND_STARTS[1:], strict=False)),
+    f"{AGE_BAND_STARTS[-1]}+",
+)

@@ -1,0 +1,49 @@
+"""One preprocessing: square, small, and the same for any photo that a till could send."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components.transform import decode_squares, square_jpeg
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def squared(photo: bytes, size: int = 32) -> np.ndarray:
+    return np.asarray(decode_squares(tf.stack([square_jpeg(tf.constant(photo), size, 95)]), size)[0])
+
+
+@pytest.mark.parametrize("shape", [(200, 200), (300, 100), (100, 300), (1, 1), (7, 2000)])
+def test_any_shape_becomes_the_square(shape: tuple[int, int]) -> None:
+    grey = np.full((*shape, 3), 128, np.uint8)
+    assert np.abs(squared(encoded(grey)).astype(int) - 128).max() <= 1
+
+
+def test_the_centre_is_kept() -> None:
+    wide = np.zeros((90, 270, 3), np.uint8)
+    wide[:, 90:180] = (200, 100, 50)
+    assert np.abs(squared(encoded(wide))[:, 2:-2].astype(int) - (200, 100, 50)).max() <= 4
+
+
+def test_it_is_pillows_antialiased_bilinear_resize() -> None:
+    """Pillow's reducing bilinear filter is the reference for an antialiased resize."""
+    photo = Image.effect_noise((160, 160), 80).convert("RGB")
+    ours = squared(encoded(np.asarray(photo)), 64).astype(int)
+    theirs = np.asarray(photo.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(ours - theirs).mean() < 2.5  # noise is the worst that a JPEG can store
+
+
+def test_squares_are_small_jpegs() -> None:
+    photo = Image.effect_noise((200, 200), 40).convert("RGB")
+    jpeg = square_jpeg(tf.constant(encoded(np.asarray(photo))), 96, 92).numpy()
+    assert Image.open(io.BytesIO(jpeg)).size == (96, 96)
+    assert len(jpeg) < 96 * 96 * 3 / 2

@@ -1,0 +1,82 @@
+"""Every knob can be set, and a wrong one is one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.errors import UserError
+from pipeline.config import Config, load, profiles
+
+
+def loaded(*overrides: str, profile: str = "demo") -> Config:
+    return load(profile=profile, photos="photos", run_dir="runs/x", overrides=overrides)
+
+
+@pytest.mark.parametrize("profile", ["demo", "cpu", "gpu"])
+def test_profiles_load(profile: str) -> None:
+    assert profile in profiles()
+    assert loaded(profile=profile).transform.image_size >= 32
+
+
+def test_overrides_win_over_the_profile() -> None:
+    config = loaded("trainer.epochs=3", "evaluator.max_mae=7.5", "data.age_column=years")
+    assert config.trainer.epochs == 3
+    assert config.evaluator.max_mae == 7.5
+    assert config.data.age_column == "years"
+    assert config.trainer.initial_weights == "none"  # the profile's, untouched
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.h5").touch()
+    config = loaded("trainer.initial_weights=w.h5", "serving.root=live")
+    assert config.run_dir == str(tmp_path / "runs/x")
+    assert config.data.photos == str(tmp_path / "photos")
+    assert config.trainer.initial_weights == str(tmp_path / "w.h5")
+    assert config.serving_base == tmp_path / "live" / "goodseed_age"
+
+
+def test_serving_root_is_in_the_run_folder_by_default() -> None:
+    config = loaded()
+    assert config.serving_base == Path(config.run_dir) / "serving" / "goodseed_age"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.epoch=3", "trainer.epoch: no such option"),
+        ("trainr.epochs=3", "section one of"),
+        ("trainer.epochs", "write section.key=value"),
+        ("run_dir.x=3", "section one of"),
+        ("trainer.epochs=many", "trainer.epochs"),
+        ("trainer.epochs=0", "trainer.epochs"),
+        ("trainer.epochs={", "not YAML"),
+        ("trainer.precision=int4", "trainer.precision"),
+        ("trainer.initial_weights=/no/such.h5", "no file /no/such.h5"),
+        ("data.eval_share=0.4", "test split"),
+        ("transform.image_size=8", "transform.image_size"),
+        ("serving.model_name=a/b", "serving.model_name"),
+    ],
+)
+def test_mistakes_are_one_line(override: str, said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        loaded(override)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_profile() -> None:
+    with pytest.raises(UserError, match="choose one of cpu, demo, gpu"):
+        loaded(profile="tpu")
+
+
+@given(st.text(max_size=40))
+def test_any_override_is_taken_or_refused(text: str) -> None:
+    try:
+        loaded(text)
+    except UserError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,67 @@
+"""A version folder is whole, new and never the same model twice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from serving.versions import newest_version, push
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "variables.index").write_bytes(b"index")
+    return folder
+
+
+def test_newest_version_takes_what_a_server_could_load(tmp_path: Path) -> None:
+    base = tmp_path / "goodseed_age"
+    assert newest_version(base) is None
+    for name in ("9", "10", "11", ".pushing-1", "latest"):
+        (base / name).mkdir(parents=True)
+        if name != "11":
+            (base / name / "saved_model.pb").touch()
+    assert newest_version(base) == 10
+
+
+def test_push_makes_the_newest_version(model: Path, tmp_path: Path) -> None:
+    base = tmp_path / "root" / "goodseed_age"
+    first = push(model, base)
+    (model / "saved_model.pb").write_bytes(b"better")
+    second = push(model, base)
+    assert second > first
+    assert newest_version(base) == second
+    assert (base / str(second) / "variables" / "variables.index").read_bytes() == b"index"
+    assert sorted(p.name for p in base.iterdir()) == [str(first), str(second)]
+
+
+def test_the_live_model_is_not_pushed_again(model: Path, tmp_path: Path) -> None:
+    base = tmp_path / "goodseed_age"
+    assert push(model, base) == push(model, base)
+    assert len(list(base.iterdir())) == 1
+
+
+def test_push_exceeds_a_version_from_the_future(model: Path, tmp_path: Path) -> None:
+    base = tmp_path / "goodseed_age"
+    (base / "99999999999").mkdir(parents=True)
+    (base / "99999999999" / "saved_model.pb").touch()
+    assert push(model, base) == 100_000_000_000
+
+
+def test_a_failed_push_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(source: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "saved_model.pb").touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        push(model, tmp_path / "goodseed_age")
+    assert list((tmp_path / "goodseed_age").iterdir()) == []
