@@ -14,7 +14,7 @@ from schemas import features
 
 
 @component
-def CuratedSchema(  # noqa: N802
+def CuratedSchema(
     examples: InputArtifact[Examples], schema: OutputArtifact[Schema], curated: Parameter[str]
 ) -> None:
     """Writes the curated schema with one optional string feature for each passenger column.

@@ -29,15 +29,24 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
         max_mae: years; a candidate above it is not blessed.
         max_mae_increase: years; nor one whose MAE exceeds the live model's by more.
     """
-    gate = config_pb2.MetricThreshold(
-        value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": max_mae}),
-        change_threshold=config_pb2.GenericChangeThreshold(
-            direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
-            absolute={"value": max_mae_increase},
+    overall = config_pb2.SlicingSpec()
+    # A plain `threshold` would hold every slice to it, down to the smallest age band.
+    gate = config_pb2.PerSliceMetricThreshold(
+        slicing_specs=[overall],
+        threshold=config_pb2.MetricThreshold(
+            value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": max_mae}),
+            change_threshold=config_pb2.GenericChangeThreshold(
+                direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
+                absolute={"value": max_mae_increase},
+            ),
         ),
     )
     names = ("MeanSquaredError", "ExampleCount", "MeanPrediction", "Calibration")
-    specs = {"signature_name": "examples", "label_key": features.AGE, "prediction_key": features.AGE}
+    specs = {
+        "signature_name": "examples",
+        "label_key": features.AGE,
+        "prediction_key": features.AGE,
+    }
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(name=CANDIDATE, **specs),
@@ -46,13 +55,15 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
         metrics_specs=[
             config_pb2.MetricsSpec(
                 metrics=[
-                    config_pb2.MetricConfig(class_name="MeanAbsoluteError", threshold=gate),
+                    config_pb2.MetricConfig(
+                        class_name="MeanAbsoluteError", per_slice_thresholds=[gate]
+                    ),
                     *(config_pb2.MetricConfig(class_name=name) for name in names),
                 ]
             )
         ],
         slicing_specs=[
-            config_pb2.SlicingSpec(),
+            overall,
             config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND]),
         ],
     )
@@ -86,7 +97,7 @@ def _with_age_band(extracts: tfma.Extracts) -> tfma.Extracts:
 class Executor(executor.Executor):
     """TFX's, which slices by what the schema says the CSV brought, and minds an empty baseline."""
 
-    def Do(  # noqa: N802
+    def Do(
         self,
         input_dict: dict[str, list[Artifact]],
         output_dict: dict[str, list[Artifact]],

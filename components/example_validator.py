@@ -16,9 +16,7 @@ from components.errors import UserError
 class Executor(executor.Executor):
     """TFX's, which only writes anomalies down, made strict."""
 
-    def _Validate(  # noqa: N802
-        self, inputs: dict[str, Any], outputs: dict[str, Any]
-    ) -> anomalies_pb2.Anomalies:
+    def _Validate(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> anomalies_pb2.Anomalies:
         anomalies = super()._Validate(inputs, outputs)
         found = [f"{name}: {a.description}" for name, a in sorted(anomalies.anomaly_info.items())]
         if anomalies.HasField("dataset_anomaly_info"):

@@ -17,7 +17,7 @@ from serving.versions import push
 class Executor(executor.Executor):
     """TFX's, but a killed push leaves nothing that a server could load, and no second copy."""
 
-    def Do(  # noqa: N802
+    def Do(
         self,
         input_dict: dict[str, list[Artifact]],
         output_dict: dict[str, list[Artifact]],

@@ -15,7 +15,7 @@ VERSION = "served_version"  # custom property of the artifact: the live version,
 
 
 @component
-def ServedModel(model: OutputArtifact[Model], serving_base: Parameter[str]) -> None:  # noqa: N802
+def ServedModel(model: OutputArtifact[Model], serving_base: Parameter[str]) -> None:
     """Copies the newest version under the serving root, so that it stays when the root moves on.
 
     Where nothing is live the artifact is there too, empty, with version 0: every runner then
@@ -28,9 +28,7 @@ def ServedModel(model: OutputArtifact[Model], serving_base: Parameter[str]) -> N
     version = newest_version(Path(serving_base)) or 0
     model.set_int_custom_property(VERSION, version)
     if version:
-        shutil.copytree(
-            Path(serving_base) / str(version), path_utils.serving_model_dir(model.uri)
-        )
+        shutil.copytree(Path(serving_base) / str(version), path_utils.serving_model_dir(model.uri))
 
 
 def is_live(model: tfx.dsl.Artifact) -> bool:

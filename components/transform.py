@@ -53,9 +53,7 @@ def decode_squares(jpegs: tf.Tensor, size: int) -> tf.Tensor:
     def decode(jpeg: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.io.decode_jpeg(jpeg, channels=3), (size, size, 3))
 
-    return tf.map_fn(
-        decode, jpegs, fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8)
-    )
+    return tf.map_fn(decode, jpegs, fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8))
 
 
 def preprocessing_fn(

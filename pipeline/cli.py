@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="goodseed", description="Trains, judges and pushes a model that tells ages from photos."
+        prog="goodseed",
+        description="Trains, judges and pushes a model that tells ages from photos.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -71,6 +72,7 @@ def _mistake(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from components.errors import UserError
     from pipeline import config, run_folder
 
     console = Console()
@@ -81,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
         overrides=options.overrides,
     )
     if not Path(loaded.data.photos).is_dir():
-        raise run_folder.UserError(f"{loaded.data.photos}: no such folder; see --photos")
+        raise UserError(f"{loaded.data.photos}: no such folder; see --photos")
     with run_folder.use(Path(loaded.run_dir)):
         with console.status("loading TFX"):
             from pipeline import local

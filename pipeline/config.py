@@ -1,8 +1,4 @@
-"""Every knob of the pipeline, typed, with its unit; profiles are YAML files beside this one.
-
-    config = load(profile="cpu", photos="faces", run_dir="runs/faces",
-                  overrides=["trainer.epochs=3", "evaluator.max_mae=7"])
-"""
+"""Every knob of the pipeline, typed, with its unit; profiles are YAML files beside this one."""
 
 from __future__ import annotations
 

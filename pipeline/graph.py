@@ -63,18 +63,24 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
         model=trained.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(
-                base_directory=str(config.serving_base)
-            )
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(config.serving_base))
         ),
     )
     return tfx.dsl.Pipeline(
         pipeline_name=PIPELINE_NAME,
         pipeline_root=str(run_dir / "artifacts"),
         components=[
-            examples, curated, statistics, inferred, validator,
-            transformed, trained, served, evaluator, pusher,
-        ],  # fmt: skip
+            examples,
+            curated,
+            statistics,
+            inferred,
+            validator,
+            transformed,
+            trained,
+            served,
+            evaluator,
+            pusher,
+        ],
         enable_cache=True,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(run_dir / "metadata.db")

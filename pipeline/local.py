@@ -7,6 +7,7 @@ import datetime
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import absl.logging
 import psutil
+from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx import v1 as tfx
 from tfx.dsl.compiler import compiler, constants
@@ -32,6 +34,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     The caller holds the run folder (`run_folder.use`). A step that fails is in the summary.
     """
     run_dir = Path(config.run_dir)
+    _remove_leftovers(run_dir)
     ir = compiler.Compiler().compile(create_pipeline(config))
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(
@@ -54,16 +57,43 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         seconds=steps.seconds,
         peak_rss_mb=steps.peak_rss_mb,
     )
-    _write(run_dir / "summary.json", json.dumps(document, indent=2) + "\n")
+    try:
+        _write(run_dir / "summary.json", json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        document["failure"] = document["failure"] or f"summary.json: {error.strerror}"
     return document
 
 
-def _reason(error: Exception) -> str:
-    """One line: a user's mistake in its own words, anything else with its type."""
-    if isinstance(error, UserError):
-        return str(error)
+def _remove_leftovers(run_dir: Path) -> None:
+    """Frees what killed steps wrote: artifact folders of executions that never completed."""
+    if not (run_dir / "metadata.db").exists():
+        return
+    store = summary.metadata_store(run_dir / "metadata.db")
+    complete = {
+        str(execution.id)
+        for execution in store.get_executions()
+        if execution.last_known_state == metadata_store_pb2.Execution.COMPLETE
+    }
+    for folder in (run_dir / "artifacts").glob("*/*/*"):
+        if folder.name.isdecimal() and folder.name not in complete:
+            shutil.rmtree(folder)
+
+
+def _reason(error: BaseException) -> str:
+    """One line: a user's mistake or the system's word on a file as it is, the rest with its type.
+
+    Either may lie below what TFX raised when it could not write down that the step had failed.
+    """
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, UserError):
+            return str(cause)
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{cause.filename or 'a file'}: {cause.strerror}"
+        cause = cause.__cause__ or cause.__context__
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    # Beam raises a traceback's text, whose last line says what happened.
+    return f"{type(error).__name__}: {lines[-1 if lines[0].startswith('Traceback') else 0]}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -30,7 +30,7 @@ def use(run_dir: Path) -> Iterator[None]:
             log = stack.enter_context((run_dir / "run.log").open("w"))
         except BlockingIOError:
             raise UserError(
-                f"{run_dir}: another run is using this folder; wait for it or give another --run-dir"
+                f"{run_dir}: another run is using it; wait for its end or give another --run-dir"
             ) from None
         except OSError as error:
             raise UserError(

@@ -7,6 +7,8 @@ group, store …) ride along in raw examples under their own, lower-cased names 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 # Raw examples.
 IMAGE = "image"  # bytes: an upright RGB JPEG
 AGE = "age"  # float: years
@@ -39,6 +41,6 @@ MAX_AGE = 120.0  # years; the oldest age on record is 122, and no label above 12
 AGE_BAND = "age_band"
 AGE_BAND_STARTS = (0, 13, 18, 21, 25, 35, 45, 55, 65)
 AGE_BANDS = (
-    *(f"{a}–{b - 1}" for a, b in zip(AGE_BAND_STARTS, AGE_BAND_STARTS[1:], strict=False)),
+    *(f"{a}–{b - 1}" for a, b in pairwise(AGE_BAND_STARTS)),
     f"{AGE_BAND_STARTS[-1]}+",
 )

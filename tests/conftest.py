@@ -17,7 +17,9 @@ def faces() -> Path:
     """The folder of 6,000 real photos; obligatory where GOODSEED_REQUIRE_SHARED is set."""
     folder = SHARED / "faces"
     if not folder.is_dir():
-        reason = f"needs the real photos in {folder.relative_to(SHARED.parent)}, beside the checkout"
+        reason = (
+            f"needs the real photos in {folder.relative_to(SHARED.parent)}, beside the checkout"
+        )
         if os.environ.get("GOODSEED_REQUIRE_SHARED"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -53,9 +53,7 @@ class Training:
         self._state = State()
         self._phase = ""
         # Random weights must learn together: a head on random features learns nothing.
-        self._head_epochs = (
-            0 if settings["initial_weights"] == "none" else settings["head_epochs"]
-        )
+        self._head_epochs = 0 if settings["initial_weights"] == "none" else settings["head_epochs"]
 
     def run(
         self,

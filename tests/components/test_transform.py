@@ -19,7 +19,9 @@ def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def squared(photo: bytes, size: int = 32) -> np.ndarray:
-    return np.asarray(decode_squares(tf.stack([square_jpeg(tf.constant(photo), size, 95)]), size)[0])
+    return np.asarray(
+        decode_squares(tf.stack([square_jpeg(tf.constant(photo), size, 95)]), size)[0]
+    )
 
 
 @pytest.mark.parametrize("shape", [(200, 200), (300, 100), (100, 300), (1, 1), (7, 2000)])
