@@ -32,9 +32,9 @@ MARKER = "sample.json"  # in the sample's folder: the count and seed that it was
 STORES = ("airport", "harbour", "market", "station")
 SUPERSAMPLING = 3  # photos are drawn so many times larger, for smooth edges
 
-# Half of the people are younger than 31, and each age band of the reports has its share.
-AGE_QUANTILES = (0.0, 0.15, 0.24, 0.31, 0.40, 0.55, 0.68, 0.78, 0.87, 1.0)
-AGE_KNOTS = (1, 13, 18, 21, 25, 35, 45, 55, 65, 91)  # years
+# Half of the people are younger than 34, and each age band of the reports has its share.
+AGE_QUANTILES = (0.0, 0.14, 0.22, 0.28, 0.36, 0.50, 0.62, 0.73, 0.84, 0.95, 1.0)
+AGE_KNOTS = (1, 13, 18, 21, 25, 35, 45, 55, 65, 78, 91)  # years
 
 # Lengths are in half heads: the top of the skull is at y = -1, the chin at y = 1.
 SIGN_AGES = (1, 5, 10, 15, 20, 30, 40, 50, 60, 75, 90)  # years
