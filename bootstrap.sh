@@ -227,7 +227,7 @@ install_requirements() {
   # bytecode now, as importing TensorFlow takes four times as long without.
   local pip=("$uv" pip) options=(--python "$venv/bin/python" --no-build-isolation)
   local wheels=(--python-platform x86_64-manylinux_2_40 --require-hashes)
-  step "installing $(grep -c '^[a-z].*==' requirements.lock) packages"
+  step "installing what requirements.lock lists"
   pinned setuptools >"$work/builders"
   "${pip[@]}" install --quiet "${options[@]}" "${wheels[@]}" -r "$work/builders"
   "${pip[@]}" sync "${options[@]}" "${wheels[@]}" --compile-bytecode requirements.lock

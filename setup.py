@@ -1,14 +1,14 @@
 """The distribution `goodseed`: a small client for points of sale, and the pipeline as an extra.
 
-A plain install brings what a point of sale needs and neither TFX nor TensorFlow. The versions that
-the pipeline is developed and tested with are in requirements.lock (`make lock` writes it from here).
+A plain install brings what a point of sale needs and neither TFX nor TensorFlow. The versions
+that the pipeline is developed and tested with are in requirements.lock, which `make lock` writes.
 """
 
 from setuptools import find_packages, setup
 
 PACKAGES = ["pipeline", "components", "schemas", "serving"]
 
-# What `import serving` needs. Bounded above by the major versions that the pipeline resolves to too.
+# What `import serving` needs, within bounds that the pipeline's requirements share.
 CLIENT = [
     "grpcio>=1.67,<2",
     "numpy>=1.26,<3",
