@@ -1,24 +1,27 @@
 """The TFX component: from a folder of photos to raw examples in three splits.
 
-The pictures pass through the step once and never through Beam's own storage, which would hold
-them in memory:
+Pictures are decoded once and never pass through Beam's own storage, which would hold them all in
+memory. Rows, examples and notes are files in a scratch folder, one of each for a chunk of rows:
 
-1. `_InspectChunk` reads each picture and writes its example to a temporary file, one a chunk of
-   rows, noting where it is and what was found;
-2. `settle` decides from these small notes which examples stay, and in which split;
-3. `_WriteShard` copies those into the shards of their split, byte by byte.
+1. `_Inspect`, on all cores, reads each picture of a chunk, writes its example and notes what came
+   of it;
+2. `settle` decides from the notes which examples stay, and in which split;
+3. `_write` copies those, as they are, into the shards of their split.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gzip
 import json
 import os
+import pickle
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import apache_beam as beam
 import tensorflow as tf
@@ -43,7 +46,8 @@ EXAMPLES = "examples"  # the output's key
 FINGERPRINT = "fingerprint"  # the execution property that the driver adds
 REJECTS_FILE = "rejects.csv"  # at the root of the Examples artifact
 
-_CHUNKS = 128  # as many temporary files, and at least so many reports of progress, at most
+_ROWS, _EXAMPLES, _NOTES = ".rows", ".tfrecord", ".notes"  # a chunk's scratch files
+_CHUNKS = 128  # at most: their files are open at the same time
 _MIN_CHUNK = 32  # rows
 _SHARD_BYTES = 2**24
 _MIN_SHARDS = 8  # of a split that has photos enough, so that later steps find work for all cores
@@ -52,16 +56,12 @@ _FRAME_BYTES = 16  # that TFRecord adds to a record: its length and two checksum
 
 
 class Picture(NamedTuple):
-    """Where the example of a readable picture is: a TFRecord frame in a temporary file."""
+    """Where the example of a readable picture is: a TFRecord frame in a scratch file."""
 
     photo_id: str
     file: str
     offset: int  # bytes
     length: int  # bytes
-
-
-Chunk = tuple[int, list[Row]]
-Shard = tuple[str, list[Picture]]  # the file to write, and what it holds
 
 
 class PhotoExampleGenSpec(ComponentSpec):
@@ -135,7 +135,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             rows = len(found.rows) + len(found.rejects)
             rejects.check_share(rejected, rows, has["max_rejected"])
             _check_splits(splits)
-            self._write(splits, root)
+            _write(splits, root)
         rejects.write(rejected, root / REJECTS_FILE)
 
         artifact.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
@@ -155,25 +155,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """What came of each picture, by path; its example is in a file of the scratch folder."""
         unique = list({row.path: row for row in reversed(rows)}.values())[::-1]
         size = max(_MIN_CHUNK, -(-len(unique) // _CHUNKS))
-        chunks = [(i, unique[i : i + size]) for i in range(0, len(unique), size)]
+        chunks = [os.path.join(scratch, f"{i:03d}") for i in range(-(-len(unique) // size))]
+        for i, chunk in enumerate(chunks):
+            # Not as elements: Beam would pickle and compress them all, several times.
+            Path(chunk + _ROWS).write_bytes(pickle.dumps(unique[i * size : (i + 1) * size]))
         with self._make_beam_pipeline() as pipeline:
-            inspect = _InspectChunk(folder, max_pixels, scratch, size, len(unique))
+            inspect = _Inspect(folder, max_pixels, size, len(unique))
             _ = pipeline | "Chunks" >> beam.Create(chunks) | "Inspect" >> beam.ParDo(inspect)
-        return {
-            path: Rejected(Reason(reason), detail) if reason else Picture(*picture)
-            for notes in Path(scratch).glob("*.json")
-            for path, picture, reason, detail in json.loads(notes.read_text("utf-8"))
-        }
-
-    def _write(self, splits: Mapping[str, Sequence[Picture]], root: Path) -> None:
-        """Writes each split's pictures to Split-<name>/ below root."""
-        shards: list[Shard] = []
-        for split, pictures in splits.items():
-            folder = root / f"Split-{split}"
-            folder.mkdir(exist_ok=True)
-            shards += _shards(pictures, folder)
-        with self._make_beam_pipeline() as pipeline:
-            _ = pipeline | "Shards" >> beam.Create(shards) | "Write" >> beam.ParDo(_WriteShard())
+        outcomes: dict[str, Picture | Rejected] = {}
+        for chunk in chunks:
+            outcomes.update(pickle.loads(Path(chunk + _NOTES).read_bytes()))
+        return outcomes
 
 
 class PhotoExampleGen(base_beam_component.BaseBeamComponent):
@@ -231,58 +223,41 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
         )
 
 
-class _InspectChunk(beam.DoFn):
-    """Chunk of rows → a file of their examples and one of notes about them."""
+class _Inspect(beam.DoFn):
+    """Chunk's rows → its examples and notes."""
 
-    def __init__(self, folder: str, max_pixels: int, scratch: str, size: int, total: int) -> None:
+    def __init__(self, folder: str, max_pixels: int, size: int, total: int) -> None:
         self._folder = folder
         self._max_pixels = max_pixels
-        self._scratch = scratch
         self._size = size  # rows in a chunk; the last may have fewer
-        self._total = total
+        self._total = total  # rows in all chunks
 
-    def process(self, chunk: Chunk) -> None:
-        number, rows = chunk
-        file = os.path.join(self._scratch, f"{number}.tfrecord")
-        notes: list[tuple[str, Picture | None, str, str]] = []
+    def process(self, chunk: str) -> None:
+        outcomes: dict[str, Picture | Rejected] = {}
         offset = 0
+        file = chunk + _EXAMPLES
         with tf.io.TFRecordWriter(file) as writer:
-            for row in rows:
+            for row in pickle.loads(Path(chunk + _ROWS).read_bytes()):
                 try:
                     photo = self._read(row)
                 except Rejected as no:
-                    notes.append((row.path, None, no.reason, no.detail))
+                    outcomes[row.path] = no
                     continue
                 record = _example(row, photo).SerializeToString(deterministic=True)
                 writer.write(record)
                 length = len(record) + _FRAME_BYTES
-                notes.append((row.path, Picture(photo.photo_id, file, offset, length), "", ""))
+                outcomes[row.path] = Picture(photo.photo_id, file, offset, length)
                 offset += length
-        Path(self._scratch, f"{number}.json").write_text(json.dumps(notes), "utf-8")
-        done = sum(name.endswith(".json") for name in os.listdir(self._scratch))
+        Path(chunk + _NOTES).write_bytes(pickle.dumps(outcomes))
+        done = sum(name.endswith(_NOTES) for name in os.listdir(os.path.dirname(chunk)))
         report(min(done * self._size, self._total), self._total, "photos")
 
     def _read(self, row: Row) -> photos.Photo:
-        folder = os.path.realpath(os.path.join(self._folder, row.table.folder))
+        folder = _real_path(os.path.join(self._folder, row.table.folder))
         return photos.read(os.path.join(self._folder, row.path), folder, self._max_pixels)
 
 
-class _WriteShard(beam.DoFn):
-    """Shard → its file, gzipped as TFX's readers expect.
-
-    Level 0 stores the bytes as they are: JPEGs do not get smaller, and the readers stay fast.
-    """
-
-    def process(self, shard: Shard) -> None:
-        path, pictures = shard
-        with (
-            open(path, "wb") as file,
-            gzip.GzipFile("", "wb", compresslevel=0, fileobj=file, mtime=0) as zipped,
-        ):
-            for picture in pictures:
-                with open(picture.file, "rb", buffering=0) as source:
-                    source.seek(picture.offset)
-                    zipped.write(source.read(picture.length))
+_real_path = functools.cache(os.path.realpath)
 
 
 def settle(
@@ -353,13 +328,36 @@ def _check_splits(splits: Mapping[str, Sequence[Picture]]) -> None:
         )
 
 
-def _shards(pictures: Sequence[Picture], folder: Path) -> Iterator[Shard]:
+def _write(splits: Mapping[str, Sequence[Picture]], root: Path) -> None:
+    """Writes each split's pictures to the shards in Split-<name>/ below root."""
+    with contextlib.ExitStack() as stack:
+        sources = {
+            file: stack.enter_context(open(file, "rb", buffering=0))
+            for file in {picture.file for pictures in splits.values() for picture in pictures}
+        }
+        for split, pictures in splits.items():
+            folder = root / f"Split-{split}"
+            folder.mkdir(exist_ok=True)
+            shards = _shard_count(pictures)
+            for shard in range(shards):
+                path = folder / f"data_tfrecord-{shard:05d}-of-{shards:05d}.gz"
+                _write_shard(pictures[shard::shards], sources, path)
+
+
+def _shard_count(pictures: Sequence[Picture]) -> int:
     size = sum(picture.length for picture in pictures)
-    few = min(_MIN_SHARDS, len(pictures) // _MIN_SHARD)
-    count = max(1, few, -(-size // _SHARD_BYTES))
-    for shard in range(count):
-        name = f"data_tfrecord-{shard:05d}-of-{count:05d}.gz"
-        yield str(folder / name), list(pictures[shard::count])
+    return max(1, min(_MIN_SHARDS, len(pictures) // _MIN_SHARD), -(-size // _SHARD_BYTES))
+
+
+def _write_shard(pictures: Sequence[Picture], sources: Mapping[str, IO[bytes]], path: Path) -> None:
+    # TFX's readers expect gzip; level 0 stores, since JPEGs do not get smaller.
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=0, fileobj=file, mtime=0) as zipped,
+    ):
+        for picture in pictures:
+            source = sources[picture.file].fileno()
+            zipped.write(os.pread(source, picture.length, picture.offset))
 
 
 def _example(row: Row, photo: photos.Photo) -> tf.train.Example:
@@ -371,6 +369,7 @@ def _example(row: Row, photo: photos.Photo) -> tf.train.Example:
         features.PHOTO_ID: _utf8(photo.photo_id),
         features.WIDTH: photo.width,
         features.HEIGHT: photo.height,
+        features.SQUARENESS: min(photo.width, photo.height) / max(photo.width, photo.height),
         features.FORMAT: _utf8(photo.format),
         features.MODE: _utf8(photo.mode),
         features.BRIGHTNESS: photo.brightness,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import warnings
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from components.photo_example_gen.rejects import Reason, Rejected
 
 # What is opened, whatever a file's name says. Left out are formats that run other programs (EPS,
 # WMF), that hold documents (PDF, PSD) or that no camera, phone or scanner writes.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 
 JPEG_QUALITY = 95  # with 4:4:4 chroma: of pictures that have to be encoded anew
 
@@ -31,6 +32,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# JPEG's markers; the last are all but stuffing, restarts, and what precedes a further scan.
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_FOREIGN_TO_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xc4\xda\xdb\xdd]", re.DOTALL)
 
 _MAX_BYTES_PER_PIXEL = 8  # of any picture file: 16-bit RGBA, uncompressed
 _MAX_METADATA_BYTES = 2**24
@@ -92,9 +97,9 @@ def _bytes(path: str, folder: str, max_pixels: int) -> bytes:
                 raise Rejected(Reason.UNREADABLE, f"{status.st_size:,} bytes are no photo")
             return file.read()
     except PermissionError as error:
-        raise Rejected(Reason.UNREADABLE, error.strerror) from None
+        raise Rejected(Reason.UNREADABLE, str(error.strerror)) from None
     except OSError as error:
-        raise Rejected(Reason.MISSING, error.strerror) from None
+        raise Rejected(Reason.MISSING, str(error.strerror)) from None
     except ValueError as error:  # a NUL, or characters that no file's name can hold
         raise Rejected(Reason.MISSING, str(error)) from None
 
@@ -111,7 +116,7 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
         raise Rejected(Reason.TOO_MANY_PIXELS, detail)
     image.load()
     upright = _upright(_rgb(image), _orientation(image))
-    kept = upright is image and image.format == "JPEG" and data.endswith(b"\xff\xd9")
+    kept = upright is image and image.format == "JPEG" and _is_plain(data)
     luma = np.asarray(upright.convert("L"))
     return Photo(
         jpeg=data if kept else _encode(upright),
@@ -156,6 +161,21 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     elif grey.max() <= 1:
         grey *= 255
     return Image.fromarray(np.rint(grey.clip(0, 255)).astype(np.uint8))
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a JPEG is nothing but header, scans and the end-of-image marker at its end.
+
+    What else may follow the first scan's start is damage, or a trailer: decoders disagree on it,
+    some skip it and some refuse the picture.
+    """
+    place = 2
+    while data[place : place + 2] != _START_OF_SCAN:
+        if data[place : place + 1] != b"\xff":
+            return False
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    foreign = _FOREIGN_TO_SCANS.search(data, place)
+    return foreign is not None and data[foreign.start() :] == _END_OF_IMAGE
 
 
 def _encode(upright: Image.Image) -> bytes:
