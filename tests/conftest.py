@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from typing import NamedTuple
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+from pipeline.sample_photos import draw_sample
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +27,33 @@ def faces() -> Path:
         if os.environ.get("GOODSEED_REQUIRE_SHARED"):
             pytest.fail(reason)
         pytest.skip(reason)
+    return folder
+
+
+class Finished(NamedTuple):
+    """What a command of ours left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+def goodseed_command(*arguments: str | Path) -> list[str]:
+    """The `goodseed` command of this checkout, as a process of its own."""
+    return [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+
+
+def goodseed(*arguments: str | Path) -> Finished:
+    """Runs `goodseed` as a user does."""
+    done = subprocess.run(
+        goodseed_command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sample of drawn faces, broken files among them."""
+    folder = tmp_path_factory.mktemp("drawn") / "photos"
+    draw_sample(folder, count=150)
     return folder

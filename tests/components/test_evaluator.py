@@ -1,0 +1,89 @@
+"""The gate: what is sliced, what is bounded, and that only the whole test split is held to it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow_model_analysis as tfma
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorflow_model_analysis.evaluators import metrics_validator
+from tensorflow_model_analysis.metrics import metric_types
+
+from components.evaluator import BASELINE, CANDIDATE, age_bands, eval_config
+from schemas import features
+
+OVERALL: tuple = ()
+CHILDREN = (("age_band", "0–12"),)
+
+
+@pytest.mark.parametrize(
+    ("age", "band"),
+    [
+        (0, "0–12"),
+        (12.99, "0–12"),
+        (13, "13–17"),
+        (17.5, "13–17"),
+        (18, "18–20"),
+        (20, "18–20"),
+        (21, "21–24"),
+        (25, "25–34"),
+        (64.9, "55–64"),
+        (65, "65+"),
+        (120, "65+"),
+    ],
+)
+def test_age_bands(age: float, band: str) -> None:
+    assert age_bands(np.array([[age]])).tolist() == [[band.encode()]]
+
+
+@given(st.floats(0, features.MAX_AGE))
+def test_every_age_has_the_band_that_names_it(age: float) -> None:
+    (band,) = age_bands(np.array([age]))
+    first, _, last = band.decode().replace("+", "–120").partition("–")
+    assert int(first) <= age < int(last) + 1
+
+
+def validated(mae: float, live_mae: float | None, slice_key: tuple = OVERALL) -> bool:
+    config = eval_config(max_mae=8.0, max_mae_increase=0.25)
+    has_baseline = live_mae is not None
+    config = tfma.utils.update_eval_config_with_defaults(
+        config, has_baseline=has_baseline, rubber_stamp=True
+    )
+    name = "mean_absolute_error"
+    key = metric_types.MetricKey(
+        name, model_name=CANDIDATE if has_baseline else "", example_weighted=False
+    )
+    metrics: dict = {key: mae}
+    if live_mae is not None:
+        metrics[key.make_diff_key()] = mae - live_mae
+        metrics[key.make_baseline_key(BASELINE)] = live_mae
+    thresholds = tfma.metrics.metric_thresholds_from_metrics_specs(
+        config.metrics_specs, eval_config=config
+    )
+    assert thresholds.keys() <= metrics.keys()
+    return metrics_validator.validate_metrics(
+        (slice_key, metrics), config, thresholds
+    ).validation_ok
+
+
+@pytest.mark.parametrize(
+    ("mae", "live_mae", "passes"),
+    [
+        (8.0, None, True),
+        (8.01, None, False),
+        (math.nan, None, False),
+        (6.2, 6.0, True),
+        (6.26, 6.0, False),
+        (8.1, 12.0, False),  # better than what is live, and still not good enough
+    ],
+)
+def test_thresholds(mae: float, live_mae: float | None, passes: bool) -> None:
+    assert validated(mae, live_mae) is passes
+
+
+def test_a_slice_is_not_held_to_the_bound() -> None:
+    assert validated(20.0, None, CHILDREN)
+    assert validated(20.0, 6.0, CHILDREN)

@@ -1,0 +1,264 @@
+"""The whole graph, as a user runs it: what it prints, writes, refuses and survives."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline import local
+from tests.conftest import ROOT, Finished, goodseed, goodseed_command
+
+STEPS = [
+    "PhotoExampleGen",
+    "ServedModel",
+    "CuratedSchema",
+    "StatisticsGen",
+    "ExampleValidator",
+    "SchemaGen",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "Pusher",
+]
+# A network that has seen next to nothing, and a bound that lets it pass.
+TINY = (
+    "transform.image_size=32", "trainer.epochs=1", "trainer.batch_size=16", "evaluator.max_mae=150",
+)  # fmt: skip
+
+
+def arguments(photos: Path, run_dir: Path, *overrides: str) -> list[str]:
+    sets = [word for override in (*TINY, *overrides) for word in ("--set", override)]
+    return ["run", "--photos", str(photos), "--run-dir", str(run_dir), "--profile", "demo", *sets]
+
+
+def summary(run_dir: Path) -> dict:
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+def versions(run_dir: Path) -> list[str]:
+    return sorted(p.name for p in (run_dir / "serving" / "goodseed_age").iterdir())
+
+
+def cached(finished: Finished) -> set[str]:
+    return {step for step in STEPS if f"{step}: from the cache" in finished.out}
+
+
+@pytest.fixture(scope="module")
+def first(
+    drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Finished, dict]:
+    run_dir = tmp_path_factory.mktemp("first") / "run"
+    finished = goodseed(*arguments(drawn_photos, run_dir))
+    return run_dir, finished, summary(run_dir)
+
+
+@pytest.fixture
+def run_dir(first: tuple[Path, Finished, dict], tmp_path: Path) -> Iterator[Path]:
+    """The first run's folder, put back as it was after the test."""
+    shutil.copytree(first[0], tmp_path / "before", symlinks=True)
+    yield first[0]
+    shutil.rmtree(first[0])
+    shutil.move(tmp_path / "before", first[0])
+
+
+def test_a_run_pushes(first: tuple[Path, Finished, dict]) -> None:
+    run_dir, finished, document = first
+    assert finished.status == 0, finished.err
+    assert versions(run_dir) == [str(document["pushed_version"])]
+    assert [step for step in STEPS if f" {step}: " in finished.out] == STEPS
+    assert "age not a number 1" in finished.out and "age conflict 2" in finished.out
+    assert f"{document['gate']['value']:.2f} years (bound 150.00)" in finished.out
+    assert finished.err == ""
+    assert not any((run_dir / "resume").iterdir())
+
+
+def test_the_summary_tells_all(first: tuple[Path, Finished, dict]) -> None:
+    document = first[2]
+    examples = document["examples"]
+    assert sum(examples[s] for s in ("train", "eval", "test")) > 130
+    assert sum(examples["rejected"].values()) >= 4
+    gate = document["gate"]
+    assert gate == {
+        "metric": "mean_absolute_error", "value": gate["value"], "bound": 150.0,
+        "baseline": None, "blessed": True, "reasons": [],
+    }  # fmt: skip
+    assert set(document["seconds"]) == {*STEPS, "total"}
+    assert (
+        document["seconds"]["total"]
+        >= sum(document["seconds"][s] for s in STEPS) - len(STEPS) * 0.1
+    )
+    assert 100 < document["peak_rss_mb"]["total"] < 4096
+    assert document["versions"]["tfx"] == "1.21.0"
+    assert document["failure"] is None
+
+
+def test_the_pushed_model_answers(first: tuple[Path, Finished, dict], drawn_photos: Path) -> None:
+    run_dir, _, document = first
+    version = run_dir / "serving" / "goodseed_age" / str(document["pushed_version"])
+    model = tf.saved_model.load(str(version))
+    photos = [p.read_bytes() for p in sorted((drawn_photos / "final_files").glob("*.jpg"))]
+    jpegs = [p for p in photos if p.startswith(b"\xff\xd8") and p.endswith(b"\xff\xd9")][:3]
+    ages = model.signatures["serving_default"](image=tf.constant(jpegs))["age"]
+    assert ages.shape == (3,) and ages.dtype == tf.float32
+    assert np.isfinite(ages).all()
+
+
+def test_another_run_takes_from_the_cache(run_dir: Path, drawn_photos: Path) -> None:
+    before = summary(run_dir)
+    finished = goodseed(*arguments(drawn_photos, run_dir))
+    again = summary(run_dir)
+    assert finished.status == 0, finished.err
+    assert cached(finished) == set(STEPS) - {"ServedModel", "Evaluator", "Pusher"}
+    assert again["gate"]["value"] == again["gate"]["baseline"] == before["gate"]["value"]
+    assert again["pushed_version"] == before["pushed_version"]  # the live model is that one
+    assert versions(run_dir) == [str(before["pushed_version"])]
+
+
+def test_a_model_above_the_bound_is_not_pushed(run_dir: Path, drawn_photos: Path) -> None:
+    live = versions(run_dir)
+    finished = goodseed(*arguments(drawn_photos, run_dir, "evaluator.max_mae=0.5"))
+    document = summary(run_dir)
+    assert finished.status == 3
+    assert document["pushed_version"] is None
+    assert not document["gate"]["blessed"]
+    assert document["gate"]["reasons"][0].endswith("is above the bound of 0.50")
+    assert "not pushed: MAE" in finished.out
+    assert versions(run_dir) == live
+
+
+def test_a_model_worse_than_the_live_one_is_not_pushed(run_dir: Path, drawn_photos: Path) -> None:
+    push_a_model_that_knows_the_ages(run_dir / "serving" / "goodseed_age" / "99999999999")
+    finished = goodseed(*arguments(drawn_photos, run_dir))
+    document = summary(run_dir)
+    assert finished.status == 3
+    assert document["gate"]["baseline"] == pytest.approx(0, abs=1e-5)
+    assert "worse than the live model's 0.00 by more than 0.25" in finished.out.replace("\n", " ")
+    assert document["pushed_version"] is None
+
+
+def push_a_model_that_knows_the_ages(folder: Path) -> None:
+    class Oracle(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            return tf.io.parse_example(examples, {"age": tf.io.FixedLenFeature([], tf.float32)})
+
+    oracle = Oracle()
+    tf.saved_model.save(oracle, str(folder), signatures={"examples": oracle.examples})
+
+
+def test_the_median_does_not_pass_the_gate(drawn_photos: Path, tmp_path: Path) -> None:
+    """A network that learns nothing gives everybody the same age, whatever the photo."""
+    overrides = ("trainer.learning_rate=1e-12", "evaluator.max_mae=8")
+    finished = goodseed(*arguments(drawn_photos, tmp_path, *overrides))
+    gate = summary(tmp_path)["gate"]
+    assert finished.status == 3, finished.err
+    assert gate["value"] > 12
+    assert not (tmp_path / "serving").exists()
+
+
+@pytest.mark.parametrize(
+    ("csv", "said"),
+    [
+        ("file_name,real_age\n", "no row"),
+        ("file_name,years\na.jpg,3\n", "real_age"),
+        ("file_name,real_age\nnone.jpg,33\n", "rejected"),
+    ],
+)
+def test_a_failed_step_is_one_line(csv: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "final_files").mkdir(parents=True)
+    (tmp_path / "photos" / "labels.csv").write_text(csv)
+    finished = goodseed(*arguments(tmp_path / "photos", tmp_path / "run"))
+    assert finished.status == 1
+    first_line, log_line = finished.err.splitlines()
+    assert first_line.startswith("goodseed: PhotoExampleGen: ") and said in first_line
+    assert log_line.endswith("run.log")
+    assert summary(tmp_path / "run")["failure"] in first_line
+    assert not list((tmp_path / "run" / "artifacts").glob("PhotoExampleGen/examples/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"--photos": "/no/such/folder"}, "/no/such/folder: no such folder"),
+        ({"--profile": "tpu"}, "unknown profile 'tpu'"),
+        ({"--set": "trainer.epoch=1"}, "trainer.epoch: no such option"),
+        ({"--run-dir": "/proc/run"}, "give a --run-dir that you may write to"),
+    ],
+)
+def test_a_mistake_is_one_line(change: dict[str, str], said: str, tmp_path: Path) -> None:
+    options = {"--photos": str(tmp_path), "--run-dir": str(tmp_path / "run"), **change}
+    finished = goodseed("run", *(word for option in options.items() for word in option))
+    assert finished.status == 2
+    assert said in finished.err
+    assert finished.err.count("\n") == 1
+    assert finished.out == ""
+
+
+def test_a_second_run_in_the_same_folder_refuses(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        finished = goodseed(*arguments(tmp_path, tmp_path))
+    assert finished.status == 2
+    assert "another run is using it" in finished.err
+
+
+def test_a_killed_step_is_done_again(drawn_photos: Path, tmp_path: Path) -> None:
+    """SIGKILL in each step, one after the other; then a run that finishes what is left."""
+    for step in STEPS:
+        kill_in(step, arguments(drawn_photos, tmp_path), tmp_path / "run.log")
+        assert not (tmp_path / "serving").exists() or versions_are_whole(tmp_path)
+    finished = goodseed(*arguments(drawn_photos, tmp_path))
+    assert finished.status == 0, finished.err
+    assert {"PhotoExampleGen", "StatisticsGen", "Transform"} <= cached(finished)
+    assert str(summary(tmp_path)["pushed_version"]) in versions(tmp_path)
+    store = local.summary.metadata_store(tmp_path / "metadata.db")
+    complete = {str(e.id) for e in store.get_executions() if e.last_known_state == 3}
+    leftovers = {p.name for p in (tmp_path / "artifacts").glob("*/*/*") if p.name.isdecimal()}
+    assert leftovers <= complete
+
+
+def kill_in(step: str, command: list[str], log: Path) -> None:
+    log.unlink(missing_ok=True)
+    with subprocess.Popen(
+        goodseed_command(*command), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        started = f"Component {step} is running."
+        while not (log.exists() and started in log.read_text(errors="replace")):
+            assert process.poll() is None, f"ended before {step}"
+            time.sleep(0.02)
+        time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def versions_are_whole(run_dir: Path) -> bool:
+    base = run_dir / "serving" / "goodseed_age"
+    loadable = [p for p in base.iterdir() if p.name.isdecimal()] if base.exists() else []
+    return all((p / "saved_model.pb").exists() for p in loadable)
+
+
+@pytest.mark.parametrize(("megabytes", "step"), [(2, "PhotoExampleGen"), (40, "Trainer")])
+def test_a_full_disk_is_one_line(
+    megabytes: int, step: str, drawn_photos: Path, tmp_path: Path
+) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs to mount a small file system, as root may")
+    try:
+        finished = goodseed(*arguments(drawn_photos, tmp_path / "run"))
+        assert finished.status == 1
+        assert "No space left on device" in finished.err
+        assert "Traceback" not in finished.out + finished.err
+        assert finished.err.startswith(f"goodseed: {step}: ")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
