@@ -39,7 +39,7 @@ AGE_KNOTS = (1, 13, 18, 21, 25, 35, 45, 55, 65, 78, 91)  # years
 # Lengths are in half heads: the top of the skull is at y = -1, the chin at y = 1.
 SIGN_AGES = (1, 5, 10, 15, 20, 30, 40, 50, 60, 75, 90)  # years
 SIGNS = {
-    "width": (0.97, 0.93, 0.88, 0.83, 0.80, 0.78, 0.76, 0.74, 0.72, 0.69, 0.66),
+    "width": (0.97, 0.93, 0.89, 0.85, 0.82, 0.79, 0.76, 0.73, 0.70, 0.66, 0.62),
     "jaw": (0.16, 0.19, 0.23, 0.28, 0.31, 0.30, 0.28, 0.25, 0.22, 0.20, 0.20),  # its narrowing
     "eye_y": (0.27, 0.22, 0.16, 0.10, 0.05, 0.03, 0.02, 0.01, 0.00, -0.01, -0.02),
     "eye": (0.185, 0.168, 0.152, 0.138, 0.127, 0.117, 0.108, 0.100, 0.092, 0.081, 0.072),
@@ -50,13 +50,13 @@ SIGNS = {
     "brow": (0.012, 0.017, 0.023, 0.030, 0.036, 0.038, 0.039, 0.038, 0.036, 0.033, 0.030),
     "blush": (0.70, 0.58, 0.44, 0.32, 0.24, 0.15, 0.08, 0.04, 0.02, 0.00, 0.00),
     "shoulders": (0.90, 1.05, 1.25, 1.48, 1.70, 1.78, 1.80, 1.78, 1.72, 1.60, 1.45),
-    "grey": (0.00, 0.00, 0.00, 0.00, 0.00, 0.08, 0.25, 0.48, 0.72, 0.95, 1.00),
-    "recession": (0.00, 0.00, 0.00, 0.00, 0.02, 0.15, 0.32, 0.48, 0.63, 0.85, 1.00),
-    "wrinkles": (0.00, 0.00, 0.00, 0.02, 0.08, 0.23, 0.39, 0.55, 0.71, 0.91, 1.00),
-    "spots": (0.00, 0.00, 0.00, 0.00, 0.00, 0.02, 0.08, 0.20, 0.45, 0.80, 1.00),
+    "grey": (0.00, 0.00, 0.00, 0.00, 0.00, 0.08, 0.24, 0.42, 0.60, 0.85, 1.00),
+    "recession": (0.00, 0.00, 0.00, 0.00, 0.03, 0.16, 0.30, 0.45, 0.60, 0.80, 1.00),
+    "wrinkles": (0.00, 0.00, 0.00, 0.02, 0.08, 0.22, 0.36, 0.50, 0.64, 0.83, 1.00),
+    "spots": (0.00, 0.00, 0.00, 0.00, 0.00, 0.02, 0.08, 0.20, 0.40, 0.72, 1.00),
 }
 LOOKS = 0.04  # how much older or younger than they are people look (sd of the age's logarithm) …
-SIGN_NOISE = 0.08  # … and, on top, each sign of ageing by itself
+SIGN_NOISE = 0.06  # … and, on top, each sign of ageing by itself
 
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 65)) for f in (np.cos, np.sin)], 1)
 ALONG = np.linspace(0, 1, 14)[:, None]  # positions on a stroke
@@ -170,16 +170,16 @@ def _person(rng: np.random.Generator, age: int, female: bool) -> Person:
     seen = {name: looks * np.exp(rng.normal(0, SIGN_NOISE)) for name in SIGNS}
     signs = {name: float(np.interp(seen[name], SIGN_AGES, SIGNS[name])) for name in SIGNS}
     skin = _mix(rng.choice(SKINS), rng.choice(SKINS), 0.3) + rng.normal(0, 4, 3)
-    dyed = female and rng.random() < 0.12
+    dyed = female and rng.random() < 0.06
     return Person(
         female=female,
         signs={**signs, "eye_x": 0.43 * signs["width"]},
-        skin=_mix(skin, skin.mean(), 0.3 * signs["wrinkles"]),  # its colour fades
+        skin=_mix(skin, skin.mean(), 0.4 * signs["wrinkles"]),  # its colour fades
         hair=_mix(rng.choice(HAIRS), WHITE_HAIR, 0 if dyed else signs["grey"]),
         iris=rng.choice(IRISES),
         long_hair=bool(rng.random() < (0.75 if female else 0.08)),
         glasses=bool(rng.random() < 0.12),
-        bald=signs["recession"] * (0.35 if female else float(rng.uniform(0.6, 1))),
+        bald=signs["recession"] * (0.5 if female else float(rng.uniform(0.6, 1))),
         beard=float(rng.uniform(0.5, 0.95) * (not female and age >= 18 and rng.random() < 0.3)),
         fringe=float(rng.choice([0, 0, 0, 0.12, 0.2])),
         smile=float(rng.uniform(-0.02, 0.08)),
@@ -278,8 +278,9 @@ def _wrinkles(pen: Pen, person: Person, rng: np.random.Generator) -> None:
         0.75 * depth,
     )
     for half in pen.sides():
-        half.soft((x, under + 0.02), (0.15, 0.08), person.skin * 0.55, 0.6 * depth)  # eye bags
-        half.soft((0.5, mouth - 0.1), (0.1, 0.22), person.skin * 0.5, 0.5 * depth)  # hollow cheeks
+        half.soft((x, under + 0.02), (0.17, 0.1), person.skin * 0.45, 0.8 * depth)  # eye bags
+        hollow = (s["width"] * 0.6, mouth - 0.1)  # of the cheeks
+        half.soft(hollow, (0.12, 0.24), person.skin * 0.45, 0.6 * depth)
         for fold in folds:
             half.stroke(fold, width, colour, alpha)
     for high in y - 0.34 - 0.1 * np.arange(4):  # forehead lines
@@ -364,7 +365,7 @@ def _light(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25)
     x, y = np.linspace(-1, 1, width)[None, :], np.linspace(-1, 1, height)[:, None]
     field = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)
-    gain = rng.uniform(0.7, 1.1) * rng.uniform(0.95, 1.05, 3)
+    gain = rng.uniform(0.75, 1.1) * rng.uniform(0.95, 1.05, 3)
     noise = rng.normal(0, rng.uniform(1, 6), (height, width, 1))
     lit = pixels * field[:, :, None] * gain + noise
     return Image.fromarray(lit.clip(0, 255).astype(np.uint8))
@@ -377,8 +378,8 @@ def draw_photo(rng: np.random.Generator, age: int, female: bool) -> Image.Image:
     width, height = int(short * max(1, 1 / aspect)), int(short * max(1, aspect))
     size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
     image = _background(rng, width, height).resize(size, Image.Resampling.NEAREST)
-    unit = short * SUPERSAMPLING * rng.uniform(0.34, 0.39)
-    centre = np.array(image.size) / 2 + rng.uniform(-0.12, 0.12, 2) * unit
+    unit = short * SUPERSAMPLING * rng.uniform(0.37, 0.41)
+    centre = np.array(image.size) / 2 + rng.uniform(-0.1, 0.1, 2) * unit
     pen = Pen(ImageDraw.Draw(image, "RGBA"), centre, unit, float(rng.normal(0, 0.06)))
     face = replace(pen, turn=float(rng.uniform(-0.1, 0.1)))
     _body(pen, person, _mix(rng.uniform(30, 230, 3), 120, 0.4))
