@@ -53,7 +53,7 @@ class Photo:
 
     jpeg: bytes
     photo_id: str  # SHA-256, in hex, of the decoded upright RGB pixels and their size
-    width: int  # pixels, before it was made upright
+    width: int  # pixels, before it was made upright; of a TIFF, which Pillow turns itself, after
     height: int
     format: str  # as Pillow names it
     mode: str  # as Pillow names it

@@ -1,0 +1,42 @@
+"""Tiny pictures."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ORIENTATION = 0x0112  # EXIF's tag
+
+
+def noise(seed: int = 0, width: int = 12, height: int = 8) -> Image.Image:
+    """An RGB picture that no other seed gives."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def smooth(width: int = 64, height: int = 48) -> Image.Image:
+    """A picture that JPEG hardly changes, and that looks different however it is turned."""
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x * 3, y * 4, x + y], -1).astype(np.uint8))
+
+
+def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    """A picture file's bytes."""
+    out = BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    """What a picture file shows."""
+    return Image.open(BytesIO(data))
+
+
+def exif(orientation: int) -> Image.Exif:
+    """Metadata that say only how a camera was held."""
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    return tags

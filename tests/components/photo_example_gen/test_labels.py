@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.errors import UserError
+from components.photo_example_gen import fingerprint, labels
+from components.photo_example_gen.labels import Labels
+from components.photo_example_gen.rejects import Reason
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a labels.csv of such bytes, with an empty folder of pictures."""
+    (tmp_path / "final_files").mkdir()
+
+    def read(data: bytes | str, **columns: str) -> Labels:
+        data = data if isinstance(data, bytes) else data.encode()
+        (tmp_path / "labels.csv").write_bytes(data)
+        return labels.read(str(tmp_path), labels.find(str(tmp_path)), **columns)
+
+    return read
+
+
+def names_and_ages(found: Labels) -> list[tuple[str, float]]:
+    return [(row.file_name, row.age) for row in found.rows]
+
+
+TWO = [("a.jpg", 23.0), ("b.jpg", 45.5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name,real_age\na.jpg,23\nb.jpg,45.5\n",
+        "file_name,real_age\r\na.jpg,23\r\nb.jpg,45.5",
+        "file_name,real_age\ra.jpg,23\rb.jpg,45.5\r",
+        "\ufefffile_name,real_age\na.jpg,23\nb.jpg,45.5\n",
+        "file_name;real_age\na.jpg;23\nb.jpg;45,5\n",
+        "file_name\treal_age\na.jpg\t23\nb.jpg\t45.5\n",
+        '"file_name","real_age"\n"a.jpg","23"\n"b.jpg","45,5"\n',
+        '"file_name";"real_age"\n"a.jpg";"23"\n"b.jpg";"45.5"\n',
+        " File_Name , REAL AGE \n a.jpg , 23 \n b.jpg , +4.55e1 \n",
+        "\n\nreal_age,file_name\n\n23,a.jpg\n,\n45.5,b.jpg\n\n",
+        'note,file_name,real_age\n"x, y; z",a.jpg,23\n"two\nlines",b.jpg,45.5,surplus\n',
+    ],
+)
+def test_ways_to_write_a_csv(read, text):
+    found = read(text)
+    assert names_and_ages(found) == TWO
+    assert not found.rejects
+
+
+def test_windows_1251(read):
+    found = read("file_name;real_age;Пол\nИра.jpg;23;жен\nb.jpg;45,5;муж\n".encode("cp1251"))
+    assert names_and_ages(found) == [("Ира.jpg", 23.0), ("b.jpg", 45.5)]
+    assert [row.passengers for row in found.rows] == [{"пол": "жен"}, {"пол": "муж"}]
+
+
+def test_one_line_that_is_not_utf8_spoils_no_other(read):
+    found = read("file_name,real_age\nИра.jpg,23\n".encode() + b"caf\xe9\x98.jpg,30\n")
+    assert [row.file_name for row in found.rows] == ["Ира.jpg", "caf\u0439\ufffd.jpg"]
+
+
+def test_rows_are_counted_as_an_editor_counts_lines(read):
+    text = (
+        'note,file_name,real_age\n"two\nlines",a.jpg,23\n\nx,b.jpg,45.5\n"three\n\nlines",c.jpg,\n'
+    )
+    found = read(text)
+    assert [row.line for row in found.rows] == [2, 5]
+    assert [reject.row for reject in found.rejects] == [6]
+
+
+def test_further_columns_are_passengers(read):
+    found = read("file_name,real_age, Gender ,Store No,,group\na.jpg,23,female,,x,west\n")
+    assert found.passengers == ["gender", "store_no", "group"]
+    assert found.rows[0].passengers == {"gender": "female", "group": "west"}
+
+
+def test_columns_may_be_named(read):
+    found = read("photo,years\na.jpg,23\n", file_column="Photo", age_column="years")
+    assert names_and_ages(found) == [("a.jpg", 23.0)]
+    assert found.passengers == []
+
+
+@pytest.mark.parametrize(
+    ("age", "reason"),
+    [
+        ("", Reason.AGE_MISSING),
+        ("  ", Reason.AGE_MISSING),
+        ("old", Reason.AGE_NOT_A_NUMBER),
+        ("nan", Reason.AGE_NOT_A_NUMBER),
+        ("inf", Reason.AGE_NOT_A_NUMBER),
+        ("-Infinity", Reason.AGE_NOT_A_NUMBER),
+        ("2_3", Reason.AGE_NOT_A_NUMBER),
+        ("0x17", Reason.AGE_NOT_A_NUMBER),
+        ("23 years", Reason.AGE_NOT_A_NUMBER),
+        ("٢٣", Reason.AGE_NOT_A_NUMBER),
+        ("-1", Reason.AGE_OUT_OF_RANGE),
+        ("120.5", Reason.AGE_OUT_OF_RANGE),
+        ("1e999", Reason.AGE_OUT_OF_RANGE),
+    ],
+)
+def test_ages_that_are_none(read, age, reason):
+    found = read(f'file_name,real_age\na.jpg,"{age}"\nb.jpg,0\nc.jpg,120\n')
+    assert [(r.file_name, r.row, r.reason) for r in found.rejects] == [("a.jpg", 2, reason)]
+    assert names_and_ages(found) == [("b.jpg", 0.0), ("c.jpg", 120.0)]
+
+
+def test_a_row_may_be_short(read):
+    assert [r.reason for r in read("real_age,file_name\n23\n").rejects] == [Reason.NO_FILE_NAME]
+    assert [r.reason for r in read("file_name,real_age\na.jpg\n").rejects] == [Reason.AGE_MISSING]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a.jpg", "..", "a/../../b.jpg", "/etc/passwd", r"..\a.jpg", r"C:\a.jpg", r"\\host\a.jpg"],
+)
+def test_paths_that_lead_out(read, name):
+    assert [r.reason for r in read(f"file_name,real_age\n{name},23\n").rejects] == [Reason.OUTSIDE]
+
+
+@pytest.mark.parametrize("name", ["sub/a.jpg", r"sub\a.jpg", "./sub/a.jpg", "x/../sub//a.jpg"])
+def test_paths_that_stay_inside(read, name):
+    (row,) = read(f"file_name,real_age\n{name},23\n").rows
+    assert (row.file_name, row.path) == (name, "final_files/sub/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "lacks the column file_name; its header says: nothing"),
+        ("file_name,age\na.jpg,23\n", "lacks the column real_age; its header says: file_name, age"),
+        ("a.jpg,23\nb.jpg,45\n", "lacks the column file_name; its header says: a.jpg, 23"),
+        ("file_name,real_age,Real Age\na.jpg,23,24\n", "has twice the column real_age"),
+        ("file_name,real_age,Image\na.jpg,23,x\n", "a column image, which is also the name"),
+        ("file_name,real_age,age_band\na.jpg,23,x\n", "a column age_band, which is also the name"),
+        ("file_name,real_age,x,X\na.jpg,23,1,2\n", "a column x, which is also the name"),
+        ("file_name,real_age\n", "has no rows"),
+        ("file_name,real_age\n\n,\n", "has no rows"),
+        ('file_name,real_age\na.jpg,23\n"b.jpg,45\nc.jpg,3\n', "row 3 is no CSV"),
+        ("file_name,real_age\n" + "x" * 200_000 + ",3\n", "row 2 is no CSV"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_named_in_one_line(read, text, says):
+    with pytest.raises(UserError) as info:
+        read(text)
+    assert says in str(info.value)
+    assert "labels.csv" in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@settings(
+    max_examples=300, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text('abé,;\t"\n\r 0.5-', max_size=100).map(
+            lambda t: f"file_name,real_age\n{t}".encode()
+        ),
+    )
+)
+def test_any_csv_gives_rows_or_one_line(read, data):
+    try:
+        found = read(data)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(0 <= row.age <= 120 and row.path for row in found.rows)
+        assert len(found.rows) + len(found.rejects) <= len(data)
+
+
+def test_layout_of_appa_real(make_folder):
+    header = ("file_name", "num_ratings", "apparent_age_avg", "apparent_age_std", "real_age")
+    for csv_name, folder in (("train", "train"), ("valid", "valid"), ("test", "test")):
+        root = make_folder(
+            [("000000.jpg", 36, 4.1, 1.6, 4)], {}, "appa", f"gt_avg_{csv_name}.csv", folder, header
+        )
+    found = labels.read(str(root), labels.find(str(root)))
+    assert [(row.table.split, row.path) for row in found.rows] == [
+        ("train", "train/000000.jpg"),
+        ("eval", "valid/000000.jpg"),
+        ("test", "test/000000.jpg"),
+    ]
+    assert found.passengers == ["num_ratings", "apparent_age_avg", "apparent_age_std"]
+    (root / "gt_avg_valid.csv").unlink()
+    with pytest.raises(UserError, match=r"lacks gt_avg_valid\.csv"):
+        labels.find(str(root))
+
+
+def test_spans(make_folder):
+    for span in ("span-2", "span-10", "span-1"):
+        make_folder([("a.jpg", 23)], {}, f"photos/{span}")
+    root = make_folder([], {}, "photos/other").parent
+
+    def found(window: int) -> list[tuple[str, int]]:
+        tables = labels.find(str(root), span_window=window)
+        return [(table.csv, table.span) for table in tables]
+
+    newest = ("span-10/labels.csv", 10)
+    assert found(0) == [("span-1/labels.csv", 1), ("span-2/labels.csv", 2), newest]
+    assert found(1) == [newest]
+    assert found(2) == [("span-2/labels.csv", 2), newest]
+    assert len(found(9)) == 3
+    rows = labels.read(str(root), labels.find(str(root)))
+    assert rows.span == 10
+    assert rows.rows[0].path == "span-1/final_files/a.jpg"
+
+
+def test_another_labels_file(make_folder):
+    root = make_folder([("a.jpg", 23, "west")], {}, csv_name="labels_with_groups.csv",
+                       header=("file_name", "real_age", "group"))  # fmt: skip
+    (table,) = labels.find(str(root), labels_file="labels_with_groups.csv")
+    assert labels.read(str(root), [table]).passengers == ["group"]
+    with pytest.raises(UserError, match="no photos"):
+        labels.find(str(root))
+
+
+def test_folders_that_are_no_layout(make_folder, tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        labels.find(str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no photos .* labels\.csv and final_files/"):
+        labels.find(str(tmp_path / "empty"))
+    root = make_folder([("a.jpg", 23)], {})
+    (root / "span-1").mkdir()
+    with pytest.raises(UserError, match="move the former"):
+        labels.find(str(root))
+    (root / "labels.csv").unlink()
+    with pytest.raises(UserError, match=r"span-1 holds neither"):
+        labels.find(str(root))
+    (root / "span-1").rmdir()
+    (root / "labels.csv").touch()
+    (root / "final_files").rmdir()
+    with pytest.raises(UserError, match="lacks the folder final_files/"):
+        labels.find(str(root))
+
+
+def test_fingerprint_changes_with_what_is_read_and_with_nothing_else(make_folder):
+    root = make_folder([("a.jpg", 23)], {"a.jpg": b"one", "b.jpg": b"two"})
+    picture, csv_file = root / "final_files" / "a.jpg", root / "labels.csv"
+    first = fingerprint(str(root))
+    os.utime(csv_file)
+    (root / "README").write_text("new")
+    assert fingerprint(str(root)) == first
+
+    def changed(what: Path, data: bytes) -> bool:
+        before = fingerprint(str(root))
+        what.write_bytes(data)
+        return fingerprint(str(root)) != before
+
+    assert changed(picture, b"longer")
+    os.utime(picture, ns=(1, 1))
+    assert changed(picture, b"shorte")
+    assert changed(root / "final_files" / "c.jpg", b"three")
+    (root / "final_files" / "sub").mkdir()
+    assert changed(root / "final_files" / "sub" / "d.jpg", b"four")
+    assert changed(csv_file, csv_file.read_bytes() + b"b.jpg,30\n")
+    with pytest.raises(UserError):
+        fingerprint(str(root / "final_files"))

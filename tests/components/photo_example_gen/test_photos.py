@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import importlib
+import os
+import struct
+import warnings
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from components.photo_example_gen import photos
+from components.photo_example_gen.photos import Photo
+from components.photo_example_gen.rejects import Reason, Rejected
+from tests.components.photo_example_gen.pictures import (
+    ORIENTATION,
+    encoded,
+    exif,
+    noise,
+    smooth,
+)
+
+# The step silences Pillow; the test runner takes that filter away.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+MAX_PIXELS = 1_000_000
+
+
+def png(width: int, height: int, depth: int, color: int, data: bytes) -> bytes:
+    """A PNG of a header and compressed data that need not fit each other."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
+        path = tmp_path / "picture"
+        path.write_bytes(data)
+        return photos.read(str(path), os.path.realpath(tmp_path), max_pixels)
+
+    return read
+
+
+def pixels(photo: Photo) -> np.ndarray:
+    image = Image.open(BytesIO(photo.jpeg))
+    assert (image.format, image.mode) == ("JPEG", "RGB")
+    assert image.getexif().get(ORIENTATION, 1) == 1
+    return np.asarray(image).astype(int)
+
+
+def assert_shows(photo: Photo, expected: Image.Image | np.ndarray, tolerance: int = 12) -> None:
+    difference = np.abs(pixels(photo) - np.asarray(expected).astype(int))
+    assert difference.max() <= tolerance
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(noise()),
+        encoded(noise(), quality=30, progressive=True, comment=b"kept"),
+        encoded(noise(), exif=exif(1)),
+    ],
+)
+def test_an_upright_rgb_jpeg_keeps_its_bytes(read, data):
+    assert read(data).jpeg == data
+
+
+@pytest.mark.parametrize("trailer", [b"\0" * 20, b"\xff\xd9", encoded(noise())])
+def test_what_follows_a_jpeg_is_dropped(read, trailer):
+    data = encoded(smooth())
+    photo = read(data + trailer)
+    assert photo.photo_id == read(data).photo_id
+    assert len(photo.jpeg) > 0 and photo.jpeg != data + trailer
+    assert_shows(photo, smooth())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied(read, orientation, format):
+    upright = np.asarray(smooth())
+    as_stored = {  # what a camera held that way writes
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: upright.swapaxes(0, 1)[::-1],
+        7: upright.swapaxes(0, 1)[::-1, ::-1],
+        8: upright.swapaxes(0, 1)[:, ::-1],
+    }[orientation]
+    stored = Image.fromarray(np.ascontiguousarray(as_stored))
+    photo = read(encoded(stored, format, exif=exif(orientation)))
+    assert_shows(photo, upright, tolerance=24)
+    if format != "TIFF":  # of which Pillow itself says the upright size
+        assert (photo.height, photo.width) == as_stored.shape[:2]
+
+
+def test_damaged_exif_hides_no_sound_picture(read):
+    data = encoded(smooth(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff damaged")
+    assert_shows(read(data), smooth())
+
+
+def grey_ramp(levels: int, dtype: type) -> np.ndarray:
+    return np.linspace(0, levels, 64 * 16).astype(dtype).reshape(16, 64)
+
+
+@pytest.mark.parametrize(
+    ("image", "format"),
+    [
+        (Image.fromarray(grey_ramp(255, np.uint8)), "PNG"),
+        (Image.fromarray(grey_ramp(255, np.uint8)), "JPEG"),
+        (Image.fromarray(grey_ramp(255, np.uint8)).convert("P"), "GIF"),
+        (Image.fromarray(grey_ramp(255, np.uint8)).convert("LA"), "PNG"),
+        (Image.fromarray(grey_ramp(255, np.uint8)).convert("RGBA"), "PNG"),
+        (Image.fromarray(grey_ramp(255, np.uint8)).convert("RGB"), "BMP"),
+        (Image.fromarray(grey_ramp(255, np.uint8)).convert("RGB"), "PPM"),
+        (Image.fromarray(grey_ramp(65535, np.uint16)), "PNG"),
+        (Image.fromarray(grey_ramp(65535, np.uint16)), "TIFF"),
+        (Image.fromarray(grey_ramp(65535, np.int32)), "TIFF"),
+        (Image.fromarray(grey_ramp(1, np.float32)), "TIFF"),
+        (Image.fromarray(grey_ramp(255, np.float32)), "TIFF"),
+    ],
+    ids=lambda value: getattr(value, "mode", value),
+)
+def test_grey_of_any_depth_keeps_its_shades(read, image, format):
+    photo = read(encoded(image, format))
+    assert_shows(photo, np.repeat(grey_ramp(255, np.uint8)[..., None], 3, -1), tolerance=4)
+    assert photo.format == format
+    assert photo.brightness == pytest.approx(0.5, abs=0.01)
+
+
+def test_bilevel(read):
+    image = Image.new("1", (16, 16), 1)
+    assert_shows(read(encoded(image, "PNG")), np.full((16, 16, 3), 255))
+
+
+def test_cmyk(read):
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    photo = read(encoded(image))
+    assert_shows(photo, np.full((16, 16, 3), (255, 0, 0)))
+    assert photo.mode == "CMYK"
+
+
+def half_transparent() -> Image.Image:
+    image = Image.new("RGBA", (32, 16), (200, 0, 0, 255))
+    image.paste((0, 0, 200, 0), (16, 0, 32, 16))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "format", "options"),
+    [
+        (half_transparent(), "PNG", {}),
+        (half_transparent(), "WEBP", {"lossless": True}),
+        (half_transparent().quantize(), "PNG", {}),
+        (half_transparent(), "GIF", {}),
+        (half_transparent().convert("RGB"), "PNG", {"transparency": (0, 0, 200)}),
+    ],
+    ids=lambda value: getattr(value, "mode", value),
+)
+def test_transparency_shows_white(read, image, format, options):
+    shown = pixels(read(encoded(image, format, **options)))
+    assert np.abs(shown[:, :12] - (200, 0, 0)).max() <= 8
+    assert np.abs(shown[:, 20:] - 255).max() <= 8
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_several_is_read(read, format):
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "lime")]
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    assert_shows(read(data), frames[0])
+
+
+def test_mpo_and_avif(read):
+    assert_shows(read(encoded(smooth(), "MPO", save_all=True, append_images=[noise()])), smooth())
+    assert_shows(read(encoded(smooth(), "AVIF", quality=95)), smooth(), tolerance=40)
+
+
+def test_photo_id_is_that_of_the_upright_pixels(read):
+    data = encoded(noise(), "PNG")
+    photo = read(data)
+    assert photo.photo_id == read(encoded(noise(), "BMP")).photo_id
+    turned = noise().transpose(Image.Transpose.ROTATE_90)
+    assert photo.photo_id == read(encoded(turned, "PNG", exif=exif(6))).photo_id
+    assert photo.photo_id != read(encoded(noise().resize((8, 12)), "PNG")).photo_id
+    # 12 × 8 black pixels and 8 × 12 ones are the same bytes, and not the same picture.
+    wide, high = (encoded(Image.new("RGB", size), "PNG") for size in ((12, 8), (8, 12)))
+    assert read(wide).photo_id != read(high).photo_id
+
+
+def test_measures(read, monkeypatch):
+    photo = read(encoded(noise(0, 100, 80), "PNG"))
+    luma = np.asarray(noise(0, 100, 80).convert("L")).astype(float)
+    laplacian = (
+        4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
+    )
+    assert photo.sharpness == pytest.approx(laplacian.var())
+    assert photo.brightness == pytest.approx(luma.mean() / 255)
+    assert (photo.width, photo.height, photo.format, photo.mode) == (100, 80, "PNG", "RGB")
+    monkeypatch.setattr(photos, "_STRIP_PIXELS", 700)
+    assert read(encoded(noise(0, 100, 80), "PNG")) == photo  # measuring by strips changes nothing
+    assert read(encoded(noise(0, 2, 80), "PNG")).sharpness == 0
+
+
+def test_the_same_picture_gives_the_same_bytes(read):
+    data = encoded(smooth(), "PNG", exif=exif(3))
+    assert read(data) == read(data)
+
+
+def rejected(read, data: bytes, max_pixels: int = MAX_PIXELS) -> Rejected:
+    with pytest.raises(Rejected) as info:
+        read(data, max_pixels)
+    assert "\n" not in info.value.detail
+    return info.value
+
+
+def test_too_many_pixels_are_refused_before_decoding(read):
+    # Decoding this one would take 2.7 GB.
+    bomb = png(30_000, 30_000, 8, 2, zlib.compress(bytes(1000)))
+    no = rejected(read, bomb)
+    assert no.reason == Reason.TOO_MANY_PIXELS
+    assert "30000 × 30000" in no.detail
+    huge = encoded(Image.new("L", (30_000, 30_000 // 600)), "PNG")
+    assert rejected(read, huge).reason == Reason.TOO_MANY_PIXELS
+    assert rejected(read, encoded(noise()), max_pixels=95).reason == Reason.TOO_MANY_PIXELS
+    assert read(encoded(noise()), max_pixels=96)
+
+
+def test_a_zip_bomb_does_no_harm(read):
+    flood = zlib.compress(bytes(200_000_000), 9)  # 200 kB that would become 200 MB
+    assert read(png(8, 8, 8, 2, flood)).width == 8  # what the header does not ask for stays packed
+    text = png(8, 8, 8, 2, zlib.compress(bytes(8 * 25)))
+    note = b"zTXtnote\0\0" + flood
+    chunk = struct.pack(">I", len(note) - 4) + note + struct.pack(">I", zlib.crc32(note))
+    assert rejected(read, text[:33] + chunk + text[33:]).reason == Reason.UNREADABLE
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_truncated_pictures_are_rejected(read, format, share):
+    data = encoded(noise(0, 60, 40), format)
+    assert rejected(read, data[: int(share * len(data))]).reason == Reason.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0" * 100, b"<html>not found</html>", b"%PDF-1.4", b"%!PS-Adobe-3.0 EPSF-3.0\n"],
+)
+def test_what_is_no_picture_is_rejected(read, data):
+    assert rejected(read, data).reason == Reason.UNREADABLE
+
+
+def test_a_file_too_large_for_any_photo_is_not_read(tmp_path):
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(Rejected, match="unreadable"):
+        photos.read(str(path), str(tmp_path), MAX_PIXELS)
+
+
+@pytest.mark.parametrize("name", ["absent", "absent/too", "n" * 300, "nul\0nul", "", "folder"])
+def test_names_that_are_no_file(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Rejected) as info:
+        photos.read(os.path.join(tmp_path, name), str(tmp_path), MAX_PIXELS)
+    assert info.value.reason in (Reason.MISSING, Reason.OUTSIDE)
+
+
+def test_a_pipe_does_not_make_it_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Rejected, match="missing file"):
+        photos.read(str(tmp_path / "pipe"), str(tmp_path), MAX_PIXELS)
+
+
+def test_links_may_lead_about_but_not_out(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(encoded(noise()))
+    (folder / "photo.jpg").write_bytes(encoded(noise()))
+    (folder / "in.jpg").symlink_to("photo.jpg")
+    (folder / "out.jpg").symlink_to("../secret.jpg")
+    assert photos.read(str(folder / "in.jpg"), str(folder), MAX_PIXELS)
+    with pytest.raises(Rejected, match="outside"):
+        photos.read(str(folder / "out.jpg"), str(folder), MAX_PIXELS)
+
+
+SEEDS = [
+    encoded(noise(), format)
+    for format in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "AVIF")
+]
+
+
+@st.composite
+def damaged_pictures(draw) -> bytes:
+    data = bytearray(draw(st.sampled_from(SEEDS)))
+    for place, value in draw(
+        st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=8)
+    ):
+        data[place] = value
+    return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
+
+
+@settings(
+    max_examples=400,
+    deadline=5000,  # ms
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.one_of(st.binary(max_size=200), damaged_pictures()))
+def test_any_bytes_give_a_photo_or_a_reason(read, data):
+    try:
+        photo = read(data)
+    except Rejected as no:
+        assert no.reason in (Reason.UNREADABLE, Reason.TOO_MANY_PIXELS)
+    else:
+        assert pixels(photo).size == photo.width * photo.height * 3
+
+
+def test_pillow_says_nothing(read):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        importlib.reload(photos)  # sets its filter anew
+        rejected(read, png(15_000, 10_000, 8, 0, b""), max_pixels=10**9)  # Pillow's limit is lower
+        read(encoded(half_transparent().quantize(), "PNG"))
+        read(encoded(noise(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff damaged"))
+    assert not said
