@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, ImageDraw, ImageFilter
 
+from components.errors import UserError
+
 Array = NDArray[np.float64]
 Pair = tuple[float, float]
 Row = tuple[str, ...]  # of labels.csv, as COLUMNS
@@ -487,15 +489,15 @@ def draw_sample(
         progress: called after each photo with how many are drawn and how many there will be.
 
     Raises:
-        ValueError: count is below 1, or folder holds something else.
+        UserError: count is below 1, or folder holds something else.
     """
     if count < 1:
-        raise ValueError(f"a sample needs at least 1 photo, not {count}")
+        raise UserError(f"a sample needs at least 1 photo, not {count}")
     folder = folder.absolute()
     if (marker := folder / MARKER).is_file() and marker.read_text("utf-8") == _marker(count, seed):
         return
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
-        raise ValueError(
+        raise UserError(
             f"{folder} exists and is not the sample of {count} photos with seed {seed}:"
             " name another folder or delete this one"
         )

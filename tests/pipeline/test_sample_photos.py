@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from components.errors import UserError
 from pipeline import sample_photos
 from pipeline.sample_photos import draw_photo, draw_sample
 from schemas.features import AGE_BAND_STARTS, MAX_AGE
@@ -193,19 +194,19 @@ def test_another_folder_is_never_overwritten(tmp_path: Path, count: int) -> None
     else:
         draw_sample(mine, 2)
     before = contents(mine)
-    with pytest.raises(ValueError, match=r"mine exists and is not the sample of .*: name another"):
+    with pytest.raises(UserError, match=r"mine exists and is not the sample of .*: name another"):
         draw_sample(mine, count)
     assert contents(mine) == before
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").write_text("mine")
-    with pytest.raises(ValueError, match="photos exists"):
+    with pytest.raises(UserError, match="photos exists"):
         draw_sample(tmp_path / "photos", 1)
 
 
 def test_a_sample_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least 1 photo"):
+    with pytest.raises(UserError, match="at least 1 photo"):
         draw_sample(tmp_path / "photos", 0)
 
 
