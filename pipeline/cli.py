@@ -9,28 +9,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PUSHED, FAILED, USER_MISTAKE, GATE_SHUT = 0, 1, 2, 3
+from components.errors import UserError
+
+PUSHED, FAILED, USER_MISTAKE, GATE_SHUT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status.
 
-    0: pushed (or done); 1: a step failed; 2: a user's mistake; 3: the gate stayed shut.
+    0: pushed (or done); 1: a step failed; 2: a user's mistake; 3: the gate stayed shut; 130: Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     # TFX hands the command line on to Beam, which would take --profile for one of its own.
     del sys.argv[1:]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        from components.errors import UserError
-    except ImportError:
-        return _mistake("this command needs the pipeline: pip install 'goodseed[pipeline]'")
-    try:
         return int(options.command(options))
     except UserError as error:
         return _mistake(str(error))
+    except ModuleNotFoundError as error:
+        return _mistake(f"no module {error.name}: pip install 'goodseed[pipeline]' brings it")
     except KeyboardInterrupt:
-        return _mistake("stopped")
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "sample-photos", help="draw a sample of faces with ages", allow_abbrev=False
     )
     sample.add_argument("folder", metavar="DIR", help="folder to make")
-    sample.add_argument("--count", type=int, default=600, help="how many photos (default: 600)")
+    sample.add_argument("--count", type=int, default=900, help="how many photos (default: 900)")
     sample.add_argument("--seed", type=int, default=0, help="another seed, other faces")
     sample.set_defaults(command=_sample_photos)
     return parser
@@ -72,7 +72,6 @@ def _mistake(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from components.errors import UserError
     from pipeline import config, run_folder
 
     console = Console()

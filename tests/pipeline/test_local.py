@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
 
 from pipeline import local
 from tests.conftest import ROOT, Finished, goodseed, goodseed_command
@@ -262,3 +263,30 @@ def test_a_full_disk_is_one_line(
         assert finished.err.startswith(f"goodseed: {step}: ")
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_real_faces(faces: Path, tmp_path: Path) -> None:
+    """Real photos with groups: sliced by them, none rejected, in bounded memory."""
+    photos = tmp_path / "photos"
+    (photos / "final_files").mkdir(parents=True)
+    rows = (faces / "labels_with_groups.csv").read_text().splitlines()[:241]
+    (photos / "labels.csv").write_text("\n".join(rows))
+    for row in rows[1:]:
+        name = row.split(",")[0]
+        shutil.copyfile(faces / "final_files" / name, photos / "final_files" / name)
+    finished = goodseed(*arguments(photos, tmp_path / "run"))
+    document = summary(tmp_path / "run")
+    assert finished.status == 0, finished.err
+    assert document["examples"]["rejected"] == {}
+    assert document["peak_rss_mb"]["total"] < 4096
+    (evaluation,) = (tmp_path / "run" / "artifacts" / "Evaluator" / "evaluation").iterdir()
+    result = tfma.load_eval_result(str(evaluation))
+    assert {key[0][0] for key, _ in result.slicing_metrics if key} == {
+        "age_band", "gender", "group",
+    }  # fmt: skip
+    transformed = size(tmp_path / "run" / "artifacts" / "Transform" / "transformed_examples")
+    assert transformed <= size(photos / "final_files")
+
+
+def size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
