@@ -59,7 +59,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     settings, size = fn_args.custom_config["settings"], fn_args.custom_config["image_size"]
     keras.utils.set_random_seed(settings["seed"])
     ages = np.fromiter(data.ages(fn_args.train_files).as_numpy_iterator(), np.float32)
-    if not len(ages) or not any(data.ages(fn_args.eval_files).take(1)):
+    if not len(ages) or not len(list(data.ages(fn_args.eval_files).take(1))):
         raise UserError("the train or the eval split has no photo: give more photos")
     batch_size = min(settings["batch_size"], 2 * len(ages))
 

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from components.errors import UserError
 from components.progress import report
 from components.trainer.model import TRUNK
 
@@ -24,7 +25,6 @@ HEAD, WHOLE = "head", "whole"
 class State:
     """What a killed training needs, beside the weights, to go on after its last whole epoch."""
 
-    checkpoint: str = ""
     best_mae: float = math.inf  # years, on the eval split
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
@@ -67,6 +67,9 @@ class Training:
             train: the batches of the epoch with a given number, from 0.
             evaluation: the batches of the eval split.
             on_epoch: told each epoch's entry of the history.
+
+        Raises:
+            UserError: the loss is no longer a number.
         """
         self._resume()
         for entry in self._state.history:
@@ -76,6 +79,11 @@ class Training:
             epoch = self._state.epochs_done
             self._enter(HEAD if epoch < self._head_epochs else WHOLE)
             entry = self._epoch(epoch, last, train(epoch), evaluation)
+            if not math.isfinite(entry["loss"]):  # and never will be again
+                raise UserError(
+                    f"training diverged in epoch {epoch + 1}: lower trainer.learning_rate or "
+                    "trainer.head_learning_rate, or set trainer.precision=float32"
+                )
             self._save(entry)
             on_epoch(entry)
         self._model.load_weights(self._best_file)
@@ -114,6 +122,9 @@ class Training:
         # A frozen trunk keeps its batch-norm statistics too: Keras runs it in inference mode.
         self._model.get_layer(TRUNK).trainable = phase == WHOLE
         optimizer = self._whole_optimizer() if phase == WHOLE else self._head_optimizer()
+        if self._model.get_layer(TRUNK).compute_dtype == "float16":
+            # Else small gradients are zeros. Keras does so itself only where the whole model is so.
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         self._model.compile(optimizer=optimizer, loss="mse", metrics=["mae"])
 
     def _head_optimizer(self) -> keras.optimizers.Optimizer:
@@ -143,7 +154,9 @@ class Training:
 
     def _checkpoint(self) -> tf.train.CheckpointManager:
         self._model.optimizer.build(self._model.trainable_variables)
-        tracked = tf.train.Checkpoint(model=self._model, optimizer=self._model.optimizer)
+        # By variable: Keras 3 keeps the state of dropout's random numbers from tf.train.Checkpoint.
+        variables = [variable.value for variable in self._model.variables]
+        tracked = tf.train.Checkpoint(variables=variables, optimizer=self._model.optimizer)
         return tf.train.CheckpointManager(tracked, str(self._folder / "last"), max_to_keep=2)
 
     def _resume(self) -> None:
@@ -152,17 +165,19 @@ class Training:
             return
         self._state = State(**json.loads(self._state_file.read_text()))
         self._enter(self._state.history[-1]["phase"])
-        self._checkpoint().checkpoint.restore(self._state.checkpoint).expect_partial()
+        checkpoint = self._folder / "last" / f"ckpt-{self._state.epochs_done}"
+        self._checkpoint().checkpoint.restore(str(checkpoint)).expect_partial()
 
     def _save(self, entry: dict[str, Any]) -> None:
-        """The state file goes last and whole: it names the checkpoint that belongs to it."""
+        """The state file goes last and whole: its epoch says which checkpoint belongs to it."""
         self._state.history.append(entry)
         if entry["val_mae"] < self._state.best_mae:
             self._state.best_mae, self._state.best_epoch = entry["val_mae"], entry["epoch"]
             aside = self._folder / "next.weights.h5"
             self._model.save_weights(aside)
             os.replace(aside, self._best_file)
-        self._state.checkpoint = self._checkpoint().save()
+        # Numbered by epoch, so that the checkpoint before it stays until the state file is new.
+        self._checkpoint().save(checkpoint_number=self._state.epochs_done)
         aside = self._folder / "next.json"
         aside.write_text(json.dumps(asdict(self._state)))
         os.replace(aside, self._state_file)

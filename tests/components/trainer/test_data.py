@@ -1,0 +1,112 @@
+"""Every photo and its mirror once an epoch in training; every photo once in evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.trainer import data
+from tests.components.trainer import tiny
+
+AGES = [float(age) for age in range(1, 14)]  # each photo has an age of its own
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two patterns, one of them of two files."""
+    folder = tmp_path_factory.mktemp("squares")
+    tiny.write_squares(folder / "a" / "one.gz", AGES[:4], first=0)
+    tiny.write_squares(folder / "a" / "two.gz", AGES[4:9], first=4)
+    tiny.write_squares(folder / "b" / "three.gz", AGES[9:], first=9)
+    return [f"{folder}/a/*", f"{folder}/b/three.gz"]
+
+
+def photos(batches: tf.data.Dataset) -> list[tuple[float, np.ndarray]]:
+    return [
+        (float(age), pixels)
+        for images, years in batches.as_numpy_iterator()
+        for pixels, age in zip(images, years, strict=True)
+    ]
+
+
+def order(batches: tf.data.Dataset) -> list[tuple[float, bytes]]:
+    return [(age, pixels.tobytes()) for age, pixels in photos(batches)]
+
+
+def test_ages_are_those_of_all_files(files: list[str]) -> None:
+    assert sorted(data.ages(files).as_numpy_iterator()) == AGES
+
+
+def test_an_epoch_has_each_photo_and_its_mirror_once(files: list[str]) -> None:
+    as_it_is = dict(photos(data.eval_batches(files, tiny.SIZE, 4)))
+    found: dict[float, list[np.ndarray]] = {age: [] for age in AGES}
+    for age, pixels in photos(data.train_batches(files, tiny.SIZE, 2, seed=1)):
+        found[age].append(pixels)
+    for age, pair in found.items():
+        plain = as_it_is[age]
+        mirror = plain[:, ::-1]
+        assert not np.array_equal(plain, mirror)
+        assert len(pair) == 2
+        assert sorted(p.tobytes() for p in pair) == sorted([plain.tobytes(), mirror.tobytes()])
+
+
+def test_evaluation_has_each_photo_once_as_it_is(files: list[str]) -> None:
+    found = photos(data.eval_batches(files, tiny.SIZE, 4))
+    assert [age for age, _ in found] == AGES  # the files' order
+    for i, (age, pixels) in enumerate(found):
+        jpeg = tiny.photo((tiny.SIZE, tiny.SIZE), age, i)
+        assert np.array_equal(pixels, tf.io.decode_jpeg(jpeg).numpy())
+
+
+def test_the_order_is_the_seeds(files: list[str]) -> None:
+    first, again, other = (
+        order(data.train_batches(files, tiny.SIZE, 2, seed)) for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+    assert Counter(first) == Counter(other)
+
+
+def test_photos_and_mirrors_are_shuffled_together(files: list[str]) -> None:
+    ages = [age for age, _ in photos(data.train_batches(files, tiny.SIZE, 2, seed=1))]
+    assert ages[: len(AGES)] != AGES
+    assert len(set(ages[: len(AGES)])) < len(AGES)  # some pair met before the half
+    pairs = list(zip(ages[::2], ages[1::2], strict=True))
+    assert any(one != other for one, other in pairs)
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 26])
+def test_training_leaves_the_last_smaller_batch_out(files: list[str], batch_size: int) -> None:
+    shapes = [
+        (images.shape, years.shape)
+        for images, years in data.train_batches(files, tiny.SIZE, batch_size, seed=1)
+    ]
+    whole = (batch_size, tiny.SIZE, tiny.SIZE, 3), (batch_size,)
+    assert shapes == [whole] * (2 * len(AGES) // batch_size)
+
+
+def test_evaluation_keeps_the_last_smaller_batch(files: list[str]) -> None:
+    batches = data.eval_batches(files, tiny.SIZE, 8)
+    assert [len(years) for _, years in batches] == [8, 5]
+
+
+def test_types(files: list[str]) -> None:
+    for batches in (
+        data.train_batches(files, tiny.SIZE, 4, seed=1),
+        data.eval_batches(files, tiny.SIZE, 4),
+    ):
+        images, years = next(iter(batches))
+        assert images.dtype == tf.uint8
+        assert years.dtype == tf.float32
+
+
+def test_more_photos_than_wait_to_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full shuffle buffer changes how well photos are mixed, not which there are."""
+    monkeypatch.setattr(data, "SHUFFLE_BUFFER", 5)
+    path = tiny.write_squares(tmp_path / "x.gz", AGES)
+    ages = Counter(age for age, _ in photos(data.train_batches([path], tiny.SIZE, 2, seed=1)))
+    assert ages == Counter(AGES * 2)

@@ -1,0 +1,305 @@
+"""The loop: phases, learning rate, early stopping, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.errors import UserError
+from components.trainer import model
+from components.trainer.fit import HEAD, WHOLE, State, Training
+from tests.components.trainer import tiny
+
+STEPS, BATCH = 4, 8
+
+
+class Killed(Exception):
+    """Stands in for a kill."""
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "_trunk", tiny.trunk)
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return tiny.SETTINGS | changes
+
+
+def network(mean_age: float = 40.0, seed: int = 0, precision: str = "float32") -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return model.build(
+        tiny.SIZE, initial_weights="none", mean_age=mean_age, dropout=0.3, precision=precision
+    )
+
+
+def batches(seed: int, steps: int = STEPS, age: float | None = None) -> tf.data.Dataset:
+    """Photos that are the lighter the older; or any photos, all of one age."""
+    random = np.random.default_rng(seed)
+    ages = random.uniform(10, 80, steps * BATCH).astype(np.float32)
+    noise = random.integers(0, 40, (len(ages), tiny.SIZE, tiny.SIZE, 3))
+    images = (noise + ages[:, None, None, None] * 2.5).astype(np.uint8)
+    years = ages if age is None else np.full_like(ages, age)
+    return tf.data.Dataset.from_tensor_slices((images, years)).batch(BATCH)
+
+
+def train(
+    folder: Path,
+    net: keras.Model,
+    evaluation: tf.data.Dataset | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
+    age: float | None = None,
+    **changes: Any,
+) -> State:
+    return Training(net, settings(**changes), STEPS, folder).run(
+        lambda epoch: batches(epoch, age=age), evaluation or batches(99, steps=2), on_epoch
+    )
+
+
+def stop_after(epoch: int) -> Callable[[dict[str, Any]], None]:
+    def on_epoch(entry: dict[str, Any]) -> None:
+        if entry["epoch"] == epoch:
+            raise Killed
+
+    return on_epoch
+
+
+def arrays(weights: list[Any]) -> list[np.ndarray]:
+    return [np.array(weight.numpy()) for weight in weights]
+
+
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def numbers(state: State) -> list[dict[str, Any]]:
+    return [{k: v for k, v in entry.items() if k != "seconds"} for entry in state.history]
+
+
+def assert_alike(one: State, other: State) -> None:
+    assert len(one.history) == len(other.history)
+    assert one.best_epoch == other.best_epoch
+    for a, b in zip(numbers(one), numbers(other), strict=True):
+        assert a.pop("phase") == b.pop("phase")
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    net = network()
+    untrained = net_mae(net, batches(99, steps=2))
+    state = train(tmp_path, net, epochs=12, learning_rate=0.05)
+    assert state.best_mae < untrained / 2
+    assert [entry["epoch"] for entry in state.history] == list(range(1, 13))
+
+
+def net_mae(net: keras.Model, evaluation: tf.data.Dataset) -> float:
+    errors = [abs(net(images)[:, 0] - years).numpy() for images, years in evaluation]
+    return float(np.concatenate(errors).mean())
+
+
+def test_head_epochs_freeze_weights_and_batch_norm_statistics(tmp_path: Path) -> None:
+    net = network()
+    trunk, head = net.get_layer(model.TRUNK), net.get_layer("age")
+    seen: list[tuple[list[np.ndarray], list[np.ndarray]]] = [
+        (arrays(trunk.weights), arrays(head.weights))
+    ]
+
+    def watch(entry: dict[str, Any]) -> None:
+        seen.append((arrays(trunk.weights), arrays(head.weights)))
+
+    state = train(
+        tmp_path, net, on_epoch=watch, initial_weights="imagenet", head_epochs=2, epochs=1
+    )
+    assert [entry["phase"] for entry in state.history] == [HEAD, HEAD, WHOLE]
+    start, first, second, third = seen
+    assert same(start[0], first[0]) and same(first[0], second[0])
+    assert not same(start[1], first[1])
+    # Kernel, scale, offset, mean and variance: the whole phase changes each of them.
+    assert not any(np.array_equal(a, b) for a, b in zip(second[0], third[0], strict=True))
+    assert not same(second[1], third[1])
+
+
+def test_random_weights_have_no_head_phase(tmp_path: Path) -> None:
+    state = train(tmp_path, network(), initial_weights="none", head_epochs=2, epochs=2)
+    assert [entry["phase"] for entry in state.history] == [WHOLE, WHOLE]
+
+
+def test_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
+    peak, epochs = 1e-3, 8
+    state = train(tmp_path, network(), epochs=epochs, learning_rate=peak, warmup_share=0.25)
+    steps, warmup = STEPS * epochs, STEPS * epochs // 4
+    for epoch, entry in enumerate(state.history, 1):
+        step = epoch * STEPS
+        if step <= warmup:
+            expected = peak * step / warmup
+        else:
+            share = (step - warmup) / (steps - warmup)
+            expected = peak * (1 + math.cos(math.pi * share)) / 2
+        assert entry["learning_rate"] == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_head_has_its_own_learning_rate(tmp_path: Path) -> None:
+    state = train(
+        tmp_path,
+        network(),
+        initial_weights="imagenet",
+        head_epochs=1,
+        epochs=1,
+        head_learning_rate=0.02,
+    )
+    assert state.history[0]["learning_rate"] == pytest.approx(0.02)
+    assert state.history[1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+
+
+def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    """It is taught 80 years and measured on 20, so that each epoch is worse than the one before."""
+    net = network(mean_age=20.0)
+    evaluation = batches(99, steps=2, age=20.0)
+    state = train(tmp_path, net, evaluation, age=80.0, epochs=10, patience=3, learning_rate=0.05)
+    maes = [entry["val_mae"] for entry in state.history]
+    assert len(maes) == 4
+    assert maes == sorted(maes)
+    assert (state.best_epoch, state.best_mae) == (1, maes[0])
+    assert net_mae(net, evaluation) == pytest.approx(maes[0], rel=1e-4)
+
+
+def test_a_worse_start_of_the_whole_phase_has_its_patience(tmp_path: Path) -> None:
+    """The head's best epoch may be long past: the whole network's patience starts with it."""
+    state = train(
+        tmp_path,
+        network(mean_age=20.0),
+        batches(99, steps=2, age=20.0),
+        age=80.0,
+        initial_weights="imagenet",
+        head_epochs=3,
+        head_learning_rate=1e-5,
+        epochs=10,
+        learning_rate=0.05,
+        patience=2,
+    )
+    assert [entry["phase"] for entry in state.history] == [HEAD] * 3 + [WHOLE] * 2
+
+
+def test_on_epoch_is_told_every_epoch_as_the_history_has_it(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    state = train(tmp_path, network(), on_epoch=told.append)
+    assert told == state.history
+    wanted = {"epoch", "phase", "loss", "mae", "val_loss", "val_mae", "learning_rate", "seconds"}
+    assert wanted <= told[0].keys()
+
+
+PHASES = {"initial_weights": "imagenet", "head_epochs": 2, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, list[np.ndarray]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_trunk", tiny.trunk)
+        net = network()
+        state = train(tmp_path_factory.mktemp("whole"), net, **PHASES)
+    return state, net.get_weights()
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_killed_training_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, uninterrupted: tuple[State, list[np.ndarray]], epoch: int
+) -> None:
+    """After a head epoch, the last head epoch and an epoch of the whole network."""
+    with pytest.raises(Killed):
+        train(tmp_path, network(), on_epoch=stop_after(epoch), **PHASES)
+    told: list[int] = []
+    resumed = train(
+        tmp_path,
+        net := network(seed=5),  # all that it knows must come from the folder
+        on_epoch=lambda entry: told.append(entry["epoch"]),
+        **PHASES,
+    )
+    assert told == [1, 2, 3, 4]
+    state, weights = uninterrupted
+    assert_alike(state, resumed)
+    for a, b in zip(weights, net.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_killed_after_its_last_epoch_has_nothing_left_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, network(), on_epoch=stop_after(3))
+    state = train(tmp_path, network(seed=5), age=1e6)  # would show in the history
+    assert len(state.history) == 3
+    assert all(entry["mae"] < 1e3 for entry in state.history)
+
+
+def test_early_stopping_outlives_a_kill(tmp_path: Path) -> None:
+    def run(folder: str, **more: Any) -> State:
+        return train(
+            tmp_path / folder,
+            network(mean_age=20.0),
+            batches(99, steps=2, age=20.0),
+            age=80.0,
+            epochs=10,
+            patience=3,
+            **more,
+        )
+
+    whole = run("whole")
+    with pytest.raises(Killed):
+        run("killed", on_epoch=stop_after(3))
+    assert_alike(whole, run("killed"))
+
+
+@pytest.mark.parametrize("at", ["checkpoint", "state file"])
+def test_a_kill_in_the_middle_of_saving_costs_one_epoch(
+    tmp_path: Path,
+    uninterrupted: tuple[State, list[np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+) -> None:
+    """And a folder that was moved since goes on where it is."""
+    with pytest.raises(Killed):
+        train(tmp_path / "here", network(), on_epoch=stop_after(2), **PHASES)
+    write_text, save = Path.write_text, tf.train.CheckpointManager.save
+
+    def half_of_the_state(self: Path, text: str) -> int:
+        write_text(self, text[: len(text) // 2])
+        raise Killed
+
+    def half_of_the_checkpoint(self: tf.train.CheckpointManager, *args: Any, **more: Any) -> None:
+        written = Path(save(self, *args, **more))
+        for file in written.parent.glob(f"{written.name}.*"):
+            file.write_bytes(file.read_bytes()[:100])
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if at == "checkpoint":
+            patch.setattr(tf.train.CheckpointManager, "save", half_of_the_checkpoint)
+        else:
+            patch.setattr(Path, "write_text", half_of_the_state)
+        train(tmp_path / "here", network(seed=5), **PHASES)
+    state_file = tmp_path / "here" / "state.json"
+    assert len(json.loads(state_file.read_text())["history"]) == 2
+    (tmp_path / "here" / "next.weights.h5").write_bytes(b"half")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert_alike(uninterrupted[0], train(tmp_path / "there", network(seed=6), **PHASES))
+
+
+def test_float16_scales_its_loss(tmp_path: Path) -> None:
+    """Gradients below 6e-8 are zero in float16 unless the loss is scaled."""
+    net = network(precision="float16")
+    train(tmp_path, net, epochs=1)
+    assert isinstance(net.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_a_training_without_a_number_says_so(tmp_path: Path) -> None:
+    """ReLU makes a zero of what is not a number, so that the eval MAE alone would look sound."""
+    net = network()
+    with pytest.raises(UserError, match="learning_rate"):
+        train(tmp_path, net, age=math.nan, epochs=1)
