@@ -17,7 +17,8 @@ PUSHED, FAILED, USER_MISTAKE, GATE_SHUT, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status.
 
-    0: pushed (or done); 1: a step failed; 2: a user's mistake; 3: the gate stayed shut; 130: Ctrl-C.
+    0: pushed, or done; 1: a step failed; 2: a mistake of the user's; 3: the gate stayed shut;
+    130: stopped with Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     # TFX hands the command line on to Beam, which would take --profile for one of its own.
