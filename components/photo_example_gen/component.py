@@ -376,17 +376,16 @@ def _example(row: Row, photo: photos.Photo) -> tf.train.Example:
         features.SHARPNESS: photo.sharpness,
         **{name: _utf8(value) for name, value in row.passengers.items()},
     }
-    return tf.train.Example(
-        features=tf.train.Features(feature={name: _feature(v) for name, v in values.items()})
-    )
-
-
-def _feature(value: bytes | int | float) -> tf.train.Feature:
-    if isinstance(value, bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-    if isinstance(value, int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+    example = tf.train.Example()
+    for name, value in values.items():
+        feature = example.features.feature[name]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        elif isinstance(value, int):
+            feature.int64_list.value.append(value)
+        else:
+            feature.float_list.value.append(value)
+    return example
 
 
 def _utf8(text: str) -> bytes:

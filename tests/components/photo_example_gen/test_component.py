@@ -48,6 +48,13 @@ def test_each_photo_becomes_an_example(make_faces, run):
     assert leftovers == {"Split-train", "Split-eval", "Split-test", "rejects.csv"}
 
 
+def test_the_folder_of_pictures_may_be_a_link(make_faces, run):
+    pictures = make_faces(40) / "final_files"
+    elsewhere = pictures.rename(pictures.parents[1] / "elsewhere")
+    pictures.symlink_to(elsewhere)
+    assert run(pictures.parent).rejects == []
+
+
 def test_passengers_ride_along_and_empty_ones_stay_behind(make_folder, run):
     pictures = {f"{i}.jpg": encoded(noise(i)) for i in range(40)}
     rows = [(name, 30, "жен" if i % 2 else "", "x") for i, name in enumerate(pictures)]

@@ -141,6 +141,16 @@ def test_grey_of_any_depth_keeps_its_shades(read, image, format):
     assert photo.brightness == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize(("color", "channels"), [(2, 3), (4, 2), (6, 4)], ids=["RGB", "LA", "RGBA"])
+def test_colours_of_16_bits_keep_their_shades(read, color, channels):
+    grey = np.repeat(grey_ramp(65535, np.uint16)[..., None], channels, -1)
+    if channels in (2, 4):
+        grey[..., -1] = 65535  # opaque
+    rows = b"".join(b"\0" + line.astype(">u2").tobytes() for line in grey)
+    photo = read(png(64, 16, 16, color, zlib.compress(rows)))
+    assert_shows(photo, np.repeat(grey_ramp(255, np.uint8)[..., None], 3, -1), tolerance=4)
+
+
 def test_bilevel(read):
     image = Image.new("1", (16, 16), 1)
     assert_shows(read(encoded(image, "PNG")), np.full((16, 16, 3), 255))
