@@ -37,7 +37,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.errors import UserError
 from components.photo_example_gen import labels, photos, rejects
-from components.photo_example_gen.labels import Row
+from components.photo_example_gen.labels import Labels, Row
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
 from components.progress import report
 from schemas import features
@@ -137,17 +137,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _check_splits(splits)
             _write(splits, root)
         rejects.write(rejected, root / REJECTS_FILE)
-
-        artifact.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
-        artifact.span = found.span
-        artifact.set_int_custom_property("span", found.span)
-        examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
-        examples_utils.set_file_format(artifact, "tfrecords_gzip")
-        counts = {split: len(pictures) for split, pictures in splits.items()}
-        reasons = Counter(reject.reason for reject in rejected)
-        artifact.set_string_custom_property("examples", json.dumps(counts))
-        artifact.set_string_custom_property("rejects", json.dumps(dict(reasons.most_common())))
-        artifact.set_string_custom_property("passengers", json.dumps(found.passengers))
+        _describe(artifact, found, splits, rejected)
 
     def _inspect(
         self, rows: Sequence[Row], folder: str, max_pixels: int, scratch: str
@@ -317,6 +307,27 @@ def _hashed_split(photo_id: str, train_share: float, eval_share: float) -> str:
     if place < train_share:
         return features.TRAIN
     return features.EVAL if place < train_share + eval_share else features.TEST
+
+
+def _describe(
+    artifact: Artifact,
+    found: Labels,
+    splits: Mapping[str, Sequence[Picture]],
+    rejected: Sequence[Reject],
+) -> None:
+    """Sets the artifact's properties."""
+    artifact.split_names = artifact_utils.encode_split_names(list(splits))
+    artifact.span = found.span
+    artifact.set_int_custom_property("span", found.span)
+    examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
+    examples_utils.set_file_format(artifact, "tfrecords_gzip")
+    reasons = Counter(reject.reason for reject in rejected).most_common()
+    for name, value in {
+        "examples": {split: len(pictures) for split, pictures in splits.items()},
+        "rejects": dict(reasons),
+        "passengers": found.passengers,
+    }.items():
+        artifact.set_string_custom_property(name, json.dumps(value))
 
 
 def _check_splits(splits: Mapping[str, Sequence[Picture]]) -> None:
