@@ -99,6 +99,9 @@ class Training:
         started = time.monotonic()
         history = self._model.fit(
             train,
+            # Else Keras learns the end by asking for one batch more, and what of that step needs no
+            # batch still happens: the learning rate moves on, weights decay.
+            steps_per_epoch=self._steps,
             validation_data=evaluation,
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=show)],
             verbose=0,

@@ -49,7 +49,9 @@ def batches(seed: int, steps: int = STEPS, age: float | None = None) -> tf.data.
     noise = random.integers(0, 40, (len(ages), tiny.SIZE, tiny.SIZE, 3))
     images = (noise + ages[:, None, None, None] * 2.5).astype(np.uint8)
     years = ages if age is None else np.full_like(ages, age)
-    return tf.data.Dataset.from_tensor_slices((images, years)).batch(BATCH)
+    # Like data.train_batches, it does not know how many there are.
+    slices = tf.data.Dataset.from_tensor_slices((images, years)).filter(lambda image, year: True)
+    return slices.batch(BATCH)
 
 
 def train(
