@@ -1,0 +1,346 @@
+"""The step as TFX calls it: what it writes, what it refuses, and where it resumes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from components.errors import UserError
+from components.trainer import component, model
+from schemas import features
+from tests.components.trainer import tiny
+from tests.components.trainer.conftest import Transformed
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "_trunk", tiny.trunk)
+
+
+pytestmark = pytest.mark.usefixtures("_small")
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> list[list[np.ndarray]]:
+    """The weights that were to be exported, in place of the SavedModel, which takes longer."""
+    found: list[list[np.ndarray]] = []
+    monkeypatch.setattr(model, "export", lambda network, *_: found.append(network.get_weights()))
+    return found
+
+
+def arguments(folder: Path, transformed: Transformed, **changes: Any) -> SimpleNamespace:
+    """What of TFX's FnArgs a run_fn uses, as plain values."""
+    return SimpleNamespace(
+        train_files=transformed.files(features.TRAIN),
+        eval_files=transformed.files(features.EVAL),
+        transform_graph_path=str(transformed.graph),
+        serving_model_dir=str(folder / "model" / "Format-Serving"),
+        model_run_dir=str(folder / "model_run"),
+        custom_config={
+            "settings": tiny.SETTINGS | changes,
+            "image_size": tiny.SIZE,
+            "resume_root": str(folder / "resume"),
+        },
+    )
+
+
+def history(args: SimpleNamespace) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(args.model_run_dir, "history.json").read_text())
+    for entry in found["epochs"]:
+        del entry["seconds"]
+    return found
+
+
+def serve(args: SimpleNamespace, transformed: Transformed) -> np.ndarray:
+    servable = tf.saved_model.load(args.serving_model_dir)
+    records = tf.constant(tiny.read(transformed.raw / f"Split-{features.TEST}"))
+    ages: np.ndarray = servable.signatures["examples"](examples=records)["age"].numpy()
+    return ages
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    return {
+        tag: {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def test_it_writes_a_servable_a_history_and_tensorboard_logs(
+    transformed: Transformed, tmp_path: Path
+) -> None:
+    args = arguments(tmp_path, transformed, epochs=3)
+    component.run_fn(args)
+
+    ages = serve(args, transformed)
+    assert ages.shape == (8,)
+    assert np.isfinite(ages).all()
+
+    told = history(args)
+    epochs = told["epochs"]
+    assert [entry["epoch"] for entry in epochs] == [1, 2, 3]
+    best = min(epochs, key=lambda entry: entry["val_mae"])
+    assert told["best_epoch"] == best["epoch"]
+
+    train = scalars(Path(args.model_run_dir, "train"))
+    validation = scalars(Path(args.model_run_dir, "validation"))
+    for name, run, key in (
+        ("epoch_loss", train, "loss"),
+        ("epoch_mae", train, "mae"),
+        ("epoch_learning_rate", train, "learning_rate"),
+        ("epoch_loss", validation, "val_loss"),
+        ("epoch_mae", validation, "val_mae"),
+    ):
+        expected = {entry["epoch"]: entry[key] for entry in epochs}
+        assert run[name] == pytest.approx(expected, rel=1e-5), (name, key)
+
+    assert list(Path(tmp_path, "resume").iterdir()) == []
+
+
+def test_what_is_served_has_the_best_weights_in_float32(
+    transformed: Transformed, tmp_path: Path
+) -> None:
+    """Trained in bfloat16; the eval MAE of what is served is near that of the best epoch."""
+    args = arguments(tmp_path, transformed, precision="bfloat16", learning_rate=0.02)
+    component.run_fn(args)
+    servable = tf.saved_model.load(args.serving_model_dir)
+    records = tiny.read(transformed.raw / f"Split-{features.EVAL}")
+    ages = servable.signatures["examples"](examples=tf.constant(records))["age"].numpy()
+    mae = np.abs(ages - [tiny.parse(record)[2] for record in records]).mean()
+    best = min(entry["val_mae"] for entry in history(args)["epochs"])
+    assert mae == pytest.approx(best, abs=0.3)
+    # Alone or among others makes a difference in bfloat16, not in float32.
+    alone = servable.signatures["examples"](examples=tf.constant(records[:1]))["age"].numpy()
+    np.testing.assert_allclose(alone, ages[:1], atol=1e-3)
+
+
+def test_it_starts_at_the_mean_training_age(
+    transformed: Transformed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: list[list[np.ndarray]],
+) -> None:
+    asked: dict[str, Any] = {}
+    build = model.build
+
+    def watch(*args: Any, **more: Any) -> keras.Model:
+        asked.setdefault("mean_age", more["mean_age"])
+        return build(*args, **more)
+
+    monkeypatch.setattr(model, "build", watch)
+    component.run_fn(arguments(tmp_path, transformed, epochs=1))
+    raw = tiny.read(transformed.raw / f"Split-{features.TRAIN}")
+    assert asked["mean_age"] == pytest.approx(np.mean([tiny.parse(r)[2] for r in raw]), rel=1e-5)
+
+
+def test_a_seed_has_one_history(
+    transformed: Transformed, tmp_path: Path, weights: list[list[np.ndarray]]
+) -> None:
+    runs = {
+        name: arguments(tmp_path / name, transformed, epochs=2, seed=seed)
+        for name, seed in (("one", 1), ("again", 1), ("other", 2))
+    }
+    for args in runs.values():
+        component.run_fn(args)
+    one, again, other = (history(args) for args in runs.values())
+    assert one == again
+    assert one != other
+    assert all(np.array_equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+
+
+@pytest.mark.parametrize("split", ["train_files", "eval_files"])
+def test_an_empty_split_is_the_users_mistake(
+    transformed: Transformed, tmp_path: Path, split: str
+) -> None:
+    args = arguments(tmp_path, transformed)
+    setattr(args, split, [tiny.write(tmp_path / "empty" / "none.gz", [])])
+    with pytest.raises(UserError, match=r"no photo") as caught:
+        component.run_fn(args)
+    assert "\n" not in str(caught.value)
+    assert not Path(args.serving_model_dir).exists()
+
+
+def test_a_newborn_is_a_photo(
+    transformed: Transformed, tmp_path: Path, weights: list[list[np.ndarray]]
+) -> None:
+    """An eval split whose first age is 0 is not empty."""
+    args = arguments(tmp_path, transformed, epochs=1)
+    args.eval_files = [tiny.write_squares(tmp_path / "newborn.gz", [0.0, 0.0])]
+    component.run_fn(args)
+    assert weights
+
+
+def test_fewer_photos_than_a_batch(
+    transformed: Transformed, tmp_path: Path, weights: list[list[np.ndarray]]
+) -> None:
+    args = arguments(tmp_path, transformed, epochs=1, batch_size=512)
+    component.run_fn(args)
+    assert len(history(args)["epochs"]) == 1
+
+
+def test_the_resume_folder_tells_trainings_apart(transformed: Transformed, tmp_path: Path) -> None:
+    base = arguments(tmp_path, transformed)
+    others = [
+        arguments(tmp_path, transformed, seed=1),
+        arguments(tmp_path, transformed, learning_rate=0.5),
+        arguments(tmp_path, transformed, initial_weights="imagenet"),
+    ]
+    for change in ({"train_files": ["other/*"]}, {"eval_files": ["other/*"]}):
+        args = arguments(tmp_path, transformed)
+        vars(args).update(change)
+        others.append(args)
+    args = arguments(tmp_path, transformed)
+    args.custom_config["image_size"] = 64
+    others.append(args)
+    folders = [component._resume_folder(args) for args in [base, *others]]
+    assert len(set(folders)) == len(folders)
+    assert component._resume_folder(arguments(tmp_path, transformed)) == folders[0]
+    # Where the outcome goes says nothing about the weights: a new run has a new artifact folder.
+    args = arguments(tmp_path, transformed)
+    args.serving_model_dir = args.model_run_dir = "elsewhere"
+    assert component._resume_folder(args) == folders[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fma avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("fma avx2", "float32")],
+)
+def test_auto_precision_is_what_the_cpu_multiplies(
+    monkeypatch: pytest.MonkeyPatch, flags: str, expected: str
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self: f"flags\t\t: {flags}\n")
+    assert component._precision("auto") == expected
+    assert component._precision("float16") == "float16"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((8, 0), "bfloat16"), ((9, 0), "bfloat16"), ((7, 5), "float16"), ((6, 1), "float32")],
+)
+def test_auto_precision_is_what_the_gpu_multiplies(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    details = {"compute_capability": capability}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    assert component._precision("auto") == expected
+
+
+SCRIPT = """
+import json, os, signal, sys
+from types import SimpleNamespace
+import tensorflow as tf
+wanted = json.loads(sys.argv[1])
+if wanted["devices"] > 1:
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * wanted["devices"],
+    )
+from components.trainer import component, model
+from tests.components.trainer import tiny
+model._trunk = tiny.trunk
+told = component._TensorBoard.__call__
+def kill(self, entry):
+    told(self, entry)
+    if entry["epoch"] == wanted["kill_after"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+component._TensorBoard.__call__ = kill
+component.run_fn(SimpleNamespace(**wanted["arguments"]))
+print(type(component._strategy()).__name__, component._strategy().num_replicas_in_sync)
+"""
+
+
+def in_a_process(
+    args: SimpleNamespace, devices: int = 1, kill_after: int = 0
+) -> subprocess.CompletedProcess[str]:
+    wanted = {"arguments": vars(args), "devices": devices, "kill_after": kill_after}
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(wanted)],
+        cwd=ROOT,
+        env=None,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_several_devices_train_one_model(transformed: Transformed, tmp_path: Path) -> None:
+    """As with two GPUs: MirroredStrategy on two logical CPU devices; killed, then resumed."""
+    args = arguments(tmp_path, transformed, epochs=2)
+    killed = in_a_process(args, devices=2, kill_after=1)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert not Path(args.serving_model_dir).exists()
+    done = in_a_process(args, devices=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["MirroredStrategy", "2"]
+    epochs = history(args)["epochs"]
+    assert len(epochs) == 2
+    # 6 steps an epoch of 8 photos over both devices; one of 12 steps warms up.
+    share = (6 - 1) / (12 - 1)
+    rate = tiny.SETTINGS["learning_rate"] * (1 + np.cos(np.pi * share)) / 2
+    assert epochs[0]["learning_rate"] == pytest.approx(rate, rel=1e-4)
+    assert np.isfinite(serve(args, transformed)).all()
+
+
+def test_a_killed_step_goes_on_where_it_was(
+    transformed: Transformed,
+    tmp_path: Path,
+    weights: list[list[np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Killed(Exception):
+        pass
+
+    told = component._TensorBoard.__call__
+
+    def kill(self: Any, entry: dict[str, Any]) -> None:
+        told(self, entry)
+        if entry["epoch"] == 2:
+            raise Killed
+
+    args = arguments(tmp_path / "killed", transformed, epochs=4)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(component._TensorBoard, "__call__", kill)
+        component.run_fn(args)
+    # TFX gives the second run an artifact folder of its own; TensorBoard shows all epochs there.
+    args.model_run_dir = str(tmp_path / "second" / "model_run")
+    component.run_fn(args)
+    whole = arguments(tmp_path / "whole", transformed, epochs=4)
+    component.run_fn(whole)
+    for one, other in zip(history(args)["epochs"], history(whole)["epochs"], strict=True):
+        assert one.pop("phase") == other.pop("phase")
+        assert one == pytest.approx(other, rel=1e-3)
+    shown = scalars(Path(args.model_run_dir, "validation"))["epoch_mae"]
+    assert list(shown) == [1, 2, 3, 4]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_component_asks_for_this_run_fn() -> None:
+    from tfx.types import Channel, standard_artifacts
+
+    step = component.trainer(
+        Channel(type=standard_artifacts.Examples),
+        Channel(type=standard_artifacts.TransformGraph),
+        settings=tiny.SETTINGS,
+        image_size=tiny.SIZE,
+        resume_root="resume",
+    )
+    assert step.exec_properties["run_fn"] == "components.trainer.component.run_fn"
+    config = json.loads(step.exec_properties["custom_config"])
+    assert config == {
+        "settings": tiny.SETTINGS, "image_size": tiny.SIZE, "resume_root": "resume",
+    }  # fmt: skip
+    assert {"model", "model_run"} <= step.outputs.keys()
