@@ -16,7 +16,7 @@ from components.pusher import Pusher
 from components.served_model import ServedModel
 from components.trainer import trainer
 from components.transform import transform
-from pipeline.config import Config
+from pipeline.config import Beam, Config
 
 PIPELINE_NAME = "goodseed-age-check"
 
@@ -85,9 +85,15 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(run_dir / "metadata.db")
         ),
-        beam_pipeline_args=[
-            "--runner=DirectRunner",
-            f"--direct_running_mode={config.beam.mode}",
-            f"--direct_num_workers={config.beam.workers}",
-        ],
+        beam_pipeline_args=beam_args(config.beam),
     )
+
+
+def beam_args(beam: Beam) -> list[str]:
+    """Beam's options: its runner inside this process, sharing out work as configured."""
+    return [
+        "--runner=FnApiRunner",  # DirectRunner would first look for a runner to download
+        "--sdk_container_image=none",  # or TFX packs itself for remote workers, at each step
+        f"--direct_running_mode={beam.mode}",
+        f"--direct_num_workers={beam.workers}",
+    ]

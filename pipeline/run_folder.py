@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def use(run_dir: Path) -> Iterator[None]:
                 f"{run_dir}: {error.strerror}; give a --run-dir that you may write to"
             ) from None
         stack.enter_context(_stderr_to(log.fileno()))
+        stack.enter_context(contextlib.redirect_stderr(_Stderr()))
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
         )
@@ -53,3 +55,12 @@ def _stderr_to(file: int) -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error that never fails: a Beam worker that can't print its error hangs for good."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="replace"))
+        return len(text)

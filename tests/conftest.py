@@ -46,7 +46,12 @@ def goodseed_command(*arguments: str | Path) -> list[str]:
 def goodseed(*arguments: str | Path) -> Finished:
     """Runs `goodseed` as a user does."""
     done = subprocess.run(
-        goodseed_command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=600
+        goodseed_command(*arguments),
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},  # tables that do not wrap
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -55,5 +60,5 @@ def goodseed(*arguments: str | Path) -> Finished:
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small sample of drawn faces, broken files among them."""
     folder = tmp_path_factory.mktemp("drawn") / "photos"
-    draw_sample(folder, count=150)
+    draw_sample(folder, count=240)
     return folder

@@ -97,8 +97,6 @@ class Servable(tf.Module):
         self._model = model
         self._transform = transform.transform_features_layer()
         self._image_size = image_size
-        # Names the variables for tf.Module, which does not look into Keras 3 layers.
-        self._variables = [v.value for v in model.variables]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE)])
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:

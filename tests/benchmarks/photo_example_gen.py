@@ -31,12 +31,10 @@ from typing import Any
 
 from PIL import Image
 
-BEAM_ARGS = [
-    "--runner=FnApiRunner",
-    "--sdk_container_image=none",  # or TFX packs itself for remote workers, at each step
-    "--direct_running_mode=multi_threading",
-    "--direct_num_workers=0",
-]
+from pipeline.config import Beam
+from pipeline.graph import beam_args
+
+BEAM_ARGS = beam_args(Beam())
 REPEATS = 3
 SIDE = 96  # pixels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tensorflow_model_analysis.metrics import metric_types
 from components.evaluator import BASELINE, CANDIDATE, age_bands, eval_config
 from schemas import features
 
-OVERALL: tuple = ()
+OVERALL: tuple[Any, ...] = ()
 CHILDREN = (("age_band", "0–12"),)
 
 
@@ -46,7 +47,7 @@ def test_every_age_has_the_band_that_names_it(age: float) -> None:
     assert int(first) <= age < int(last) + 1
 
 
-def validated(mae: float, live_mae: float | None, slice_key: tuple = OVERALL) -> bool:
+def validated(mae: float, live_mae: float | None, slice_key: tuple[Any, ...] = OVERALL) -> bool:
     config = eval_config(max_mae=8.0, max_mae_increase=0.25)
     has_baseline = live_mae is not None
     config = tfma.utils.update_eval_config_with_defaults(
@@ -56,7 +57,7 @@ def validated(mae: float, live_mae: float | None, slice_key: tuple = OVERALL) ->
     key = metric_types.MetricKey(
         name, model_name=CANDIDATE if has_baseline else "", example_weighted=False
     )
-    metrics: dict = {key: mae}
+    metrics: dict[Any, float] = {key: mae}
     if live_mae is not None:
         metrics[key.make_diff_key()] = mae - live_mae
         metrics[key.make_baseline_key(BASELINE)] = live_mae

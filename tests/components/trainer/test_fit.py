@@ -199,7 +199,7 @@ def test_on_epoch_is_told_every_epoch_as_the_history_has_it(tmp_path: Path) -> N
     assert wanted <= told[0].keys()
 
 
-PHASES = {"initial_weights": "imagenet", "head_epochs": 2, "epochs": 2}
+PHASES: dict[str, Any] = {"initial_weights": "imagenet", "head_epochs": 2, "epochs": 2}
 
 
 @pytest.fixture(scope="module")
