@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from components.errors import UserError
 
@@ -70,7 +70,7 @@ def _mistake(text: str) -> int:
     return USER_MISTAKE
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> NoReturn:
     from rich.console import Console
 
     from pipeline import config, run_folder
@@ -93,8 +93,15 @@ def _run(options: argparse.Namespace) -> int:
     if document["failure"]:
         print(f"goodseed: {document['failure']}", file=sys.stderr)
         print(f"goodseed: the whole log is in {loaded.run_dir}/run.log", file=sys.stderr)
-        return FAILED
-    return GATE_SHUT if document["pushed_version"] is None else PUSHED
+        _leave(FAILED)
+    _leave(GATE_SHUT if document["pushed_version"] is None else PUSHED)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process at once: TensorFlow's teardown has crashed after a full disk (SIGSEGV)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _sample_photos(options: argparse.Namespace) -> int:

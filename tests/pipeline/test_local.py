@@ -124,7 +124,8 @@ def test_another_run_takes_from_the_cache(run_dir: Path, drawn_photos: Path) -> 
     again = summary(run_dir)
     assert finished.status == 0, finished.err
     assert cached(finished) == set(STEPS) - {"ServedModel", "Evaluator", "Pusher"}
-    assert again["gate"]["value"] == again["gate"]["baseline"] == before["gate"]["value"]
+    mae = pytest.approx(before["gate"]["value"], abs=1e-4)  # batches differ, and so do sums
+    assert again["gate"]["value"] == mae and again["gate"]["baseline"] == mae
     assert again["pushed_version"] == before["pushed_version"]  # the live model is that one
     assert versions(run_dir) == [str(before["pushed_version"])]
 
