@@ -84,24 +84,21 @@ def _run(options: argparse.Namespace) -> NoReturn:
     )
     if not Path(loaded.data.photos).is_dir():
         raise UserError(f"{loaded.data.photos}: no such folder; see --photos")
-    with run_folder.use(Path(loaded.run_dir)):
+    with run_folder.use(Path(loaded.run_dir)) as terminal:
         with console.status("loading TFX"):
             from pipeline import local
 
         document = local.run(loaded, console)
-    _print_summary(document, console)
-    if document["failure"]:
-        print(f"goodseed: {document['failure']}", file=sys.stderr)
-        print(f"goodseed: the whole log is in {loaded.run_dir}/run.log", file=sys.stderr)
-        _leave(FAILED)
-    _leave(GATE_SHUT if document["pushed_version"] is None else PUSHED)
-
-
-def _leave(status: int) -> NoReturn:
-    """Ends the process at once: TensorFlow's teardown has crashed after a full disk (SIGSEGV)."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+        _print_summary(document, console)
+        status = GATE_SHUT if document["pushed_version"] is None else PUSHED
+        if document["failure"]:
+            status = FAILED
+            print(f"goodseed: {document['failure']}", file=terminal)
+            print(f"goodseed: the whole log is in {loaded.run_dir}/run.log", file=terminal)
+        sys.stdout.flush()
+        terminal.flush()
+        # At once: TensorFlow's teardown has crashed after a full disk (SIGSEGV).
+        os._exit(status)
 
 
 def _sample_photos(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import datetime
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -93,7 +94,8 @@ def _reason(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     lines = str(error).strip().splitlines() or [""]
     # Beam raises a traceback's text, whose last line says what happened.
-    return f"{type(error).__name__}: {lines[-1 if lines[0].startswith('Traceback') else 0]}"
+    said = lines[-1 if lines[0].startswith("Traceback") else 0]
+    return re.sub(r"^(?:\w+: )*(?:\w+\.)+", "", f"{type(error).__name__}: {said}")
 
 
 def _write(path: Path, text: str) -> None:

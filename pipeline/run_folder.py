@@ -9,13 +9,16 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from components.errors import UserError
 
 
 @contextlib.contextmanager
-def use(run_dir: Path) -> Iterator[None]:
+def use(run_dir: Path) -> Iterator[TextIO]:
     """Holds the folder, made where it is missing; logs and stderr go to its run.log.
+
+    Yields what stderr was: threads that a failed step left behind still write to the new one.
 
     The lock is the system's, which lets go of it even when the run is killed. TensorFlow's C++
     writes to file descriptor 2 as soon as it is imported, so that this comes before the import.
@@ -37,24 +40,23 @@ def use(run_dir: Path) -> Iterator[None]:
             raise UserError(
                 f"{run_dir}: {error.strerror}; give a --run-dir that you may write to"
             ) from None
-        stack.enter_context(_stderr_to(log.fileno()))
+        terminal = stack.enter_context(_stderr_to(log.fileno()))
         stack.enter_context(contextlib.redirect_stderr(_Stderr()))
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
         )
         logging.captureWarnings(True)
-        yield
+        yield terminal
 
 
 @contextlib.contextmanager
-def _stderr_to(file: int) -> Iterator[None]:
-    terminal = os.dup(2)
-    os.dup2(file, 2)
-    try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
+def _stderr_to(file: int) -> Iterator[TextIO]:
+    with open(os.dup(2), "w") as terminal:
+        os.dup2(file, 2)
+        try:
+            yield terminal
+        finally:
+            os.dup2(terminal.fileno(), 2)
 
 
 class _Stderr(io.TextIOBase):

@@ -86,7 +86,8 @@ class Training:
                 )
             self._save(entry)
             on_epoch(entry)
-        self._model.load_weights(self._best_file)
+        best = tf.train.Checkpoint(variables=self._variables())  # the optimizer may be another now
+        best.read(self._file(self._state.best_epoch)).expect_partial()
         return self._state
 
     def _epoch(
@@ -103,6 +104,7 @@ class Training:
             # batch still happens: the learning rate moves on, weights decay.
             steps_per_epoch=self._steps,
             validation_data=evaluation,
+            shuffle=False,  # the dataset does it
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=show)],
             verbose=0,
         ).history
@@ -136,6 +138,9 @@ class Training:
             # Else small gradients are zeros. Keras does so itself only where the whole model is so.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         self._model.compile(optimizer=optimizer, loss="mse", metrics=["mae"])
+        # Variables made while Keras traces the training step would make it trace twice.
+        optimizer.build(self._model.trainable_variables)
+        self._model.compute_metrics(None, tf.zeros((1, 1)), tf.zeros((1, 1)))
 
     def _head_optimizer(self) -> keras.optimizers.Optimizer:
         return keras.optimizers.Adam(self._settings["head_learning_rate"])
@@ -155,19 +160,18 @@ class Training:
         return optimizer
 
     @property
-    def _best_file(self) -> Path:
-        return self._folder / "best.weights.h5"
-
-    @property
     def _state_file(self) -> Path:
         return self._folder / "state.json"
 
-    def _checkpoint(self) -> tf.train.CheckpointManager:
-        self._model.optimizer.build(self._model.trainable_variables)
-        # By variable: Keras 3 keeps the state of dropout's random numbers from tf.train.Checkpoint.
-        variables = [variable.value for variable in self._model.variables]
-        tracked = tf.train.Checkpoint(variables=variables, optimizer=self._model.optimizer)
-        return tf.train.CheckpointManager(tracked, str(self._folder / "last"), max_to_keep=2)
+    def _file(self, epoch: int) -> str:
+        return str(self._folder / f"epoch-{epoch}")
+
+    def _variables(self) -> list[tf.Variable]:
+        # One by one: Keras 3 keeps the state of dropout's random numbers from tf.train.Checkpoint.
+        return [variable.value for variable in self._model.variables]
+
+    def _checkpoint(self) -> tf.train.Checkpoint:
+        return tf.train.Checkpoint(variables=self._variables(), optimizer=self._model.optimizer)
 
     def _resume(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -175,19 +179,18 @@ class Training:
             return
         self._state = State(**json.loads(self._state_file.read_text()))
         self._enter(self._state.history[-1]["phase"])
-        checkpoint = self._folder / "last" / f"ckpt-{self._state.epochs_done}"
-        self._checkpoint().checkpoint.restore(str(checkpoint)).expect_partial()
+        self._checkpoint().read(self._file(self._state.epochs_done)).expect_partial()
 
     def _save(self, entry: dict[str, Any]) -> None:
-        """The state file goes last and whole: its epoch says which checkpoint belongs to it."""
+        """The state file goes last and whole: it says which epochs' checkpoints count."""
         self._state.history.append(entry)
         if entry["val_mae"] < self._state.best_mae:
             self._state.best_mae, self._state.best_epoch = entry["val_mae"], entry["epoch"]
-            aside = self._folder / "next.weights.h5"
-            self._model.save_weights(aside)
-            os.replace(aside, self._best_file)
-        # Numbered by epoch, so that the checkpoint before it stays until the state file is new.
-        self._checkpoint().save(checkpoint_number=self._state.epochs_done)
+        self._checkpoint().write(self._file(self._state.epochs_done))
         aside = self._folder / "next.json"
         aside.write_text(json.dumps(asdict(self._state)))
         os.replace(aside, self._state_file)
+        keep = {self._state.best_epoch, self._state.epochs_done}
+        for file in self._folder.glob("epoch-*"):
+            if int(file.name.split(".")[0].removeprefix("epoch-")) not in keep:
+                file.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import keras
@@ -94,7 +95,9 @@ class Servable(tf.Module):
 
     def __init__(self, model: keras.Model, transform: tft.TFTransformOutput, image_size: int):
         super().__init__()
-        self._model = model
+        # Not the network itself: its layers would be written and loaded too, for nothing.
+        self._weights = [variable.value for variable in model.variables]
+        self._network = functools.partial(model, training=False)
         self._transform = transform.transform_features_layer()
         self._image_size = image_size
 
@@ -102,7 +105,7 @@ class Servable(tf.Module):
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Photo bytes, string [N], to `age`, float32 [N], years."""
         squares = self._transform({features.IMAGE: image})[features.IMAGE]
-        ages = self._model(decode_squares(squares, self._image_size), training=False)
+        ages = self._network(decode_squares(squares, self._image_size))
         return {features.AGE: tf.squeeze(ages, axis=1)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
