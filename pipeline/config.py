@@ -84,6 +84,7 @@ class Serving(Section):
 
     root: str | None = Field(None, description="Serving root; none: RUN_DIR/serving")
     model_name: str = Field("goodseed_age", pattern=r"^[A-Za-z0-9_.-]+$", description="Servable")
+    max_batch_size: int = Field(32, ge=1, description="Largest batch that the server makes, photos")
 
 
 class Beam(Section):

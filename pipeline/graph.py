@@ -49,6 +49,8 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
         transformed.outputs["transform_graph"],
         settings=config.trainer.model_dump(),
         image_size=config.transform.image_size,
+        max_pixels=config.data.max_pixels,
+        max_batch_size=config.serving.max_batch_size,
         resume_root=str(run_dir / "resume"),
     )
     served = ServedModel(serving_base=str(config.serving_base))

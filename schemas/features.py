@@ -29,6 +29,9 @@ RAW_FEATURES = (
 # Transformed examples hold IMAGE (a JPEG of image_size × image_size pixels), AGE and PHOTO_ID.
 TRANSFORMED_FEATURES = (IMAGE, AGE, PHOTO_ID)
 
+# What a served model says of a photo, beside AGE.
+VALID = "valid"  # bool: whether the bytes hold a photo; AGE is NaN where they do not
+
 # Splits.
 TRAIN = "train"
 EVAL = "eval"

@@ -25,6 +25,8 @@ def trainer(
     *,
     settings: dict[str, Any],
     image_size: int,
+    max_pixels: int,
+    max_batch_size: int,
     resume_root: str,
 ) -> tfx.components.Trainer:
     """TFX's Trainer with this module's `run_fn`.
@@ -34,6 +36,8 @@ def trainer(
         transform_graph: Transform's.
         settings: the `trainer` section of the configuration.
         image_size: side of the transformed photos, pixels.
+        max_pixels: the servable takes no photo with more.
+        max_batch_size: the largest batch that a server makes of the servable's photos.
         resume_root: folder that outlives a killed run, for what it needs to go on.
     """
     return tfx.components.Trainer(
@@ -45,6 +49,8 @@ def trainer(
         custom_config={
             "settings": settings,
             "image_size": image_size,
+            "max_pixels": max_pixels,
+            "max_batch_size": max_batch_size,
             "resume_root": resume_root,
         },
     )
@@ -82,7 +88,12 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         )
     _write_history(state, fn_args.model_run_dir)
     model.export(
-        _in_float32(network, size), fn_args.transform_graph_path, size, fn_args.serving_model_dir
+        _in_float32(network, size),
+        fn_args.transform_graph_path,
+        fn_args.serving_model_dir,
+        image_size=size,
+        max_pixels=fn_args.custom_config["max_pixels"],
+        max_batch_size=fn_args.custom_config["max_batch_size"],
     )
     shutil.rmtree(folder)
 

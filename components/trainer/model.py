@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.errors import UserError
 from components.transform import decode_squares
@@ -93,20 +96,34 @@ class Servable(tf.Module):
     other; a tf.Module holds both.
     """
 
-    def __init__(self, model: keras.Model, transform: tft.TFTransformOutput, image_size: int):
+    def __init__(
+        self,
+        model: keras.Model,
+        transform: tft.TFTransformOutput,
+        image_size: int,
+        max_pixels: int,
+    ):
         super().__init__()
         # Not the network itself: its layers would be written and loaded too, for nothing.
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)
         self._transform = transform.transform_features_layer()
         self._image_size = image_size
+        self._max_pixels = tf.constant(max_pixels, tf.int64)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE)])
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Photo bytes, string [N], to `age`, float32 [N], years."""
-        squares = self._transform({features.IMAGE: image})[features.IMAGE]
-        ages = self._network(decode_squares(squares, self._image_size))
-        return {features.AGE: tf.squeeze(ages, axis=1)}
+        """Photo bytes, string [N], to `age`, float32 [N], years, and `valid`, bool [N].
+
+        Bytes that hold no JPEG or PNG, or one of too many pixels, are not valid and have no age
+        (NaN); the others in the batch have theirs.
+        """
+        pixels, valid = self._decode(image)
+        count = tf.size(image)
+        # The network is never asked about nothing at all: oneDNN's convolutions fail on it.
+        ages = tf.squeeze(self._network(pixels[: tf.maximum(count, 1)]), axis=1)
+        ages = tf.where(valid, ages[:count], np.nan)
+        return {features.AGE: ages, features.VALID: valid}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -114,10 +131,80 @@ class Servable(tf.Module):
         spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
         return self.serving_default(tf.io.parse_example(examples, spec)[features.IMAGE])
 
+    def _decode(self, photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the network takes, and whether it is a photo, bool [N].
 
-def export(model: keras.Model, transform_graph: str, image_size: int, folder: str | Path) -> None:
-    """Writes the SavedModel with its signatures `serving_default` and `examples`."""
-    servable = Servable(model, tft.TFTransformOutput(transform_graph), image_size)
+        Returns uint8 [N + 1, size, size, 3], the last one blank, as are those that are no photos.
+        """
+        count = tf.size(photos, tf.int64)
+        blank = tf.zeros((self._image_size, self._image_size, 3), tf.uint8)
+        # The decoding ops tell of an error by failing alone; tf.data drops what fails and goes on.
+        # One row more than there are photos, so that there always is one that does not fail.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False  # at every call
+        rows = (
+            tf.data.Dataset.from_tensor_slices(photos)
+            .enumerate()
+            .map(self._row, num_parallel_calls=tf.data.AUTOTUNE)
+            .ignore_errors()
+            .concatenate(tf.data.Dataset.from_tensors((count, blank)))
+            .batch(count + 1)
+            .with_options(options)
+        )
+        at, pixels = rows.get_single_element()
+        pixels = tf.scatter_nd(at[:, None], pixels, tf.stack([count + 1, *blank.shape]))
+        valid = tf.scatter_nd(at[:, None], tf.ones_like(at, tf.bool), [count + 1])
+        return pixels, valid[:count]
+
+    def _row(self, row: tf.Tensor, photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        small_enough = tf.debugging.assert_less_equal(count_pixels(photo), self._max_pixels)
+        with tf.control_dependencies([small_enough]):
+            photos = tf.identity(photo)[None]
+        squares = self._transform({features.IMAGE: photos})[features.IMAGE]
+        return row, decode_squares(squares, self._image_size)[0]
+
+
+def count_pixels(photo: tf.Tensor) -> tf.Tensor:
+    """How many pixels a JPEG or PNG says it has, int64 scalar, without decoding it.
+
+    Args:
+        photo: its bytes, scalar string. The op fails where they are neither.
+    """
+
+    def png() -> tf.Tensor:
+        signature = tf.debugging.assert_equal(tf.strings.substr(photo, 0, 8), b"\x89PNG\r\n\x1a\n")
+        with tf.control_dependencies([signature]):
+            sides = tf.io.decode_raw(tf.strings.substr(photo, 16, 8), tf.int32, False)
+        return tf.cast(sides, tf.int64)
+
+    def jpeg() -> tf.Tensor:
+        return tf.io.extract_jpeg_shape(photo, tf.int64)[:2]
+
+    return tf.reduce_prod(tf.cond(tf.image.is_jpeg(photo), jpeg, png))
+
+
+def export(
+    model: keras.Model,
+    transform_graph: str,
+    folder: str | Path,
+    *,
+    image_size: int,
+    max_pixels: int,
+    max_batch_size: int,
+) -> None:
+    """Writes the SavedModel with its signatures `serving_default` and `examples`, and warm-up.
+
+    Args:
+        model: as `build` returns it.
+        transform_graph: folder of Transform's.
+        folder: where it goes.
+        image_size: side of the network's input, pixels.
+        max_pixels: photos with more are not valid.
+        max_batch_size: the largest batch that a server makes; the warm-up sends it.
+    """
+    transform = tft.TFTransformOutput(transform_graph)
+    servable = Servable(model, transform, image_size, max_pixels)
     tf.saved_model.save(
         servable,
         str(folder),
@@ -126,3 +213,18 @@ def export(model: keras.Model, transform_graph: str, image_size: int, folder: st
             "examples": servable.examples,
         },
     )
+    _write_warmup(Path(folder), sorted({1, max_batch_size}))
+
+
+def _write_warmup(folder: Path, batch_sizes: Sequence[int]) -> None:
+    """What a model server plays before it takes customers, who would wait for it otherwise."""
+    grey = tf.io.encode_jpeg(tf.fill([256, 256, 3], tf.constant(128, tf.uint8)))
+    file = folder / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for size in batch_sizes:
+            log = PredictionLog()
+            log.predict_log.request.model_spec.signature_name = "serving_default"
+            photos = tf.make_tensor_proto(tf.repeat(grey, size))
+            log.predict_log.request.inputs[features.IMAGE].CopyFrom(photos)
+            writer.write(log.SerializeToString())

@@ -52,6 +52,8 @@ def arguments(folder: Path, transformed: Transformed, **changes: Any) -> SimpleN
         custom_config={
             "settings": tiny.SETTINGS | changes,
             "image_size": tiny.SIZE,
+            "max_pixels": 1_000_000,
+            "max_batch_size": 4,
             "resume_root": str(folder / "resume"),
         },
     )
@@ -336,11 +338,14 @@ def test_the_component_asks_for_this_run_fn() -> None:
         Channel(type=standard_artifacts.TransformGraph),
         settings=tiny.SETTINGS,
         image_size=tiny.SIZE,
+        max_pixels=1_000_000,
+        max_batch_size=4,
         resume_root="resume",
     )
     assert step.exec_properties["run_fn"] == "components.trainer.component.run_fn"
     config = json.loads(step.exec_properties["custom_config"])
     assert config == {
-        "settings": tiny.SETTINGS, "image_size": tiny.SIZE, "resume_root": "resume",
+        "settings": tiny.SETTINGS, "image_size": tiny.SIZE, "max_pixels": 1_000_000,
+        "max_batch_size": 4, "resume_root": "resume",
     }  # fmt: skip
     assert {"model", "model_run"} <= step.outputs.keys()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.errors import UserError
 from components.trainer import data, model
@@ -18,6 +25,8 @@ from tests.components.trainer.conftest import Transformed
 
 MEAN_AGE = 31.5
 TOLERANCE = 0.05  # years, of DESIGN.md
+MAX_PIXELS = 600_000
+MAX_BATCH_SIZE = 4
 
 
 def build(precision: str = "float32", initial_weights: str = "none") -> keras.Model:
@@ -142,10 +151,18 @@ def test_an_unusable_weights_file_is_the_users_mistake(make: Any, tmp_path: Path
     assert keras.config.dtype_policy().name == "float32"
 
 
+class Exported(NamedTuple):
+    """What went into the export, and what came out."""
+
+    network: keras.Model
+    servable: Any
+    folder: Path
+
+
 @pytest.fixture(scope="module")
 def exported(
     network: keras.Model, transformed: Transformed, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[keras.Model, Any]:
+) -> Exported:
     """The network, with a head that makes much of small differences, and its SavedModel."""
     head = network.get_layer(features.AGE)
     head.kernel.assign(np.random.default_rng(0).normal(0, 2, (2048, 1)))
@@ -153,27 +170,36 @@ def exported(
     images = next(iter(data.eval_batches(transformed.files(features.TRAIN), tiny.SIZE, 99)))[0]
     head.bias.assign(MEAN_AGE - (pooled(images).numpy() @ head.kernel.numpy()).mean(axis=0))
     folder = tmp_path_factory.mktemp("exported") / "model"
-    model.export(network, str(transformed.graph), tiny.SIZE, folder)
-    return network, tf.saved_model.load(str(folder))
+    model.export(
+        network,
+        str(transformed.graph),
+        folder,
+        image_size=tiny.SIZE,
+        max_pixels=MAX_PIXELS,
+        max_batch_size=MAX_BATCH_SIZE,
+    )
+    return Exported(network, tf.saved_model.load(str(folder)), folder)
 
 
-def test_signatures(exported: tuple[keras.Model, Any]) -> None:
-    signatures = exported[1].signatures
+def test_signatures(exported: Exported) -> None:
+    signatures = exported.servable.signatures
     assert set(signatures) == {"serving_default", "examples"}
     for name, argument in (("serving_default", "image"), ("examples", "examples")):
         inputs = signatures[name].structured_input_signature[1]
         assert list(inputs) == [argument]
         assert (inputs[argument].dtype, inputs[argument].shape.as_list()) == (tf.string, [None])
-        (age,) = signatures[name].structured_outputs.items()
-        assert age[0] == "age"
-        assert (age[1].dtype, age[1].shape.as_list()) == (tf.float32, [None])
+        outputs = signatures[name].structured_outputs
+        assert {key: (value.dtype, value.shape.as_list()) for key, value in outputs.items()} == {
+            "age": (tf.float32, [None]),
+            "valid": (tf.bool, [None]),
+        }
 
 
 def test_a_served_photo_has_the_age_of_its_transformed_example(
-    exported: tuple[keras.Model, Any], transformed: Transformed
+    exported: Exported, transformed: Transformed
 ) -> None:
     """One preprocessing, for photos of all sizes and aspects, by either signature."""
-    network, servable = exported
+    network, servable, _ = exported
     trained: dict[str, float] = {}
     raw: dict[str, bytes] = {}
     for split in features.SPLITS:
@@ -197,11 +223,90 @@ def test_a_served_photo_has_the_age_of_its_transformed_example(
 
 
 def test_a_photo_has_one_age_alone_and_among_others(
-    exported: tuple[keras.Model, Any], transformed: Transformed
+    exported: Exported, transformed: Transformed
 ) -> None:
-    serve = exported[1].signatures["serving_default"]
+    serve = exported.servable.signatures["serving_default"]
     raw = tiny.read(transformed.raw / f"Split-{features.EVAL}")
     photos = [tiny.parse(record)[1] for record in raw]
     together = serve(image=tf.constant(photos))["age"].numpy()
     alone = [serve(image=tf.constant([photo]))["age"].numpy()[0] for photo in photos]
     np.testing.assert_allclose(alone, together, atol=TOLERANCE)
+
+
+def encoded(shape: tuple[int, int], format: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (shape[1], shape[0]), (200, 120, 90)).save(file, format)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The start of a PNG that claims to be so large."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+GOOD = tiny.photo((50, 40), 30, 1)
+NO_PHOTOS = {
+    "empty": b"",
+    "text": b"not a photo at all, but some words",
+    "a truncated JPEG": GOOD[: len(GOOD) // 2],
+    "a JPEG's first bytes": GOOD[:3],
+    "a truncated PNG": encoded((50, 40), "PNG")[:60],
+    "a PNG's signature": b"\x89PNG\r\n\x1a\n",
+    "GIF": encoded((50, 40), "GIF"),
+    "WebP": encoded((50, 40), "WEBP"),
+    "BMP": encoded((50, 40), "BMP"),
+    "50 MB": bytes(50_000_000),
+    "50 MB after a JPEG's start": GOOD[:300] + bytes(50_000_000),
+    "a JPEG of too many pixels": encoded((1000, 601), "JPEG"),
+    "a PNG of too many pixels": encoded((1000, 601), "PNG"),
+    "a PNG that claims a terabyte": png_header(600_000, 600_000),
+    "a PNG of negative size": png_header(2**32 - 1, 5),
+}
+
+
+@pytest.mark.parametrize("photo", NO_PHOTOS.values(), ids=list(NO_PHOTOS))
+def test_what_is_no_photo_is_marked_and_the_others_are_answered(
+    exported: Exported, photo: bytes
+) -> None:
+    serve = exported.servable.signatures["serving_default"]
+    others = [GOOD, encoded((1, 1), "JPEG"), encoded((30, 70), "PNG")]
+    alone = serve(image=tf.constant(others))
+    answer = serve(image=tf.constant([photo, *others, photo]))
+    assert answer["valid"].numpy().tolist() == [False, True, True, True, False]
+    assert np.isnan(answer["age"].numpy()[[0, -1]]).all()
+    np.testing.assert_allclose(answer["age"][1:-1], alone["age"], atol=TOLERANCE)
+
+
+def test_photos_up_to_the_limit_are_read(exported: Exported) -> None:
+    serve = exported.servable.signatures["serving_default"]
+    photos = [encoded((1000, 600), "JPEG"), encoded((1000, 600), "PNG")]
+    assert serve(image=tf.constant(photos))["valid"].numpy().all()
+
+
+@pytest.mark.parametrize("photos", [[], [b""]])
+def test_a_batch_without_any_photo_is_answered(exported: Exported, photos: list[bytes]) -> None:
+    answer = exported.servable.signatures["serving_default"](image=tf.constant(photos, tf.string))
+    assert answer["age"].shape == len(photos)
+    assert not answer["valid"].numpy().any()
+
+
+@given(start=st.sampled_from([0, 20, 200, len(GOOD)]), rest=st.binary(max_size=2_000))
+@settings(deadline=None, max_examples=150)
+def test_any_bytes_are_answered(exported: Exported, start: int, rest: bytes) -> None:
+    serve = exported.servable.signatures["serving_default"]
+    answer = serve(image=tf.constant([GOOD[:start] + rest]))
+    assert answer["valid"].numpy().tolist() == np.isfinite(answer["age"]).tolist()
+
+
+def test_the_warm_up_has_the_smallest_and_the_largest_batch(exported: Exported) -> None:
+    file = exported.folder / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [
+        PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))
+    ]
+    requests = [log.predict_log.request for log in logs]
+    assert {request.model_spec.signature_name for request in requests} == {"serving_default"}
+    photos = [tf.make_ndarray(request.inputs["image"]) for request in requests]
+    assert [len(batch) for batch in photos] == [1, MAX_BATCH_SIZE]
+    serve = exported.servable.signatures["serving_default"]
+    assert serve(image=tf.constant(photos[1].tolist()))["valid"].numpy().all()
