@@ -37,7 +37,11 @@ pytestmark = pytest.mark.usefixtures("_small")
 def weights(monkeypatch: pytest.MonkeyPatch) -> list[list[np.ndarray]]:
     """The weights that were to be exported, in place of the SavedModel, which takes longer."""
     found: list[list[np.ndarray]] = []
-    monkeypatch.setattr(model, "export", lambda network, *_: found.append(network.get_weights()))
+
+    def keep(network: keras.Model, *_: Any, **__: Any) -> None:
+        found.append(network.get_weights())
+
+    monkeypatch.setattr(model, "export", keep)
     return found
 
 
