@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
@@ -184,6 +184,7 @@ def test_a_link_and_the_file_mode_stay(file: Path, tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o640
 
 
+@example(f"# a line to Python, not to protobuf:\x0b\n{CONFIG}".encode())
 @given(st.one_of(st.binary(), st.text().map(lambda text: f"#{text}\n{CONFIG}".encode())))
 def test_whatever_the_file_holds(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
