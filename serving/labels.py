@@ -120,7 +120,8 @@ def edit(
     except UnicodeDecodeError:
         raise LabelError(f"{path}: not a text file") from None
     except text_format.ParseError as error:
-        raise LabelError(f"{path}: not a ModelServerConfig: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise LabelError(f"{path}: not a ModelServerConfig: {reason}") from None
     try:
         model = _model(config, name)
         before = _describe(model)
@@ -140,10 +141,11 @@ def edit(
 
 def _model(config: ModelServerConfig, name: str | None) -> ModelConfig:
     models = {model.name: model for model in config.model_config_list.config}
+    names = ", ".join(models)
     if name is None and len(models) != 1:
-        raise LabelError(f"holds {len(models)} models ({', '.join(models)}): say which, --model NAME")
+        raise LabelError(f"holds {len(models)} models ({names}): say which, --model NAME")
     if name is not None and name not in models:
-        raise LabelError(f"has no model {name!r}, only: {', '.join(models)}")
+        raise LabelError(f"has no model {name!r}, only: {names}")
     model = models[name] if name is not None else next(iter(models.values()))
     policy = model.model_version_policy.WhichOneof("policy_choice") or "latest"
     if policy != "specific":
@@ -159,9 +161,11 @@ def _keep(model: ModelConfig, versions: set[int]) -> None:
 
 
 def _describe(model: ModelConfig) -> dict[str, str]:
-    labels = {label: str(model.version_labels.get(label, "–")) for label in (STABLE, CANARY, PREVIOUS)}
+    described = {
+        label: str(model.version_labels.get(label, "–")) for label in (STABLE, CANARY, PREVIOUS)
+    }
     versions = ", ".join(map(str, model.model_version_policy.specific.versions))
-    return {**labels, "loaded": versions or "–"}
+    return {**described, "loaded": versions or "–"}
 
 
 def _check_folders(model: ModelConfig, serving_root: Path) -> None:

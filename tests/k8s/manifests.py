@@ -44,8 +44,8 @@ class Manifests:
     @property
     def flags(self) -> dict[str, str]:
         """The server's arguments by name."""
-        pairs = (argument.removeprefix("--").split("=", 1) for argument in self.container["args"])
-        return {name: value for name, value in pairs}
+        split = (argument.removeprefix("--").partition("=") for argument in self.container["args"])
+        return {name: value for name, _, value in split}
 
     def config(self, flag: str) -> str:
         """The text of the file that a flag names, by way of mount, volume and ConfigMap."""

@@ -149,7 +149,8 @@ def test_canary_promotion_and_rollback_under_a_running_server(served: Path, file
 
         second = push_model(served, age=2.0)
         goodseed_serving("load", file, second, "--serving-root", served.parent)
-        eventually(lambda: status(f"{url}/v1/models/goodseed_age/versions/{second}/metadata") == 200)
+        loaded = f"{url}/v1/models/goodseed_age/versions/{second}/metadata"
+        eventually(lambda: status(loaded) == 200)
         assert age(url + STABLE) == age(url + CANARY) == 1  # loaded, and nobody's yet
 
         goodseed_serving("canary", file, second)

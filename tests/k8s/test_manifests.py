@@ -117,7 +117,9 @@ def test_ports_by_name(manifests: Manifests) -> None:
         "http": int(manifests.flags["rest_api_port"]),
     }
     service = manifests.one("Service")["spec"]
-    assert {port["name"]: port["targetPort"] for port in service["ports"]} == dict(zip(ports, ports))
+    assert {port["name"]: port["targetPort"] for port in service["ports"]} == {
+        name: name for name in ports
+    }
     # A headless Service does not map ports: its clients connect to the pod's.
     assert service["clusterIP"] == "None"
     assert {port["name"]: port["port"] for port in service["ports"]} == ports
@@ -284,10 +286,7 @@ def test_production_stands_the_loss_of_a_pod(production: Manifests) -> None:
     least = production.one("HorizontalPodAutoscaler")["spec"]["minReplicas"]
     assert least > production.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     rolling = production.one("Deployment")["spec"]["strategy"]["rollingUpdate"]
-    assert rolling["maxUnavailable"] < least and (rolling["maxUnavailable"], rolling["maxSurge"]) in (
-        (0, 1),
-        (1, 0),
-    )
+    assert (rolling["maxUnavailable"], rolling["maxSurge"]) in ((0, 1), (1, 0))
 
 
 def version_of(manifests: Manifests) -> str:
