@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         help="one option of pipeline/config.py instead of the profile's; may be repeated",
     )  # fmt: skip
     run.set_defaults(command=_run)
+
+    _add_serving(commands)
 
     sample = commands.add_parser(
         "sample-photos", help="draw a sample of faces with ages", allow_abbrev=False
@@ -113,6 +115,65 @@ def _sample_photos(options: argparse.Namespace) -> int:
             lambda done, total: status.update(f"drawing faces … {done:,}/{total:,}"),
         )  # fmt: skip
     console.print(f"{options.folder}: {options.count:,} photos", highlight=False)
+    return PUSHED
+
+
+def _add_serving(commands: Any) -> None:
+    serving = commands.add_parser(
+        "serving", help="say which version of the model tills get", allow_abbrev=False,
+        description="Edits the versions and labels in a model server's --model_config_file.",
+    )  # fmt: skip
+    changes = serving.add_subparsers(required=True, metavar="CHANGE", dest="change")
+    for name, text in {
+        "load": "load a version that was pushed beside the others, for nobody yet",
+        "canary": "give a loaded version to the tills that ask for `canary`",
+        "promote": "make the canary stable: every till gets it",
+        "rollback": "make stable again what was so before the last promotion",
+    }.items():
+        change = changes.add_parser(name, help=text, description=text, allow_abbrev=False)
+        change.add_argument("file", metavar="FILE", type=Path, help="the server's models.config")
+        if name == "load":
+            change.add_argument("version", metavar="VERSION", type=_version)
+        elif name == "canary":
+            change.add_argument(
+                "version", metavar="VERSION", type=_version_or_stable,
+                help="or `stable`, which ends a trial",
+            )  # fmt: skip
+        change.add_argument("--model", metavar="NAME", help="where FILE has more than one")
+        change.add_argument(
+            "--serving-root", metavar="DIR", type=Path,
+            help="check that the versions are there, as DIR/<model>/<version>/",
+        )  # fmt: skip
+        change.set_defaults(command=_serving)
+
+
+def _version(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no version: they are whole numbers")
+    return int(text)
+
+
+def _version_or_stable(text: str) -> int | None:
+    return None if text == "stable" else _version(text)
+
+
+def _serving(options: argparse.Namespace) -> int:
+    from serving import labels
+
+    changes: dict[str, Callable[[Any], None]] = {
+        "load": lambda model: labels.load(model, options.version),
+        "canary": lambda model: labels.canary(model, options.version),
+        "promote": labels.promote,
+        "rollback": labels.rollback,
+    }
+    try:
+        lines = labels.edit(
+            options.file, changes[options.change],
+            name=options.model, serving_root=options.serving_root,
+        )  # fmt: skip
+    except labels.LabelError as error:
+        raise UserError(str(error)) from None
+    print(options.file, *lines, sep="\n  ")
     return PUSHED
 
 

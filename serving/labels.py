@@ -1,0 +1,189 @@
+"""Which version of a model tills get: the version labels in TensorFlow Serving's configuration.
+
+The file is a ModelServerConfig in protobuf's text form, which the server reads again and again
+(--model_config_file_poll_wait_seconds). Its model lists the versions to load (`specific`), so that
+a version that is pushed reaches nobody by itself, and labels some of them:
+
+    stable     what tills get
+    canary     what chosen tills get: a version on trial, or the stable one
+    previous   what was stable before; stays loaded, so that a rollback takes effect at once
+
+A server takes a new configuration whole or not at all, and checks its labels before it loads
+anything: a label that it has can only move to a version that is AVAILABLE
+(`ServerCore::UpdateModelVersionLabelMap` in tensorflow_serving/model_servers/server_core.cc). Hence
+`load` comes before `canary`, and `promote` moves to what the canary has had loaded. Only a label
+that the server does not have may come with its version
+(--allow_version_labels_for_unavailable_models); at a server's start that is each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+from typing import TypeAlias
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+ModelConfig: TypeAlias = model_server_config_pb2.ModelConfig
+ModelServerConfig: TypeAlias = model_server_config_pb2.ModelServerConfig
+
+STABLE, CANARY, PREVIOUS = "stable", "canary", "previous"
+
+
+class LabelError(Exception):
+    """A change that can't be made; the text says what is wrong and what to do."""
+
+
+def load(model: ModelConfig, version: int) -> None:
+    """Has a version loaded beside the others. Nobody is sent to it yet."""
+    versions = model.model_version_policy.specific.versions
+    if version in versions:
+        raise LabelError(f"version {version} is loaded already")
+    _keep(model, {*versions, version})
+
+
+def canary(model: ModelConfig, version: int | None) -> None:
+    """Puts a loaded version on trial; None, the stable one, ends the trial."""
+    labels = model.version_labels
+    if version is None and STABLE not in labels:
+        raise LabelError("no version is labelled stable")
+    version = labels[STABLE] if version is None else version
+    if labels.get(CANARY) == version:
+        raise LabelError(f"version {version} is the canary already")
+    if CANARY in labels and version not in model.model_version_policy.specific.versions:
+        raise LabelError(
+            f"version {version} is not loaded, and a server refuses to label what is not: "
+            f"`goodseed serving load` first"
+        )
+    labels[CANARY] = version
+    _keep(model, set(labels.values()))
+
+
+def promote(model: ModelConfig) -> None:
+    """Makes the canary stable, and what was stable the previous one."""
+    labels = model.version_labels
+    if CANARY not in labels:
+        raise LabelError("no version is labelled canary: `goodseed serving canary` first")
+    if labels.get(STABLE) == labels[CANARY]:
+        raise LabelError(f"version {labels[CANARY]} is canary and stable: nothing to promote")
+    if STABLE in labels:
+        labels[PREVIOUS] = labels[STABLE]
+    labels[STABLE] = labels[CANARY]
+    _keep(model, set(labels.values()))
+
+
+def rollback(model: ModelConfig) -> None:
+    """Makes the previous version stable again, and the canary: a trial ends with it."""
+    labels = model.version_labels
+    if PREVIOUS not in labels:
+        raise LabelError(
+            "no version is labelled previous: nothing was promoted since the last rollback "
+            "(`goodseed serving canary FILE stable` ends a trial)"
+        )
+    labels[STABLE] = labels[CANARY] = labels[PREVIOUS]
+    del labels[PREVIOUS]
+    _keep(model, set(labels.values()))
+
+
+def edit(
+    path: Path,
+    change: Callable[[ModelConfig], None],
+    *,
+    name: str | None = None,
+    serving_root: Path | None = None,
+) -> list[str]:
+    """Makes one of the changes above to a file, which is replaced whole or left as it was.
+
+    Args:
+        path: the file with a ModelServerConfig. Comments at its top are kept, others are not.
+        change: what to do to the model's part of it.
+        name: the model; may be left out where the file has only one.
+        serving_root: where the models' folders are; if given, every version that the file names
+            after the change must be there.
+
+    Returns:
+        Lines for a person: each label with its version, before and after, and what is loaded.
+
+    Raises:
+        LabelError: the file, the model or the change is not fit for it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = text_format.Parse(text, ModelServerConfig())
+    except OSError as error:
+        raise LabelError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise LabelError(f"{path}: not a text file") from None
+    except text_format.ParseError as error:
+        reason = " ".join(str(error).split())
+        raise LabelError(f"{path}: not a ModelServerConfig: {reason}") from None
+    try:
+        model = _model(config, name)
+        before = _describe(model)
+        change(model)
+        if serving_root is not None:
+            _check_folders(model, serving_root)
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from None
+    comments = takewhile(lambda line: line.startswith("#"), text.split("\n"))
+    _replace(path, "".join(f"{line}\n" for line in comments) + text_format.MessageToString(config))
+    after = _describe(model)
+    return [
+        f"{key:<9} {before[key]}" + (f" → {after[key]}" if after[key] != before[key] else "")
+        for key in after
+    ]
+
+
+def _model(config: ModelServerConfig, name: str | None) -> ModelConfig:
+    models = {model.name: model for model in config.model_config_list.config}
+    names = ", ".join(models)
+    if name is None and len(models) != 1:
+        raise LabelError(f"holds {len(models)} models ({names}): say which, --model NAME")
+    if name is not None and name not in models:
+        raise LabelError(f"has no model {name!r}, only: {names}")
+    model = models[name] if name is not None else next(iter(models.values()))
+    policy = model.model_version_policy.WhichOneof("policy_choice") or "latest"
+    if policy != "specific":
+        raise LabelError(
+            f"the version policy of {model.name} is `{policy}`, by which a push goes live by "
+            "itself: write `model_version_policy { specific { } }` to serve by label"
+        )
+    return model
+
+
+def _keep(model: ModelConfig, versions: set[int]) -> None:
+    model.model_version_policy.specific.versions[:] = sorted(versions)
+
+
+def _describe(model: ModelConfig) -> dict[str, str]:
+    described = {
+        label: str(model.version_labels.get(label, "–")) for label in (STABLE, CANARY, PREVIOUS)
+    }
+    versions = ", ".join(map(str, model.model_version_policy.specific.versions))
+    return {**described, "loaded": versions or "–"}
+
+
+def _check_folders(model: ModelConfig, serving_root: Path) -> None:
+    for version in model.model_version_policy.specific.versions:
+        folder = serving_root / model.name / str(version)
+        if not (folder / "saved_model.pb").is_file():
+            raise LabelError(f"version {version} can't be loaded: no {folder}/saved_model.pb")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Through a file aside and a rename, so that a server never reads half of it."""
+    path = path.resolve()
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        shutil.copymode(path, aside)
+        os.replace(aside, path)
+    except OSError as error:
+        raise LabelError(f"{path}: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)
