@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -42,7 +43,6 @@ class Audit:
         self._keep = keep
         self._lock = threading.Lock()
         self._lost = 0  # lines since the last one that could be written
-        self._torn = False  # whether the file ends in part of a line
 
     def write(self, advice: Advice, policy: Policy) -> None:
         """Appends a line; where it can't be written, the log says so, and nothing is raised."""
@@ -71,21 +71,15 @@ class Audit:
 
     def _append(self, line: bytes) -> None:
         with self._path.open("ab", buffering=0) as file:
-            full = file.tell() > 0 and file.tell() + len(line) > self._max_bytes
-            if not full:
-                self._write(file.fileno(), line)
+            size = file.tell()
+            if size == 0 or size + len(line) <= self._max_bytes:
+                written = file.write(line)
+                if written < len(line):
+                    file.truncate(size)  # the disk is full; readers see whole lines only
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 return
         self._rotate()
-        with self._path.open("ab", buffering=0) as file:
-            self._write(file.fileno(), line)
-
-    def _write(self, file: int, line: bytes) -> None:
-        """Writes all of a line; after part of one (the disk was full), starts anew."""
-        data = b"\n" + line if self._torn else line
-        written = os.write(file, data)
-        self._torn = written < len(data)
-        if self._torn:
-            raise OSError(f"{self._path}: only part of a line could be written")
+        self._append(line)
 
     def _rotate(self) -> None:
         for number in range(self._keep, 0, -1):

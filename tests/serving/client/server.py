@@ -45,7 +45,8 @@ def response(version: int | None = VERSION, **outputs: tuple[DataType, Sequence[
 
 def ages(*values: float, **outputs: tuple[DataType, Sequence[Any]]) -> bytes:
     """A sound response: these ages, all valid."""
-    return response(age=(DT_FLOAT, values), valid=(DT_BOOL, [True] * len(values)), **outputs)
+    outputs |= {"age": (DT_FLOAT, values), "valid": (DT_BOOL, [True] * len(values))}
+    return response(VERSION, **outputs)
 
 
 def as_raw_memory(values: Sequence[float]) -> bytes:
@@ -85,7 +86,9 @@ class _Predict(grpc.GenericRpcHandler):
     def __init__(self, answer: Answer):
         self._answer = answer
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(
+        self, details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         if details.method != wire.PREDICT:
             return None
         return grpc.unary_unary_rpc_method_handler(
