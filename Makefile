@@ -35,5 +35,5 @@ lock: bootstrap  ## requirements.lock from setup.py; ARGS=--upgrade for newer ve
 
 # The oldest protobuf that setup.py allows reads what this protoc writes.
 protos: bootstrap  ## serving/client/predict_pb2.py from its .proto
-	$(bin)/uv run --no-project --isolated --with grpcio-tools==1.74.0 --with 'setuptools<81' \
+	$(bin)/uv run --no-project --isolated --with grpcio-tools==1.74.0 \
 	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/client/predict.proto

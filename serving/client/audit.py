@@ -38,7 +38,7 @@ class Audit:
         keep: int = 9,
     ):
         self._path = Path(path)
-        self._till = till
+        self._till = str(till)
         self._max_bytes = max_bytes
         self._keep = keep
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class Audit:
         with self._lock:
             try:
                 self._append(line.encode() + b"\n")
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the latter of a path that can't be one
                 self._lost += 1
                 if self._lost == 1:
                     logger.error("audit lines are being lost: %s", error)

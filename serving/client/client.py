@@ -104,9 +104,9 @@ class Client:
             decision = decide(answer, self._policy)
         except Failure as failure:
             decision = decide(failure, self._policy)
-        except Exception as error:  # nothing is to get into the till's way
-            logger.exception("a fault of the client")
-            decision = Decision(Reason.INTERNAL_ERROR, cause=f"{type(error).__name__}: {error}")
+        except Exception:  # nothing is to get into the till's way
+            logger.exception("%s (%s)", Reason.INTERNAL_ERROR.kind, Reason.INTERNAL_ERROR)
+            decision = Decision(Reason.INTERNAL_ERROR)
         reason, age, version, cause = decision
         advice = Advice(reason, age, version, (time.monotonic() - started) * 1000)
         if cause:

@@ -124,7 +124,10 @@ def _small(image: Image.Image) -> Image.Image:
     image.draft(None, size)  # of a large JPEG, only the coarse part is decoded
     image.load()
     orientation = _orientation(image)
-    small = _rgb(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    small = _colours(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    if small.mode == "RGBA":  # what is transparent shows white, as in the training photos
+        white = Image.new("RGBA", small.size, "white")
+        small = Image.alpha_composite(white, small).convert("RGB")
     transpose = _UPRIGHT.get(orientation)
     return small if transpose is None else small.transpose(transpose)
 
@@ -137,14 +140,12 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """The picture's colours; what is transparent shows white, as in the training photos."""
+def _colours(image: Image.Image) -> Image.Image:
+    """The picture in RGB, or in RGBA where some of it is transparent."""
     if image.mode.startswith(("I", "F")):
         raise Failure(Reason.BAD_PHOTO, f"mode {image.mode}: a photo has 8 bits a colour")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _judge(small: Image.Image) -> None:

@@ -81,6 +81,11 @@ def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureF
     assert len(lines(path)) == 1
 
 
+def test_a_path_that_can_be_none(caplog: pytest.LogCaptureFixture) -> None:
+    Audit("a\0b", "a").write(ADVICE, POLICY)
+    assert "audit lines are being lost" in caplog.text
+
+
 def test_a_full_disk_stops_no_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
