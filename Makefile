@@ -1,7 +1,7 @@
 # What people and CI run. Everything works from a fresh clone: each target sees to .venv first.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test lint lock
+.PHONY: help bootstrap demo test lint lock protos
 
 # TensorFlow's C++ side: warnings and errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -32,3 +32,8 @@ lock: bootstrap  ## requirements.lock from setup.py; ARGS=--upgrade for newer ve
 	$(bin)/uv pip compile setup.py --extra pipeline --extra dev $(ARGS) \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command 'make lock' --quiet --output-file requirements.lock
+
+# The oldest protobuf that setup.py allows reads what this protoc writes.
+protos: bootstrap  ## serving/client/predict_pb2.py from its .proto
+	$(bin)/uv run --no-project --isolated --with grpcio-tools==1.74.0 \
+	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/client/predict.proto

@@ -16,6 +16,12 @@ CLIENT = [
     "protobuf>=6.31.1,<7",
 ]
 
+# What `goodseed ages` needs besides: a progress bar, and Parquet.
+ANALYTICS = [
+    "pyarrow>=14",
+    "rich>=13,<16",
+]
+
 PIPELINE = [
     "apache-beam>=2.77,<2.78",
     "kfp>=2.16,<2.17",
@@ -53,8 +59,12 @@ setup(
     description="Rough age from a checkout photo, and whether to ask for ID",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[*PACKAGES, *(f"{name}.*" for name in PACKAGES)]),
-    package_data={"pipeline": ["profiles/*.yaml"], "schemas": ["*.pbtxt"]},
+    package_data={
+        "pipeline": ["profiles/*.yaml"],
+        "schemas": ["*.pbtxt"],
+        "serving.client": ["*.json", "*.proto", "*.pyi"],
+    },
     install_requires=CLIENT,
-    extras_require={"pipeline": PIPELINE, "dev": DEV},
+    extras_require={"analytics": ANALYTICS, "pipeline": PIPELINE, "dev": DEV},
     entry_points={"console_scripts": ["goodseed = pipeline.cli:main"]},
 )

@@ -1,0 +1,87 @@
+"""What a till is told, and every reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What the cashier is to do."""
+
+    CHALLENGE = "CHALLENGE"  # ask for ID
+    NO_CHALLENGE = "NO_CHALLENGE"  # no need to
+    RETAKE = "RETAKE"  # take another photo, or ask for ID
+
+
+class Reason(StrEnum):
+    """Why; the codes are stable, and new ones may come with a new version of this client."""
+
+    OLD_ENOUGH = "old_enough"
+    TOO_YOUNG = "too_young"
+    MODEL_SAYS_SO = "model_says_so"
+    DARK = "dark"
+    OVEREXPOSED = "overexposed"
+    TINY = "tiny"
+    BLURRED = "blurred"
+    BAD_PHOTO = "bad_photo"
+    NO_SERVER = "no_server"
+    TIMEOUT = "timeout"
+    SERVER_ERROR = "server_error"
+    BAD_ANSWER = "bad_answer"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def kind(self) -> Kind:
+        """The only advice that goes with this reason: one alone lets a customer pass."""
+        if self is Reason.OLD_ENOUGH:
+            return Kind.NO_CHALLENGE
+        return Kind.RETAKE if self in _RETAKES else Kind.CHALLENGE
+
+
+_RETAKES = frozenset({Reason.DARK, Reason.OVEREXPOSED, Reason.TINY, Reason.BLURRED})
+
+MESSAGES = {
+    Reason.OLD_ENOUGH: "Looks old enough: no need to ask for ID.",
+    Reason.TOO_YOUNG: "May be too young: ask for ID.",
+    Reason.MODEL_SAYS_SO: "The model is not sure enough: ask for ID.",
+    Reason.DARK: "The photo is too dark: take another one, or ask for ID.",
+    Reason.OVEREXPOSED: "The photo is too bright: take another one, or ask for ID.",
+    Reason.TINY: "The photo is too small: take another one, or ask for ID.",
+    Reason.BLURRED: "The photo is blurred: take another one, or ask for ID.",
+    Reason.BAD_PHOTO: "The photo can't be read: ask for ID.",
+    Reason.NO_SERVER: "The age check can't be reached: ask for ID.",
+    Reason.TIMEOUT: "The age check took too long: ask for ID.",
+    Reason.SERVER_ERROR: "The age check refused the question: ask for ID.",
+    Reason.BAD_ANSWER: "The age check gave no usable answer: ask for ID.",
+    Reason.INTERNAL_ERROR: "The age check failed: ask for ID.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The outcome of one call."""
+
+    reason: Reason
+    age: float | None  # years; None where there is no valid answer
+    model_version: int | None  # None where no server has said it
+    latency_ms: float  # of the whole call, the photo's preparation among it
+
+    @property
+    def kind(self) -> Kind:
+        """What the cashier is to do."""
+        return self.reason.kind
+
+    @property
+    def message(self) -> str:
+        """The advice and its reason as a sentence for the cashier."""
+        return MESSAGES[self.reason]
+
+
+class Failure(Exception):
+    """There is no age, and why: the reason decides the advice, the detail goes to the log."""
+
+    def __init__(self, reason: Reason, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail

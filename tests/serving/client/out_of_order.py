@@ -1,0 +1,129 @@
+"""Servers that are out of order, each in its way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import grpc
+
+from serving.client.predict_pb2 import PredictRequest
+from tests.conftest import ROOT
+from tests.serving.client.server import ages, serving
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def process(port: int = 0, age: float = 40) -> Iterator[subprocess.Popen[str]]:
+    """A server in a process of its own."""
+    command = [sys.executable, "-m", "tests.serving.client.server", str(port), str(age)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout and running.stdout.readline() == "ready\n"
+        try:
+            yield running
+        finally:
+            running.send_signal(signal.SIGCONT)
+            running.kill()
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    yield f"127.0.0.1:{free_port()}"
+
+
+@contextmanager
+def slow() -> Iterator[str]:
+    over = threading.Event()
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        over.wait(30)
+        return ages(40)
+
+    with serving(answer) as server:
+        yield server
+        over.set()
+
+
+@contextmanager
+def killed() -> Iterator[str]:
+    port = free_port()
+    with process(port) as running:
+        running.kill()
+        running.wait()
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def frozen() -> Iterator[str]:
+    port = free_port()
+    with process(port) as running:
+        running.send_signal(signal.SIGSTOP)
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def raw(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server below HTTP/2."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection = listener.accept()[0]
+                except OSError:
+                    return
+                try:
+                    talk(connection)
+                except OSError:
+                    pass
+                finally:
+                    connection.close()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def reset(connection: socket.socket) -> None:
+    connection.recv(16)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def talk_http_1(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+
+def talk_nonsense(connection: socket.socket) -> None:
+    connection.sendall(os.urandom(4096))
+
+
+def say_nothing(connection: socket.socket) -> None:
+    connection.settimeout(10)
+    while connection.recv(4096):
+        pass
+
+
+OUT_OF_ORDER: dict[str, Callable[[], AbstractContextManager[str]]] = {
+    "nobody": nobody,
+    "slow": slow,
+    "killed": killed,
+    "frozen": frozen,
+    "reset": lambda: raw(reset),
+    "HTTP/1": lambda: raw(talk_http_1),
+    "nonsense": lambda: raw(talk_nonsense),
+    "silent": lambda: raw(say_nothing),
+}

@@ -1,0 +1,110 @@
+"""A line per advice, whatever becomes of the disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from serving import Advice, AgeClient, Kind, Policy, Reason
+from serving.client.audit import Audit
+from tests.serving.client.photos import encoded, picture
+from tests.serving.client.server import everybody_is, serving
+
+ADVICE = Advice(Reason.OLD_ENOUGH, 40.5, 7, 12.345)
+POLICY = Policy.load()
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_line_says_what_was_advised_and_nothing_of_the_photo(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    photo = tmp_path / "customer.jpg"
+    photo.write_bytes(encoded(picture()))
+    with (
+        serving(everybody_is(40)) as server,
+        AgeClient(server, till="till-3", timeout=5, audit=path) as client,
+    ):
+        advices = [client.check(photo), client.check(b"no photo")]
+    first, second = lines(path)
+    assert first.keys() == {
+        "time", "till", "advice", "reason", "model_version", "policy", "latency_ms",
+    }  # fmt: skip
+    assert datetime.fromisoformat(str(first["time"])).tzinfo is not None
+    assert (first["till"], first["policy"]) == ("till-3", POLICY.hash)
+    assert (first["advice"], first["reason"], first["model_version"]) == (
+        "NO_CHALLENGE", "old_enough", 7,
+    )  # fmt: skip
+    assert first["latency_ms"] == pytest.approx(advices[0].latency_ms, abs=0.1)
+    assert (second["advice"], second["reason"]) == ("CHALLENGE", "bad_photo")
+    assert second["model_version"] is None
+    assert path.stat().st_size < 500
+
+
+def test_files_rotate(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path, "a", max_bytes=500, keep=2)
+    for number in range(20):
+        audit.write(Advice(Reason.OLD_ENOUGH, 40, number, 1), POLICY)
+    names = ["audit.jsonl.2", "audit.jsonl.1", "audit.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    assert all((tmp_path / name).stat().st_size <= 500 for name in names)
+    kept = [line["model_version"] for name in names for line in lines(tmp_path / name)]
+    assert kept == list(range(20 - len(kept), 20)) and len(kept) >= 5
+
+
+def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path, "a")
+    audit.write(ADVICE, POLICY)
+    path.rename(tmp_path / "taken")
+    audit.write(ADVICE, POLICY)
+    assert len(lines(path)) == len(lines(tmp_path / "taken")) == 1
+
+
+def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "gone" / "audit.jsonl"
+    audit = Audit(path, "a")
+    for _ in range(3):
+        audit.write(ADVICE, POLICY)
+    assert [record.getMessage()[:30] for record in caplog.records] == [
+        "audit lines are being lost: [E"
+    ]
+    path.parent.mkdir()
+    audit.write(ADVICE, POLICY)
+    assert caplog.records[-1].getMessage() == f"3 audit lines were lost in {path}"
+    assert len(lines(path)) == 1
+
+
+def test_a_path_that_can_be_none(caplog: pytest.LogCaptureFixture) -> None:
+    Audit("a\0b", "a").write(ADVICE, POLICY)
+    assert "audit lines are being lost" in caplog.text
+
+
+def test_a_full_disk_stops_no_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs to mount a small file system, as root may")
+    try:
+        path, ballast = tmp_path / "audit.jsonl", tmp_path / "ballast"
+        ballast.write_bytes(b"\0" * 40_000)
+        with (
+            serving(everybody_is(40)) as server,
+            AgeClient(server, till="3", timeout=5, audit=path) as client,
+        ):
+            photo = encoded(picture(120, 160))
+            while "No space left" not in caplog.text:
+                assert client.check(photo).kind is Kind.NO_CHALLENGE
+            before = len(lines(path))
+            assert client.check(photo).kind is Kind.NO_CHALLENGE
+            ballast.unlink()
+            assert client.check(photo).kind is Kind.NO_CHALLENGE
+        assert len(lines(path)) == before + 1  # each of them a whole line
+        assert "2 audit lines were lost" in caplog.text
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -1,0 +1,232 @@
+"""Many photos: a table with ages, whole or not at all; and the plain install's two commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pyarrow.parquet as pq
+import pytest
+
+from serving.client import AgeClient, Failure, batch
+from serving.client.batch import age_group, find, write_ages
+from serving.client.photo import prepare
+from serving.client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
+from tests.conftest import goodseed
+from tests.serving.client.out_of_order import free_port
+from tests.serving.client.photos import encoded, picture
+from tests.serving.client.server import Answer, everybody_is, response, serving, start
+
+ADDED = ["age", "age_group", "model_version", "reason"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten photos, the fourth of them none."""
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    for number in range(10):
+        name = f"deeper/{number}.PNG" if number % 2 else f"{number}.jpg"
+        data = encoded(picture(seed=number), "PNG" if number % 2 else "JPEG")
+        (folder / name).write_bytes(b"none" if number == 3 else data)
+    (folder / "readme.txt").write_text("no photo")
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with serving(everybody_is(19.5)) as address:
+        yield address
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with output.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder(photos: Path, server: str, tmp_path: Path) -> None:
+    done: list[int] = []
+    output = tmp_path / "ages.csv"
+    with AgeClient(server) as client:
+        assert write_ages(client, find(photos), output, batch_size=4, report=done.append) == 9
+    table = rows(output)
+    assert list(table[0]) == ["file_name", *ADDED]
+    assert [row["file_name"] for row in table] == [
+        *(f"{n}.jpg" for n in (0, 2, 4, 6, 8)), *(f"deeper/{n}.PNG" for n in (1, 3, 5, 7, 9)),
+    ]  # fmt: skip
+    by_name = {row["file_name"]: [row[name] for name in ADDED] for row in table}
+    assert by_name.pop("deeper/3.PNG") == ["", "", "", "bad_photo"]
+    assert set(map(tuple, by_name.values())) == {("19.50", "18–20", "7", "")}
+    assert done == [4, 8, 10]
+
+
+def test_a_csv_keeps_its_columns(photos: Path, server: str, tmp_path: Path) -> None:
+    (photos / "sales.csv").write_text(
+        'sale,picture,basket\n1,0.jpg,"wine, bread"\n2,deeper/1.PNG,milk\n3,none.jpg,tea\n'
+    )
+    output = tmp_path / "ages.parquet"
+    with AgeClient(server) as client:
+        write_ages(client, find(photos / "sales.csv", "picture"), output)
+    table = pq.read_table(output)
+    assert table.column_names == ["sale", "picture", "basket", *ADDED]
+    assert table["basket"].to_pylist() == ["wine, bread", "milk", "tea"]
+    assert table["age"].to_pylist() == [19.5, 19.5, None]
+    assert table["age_group"].to_pylist() == ["18–20", "18–20", None]
+    assert table["reason"].to_pylist() == [None, None, "bad_photo"]
+    assert table["model_version"].to_pylist() == [7, 7, None]
+
+
+def test_photos_keep_their_ages_in_order(photos: Path, tmp_path: Path) -> None:
+    """Each row's own, though requests end in another order than they began in."""
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        jpegs = request.inputs["image"].string_val
+        time.sleep(len(jpegs[0]) % 5 / 50)
+        ages = [len(jpeg) % 100 for jpeg in jpegs]
+        valid = [len(jpeg) % 3 > 0 for jpeg in jpegs]
+        return response(age=(DT_FLOAT, ages), valid=(DT_BOOL, valid))
+
+    output = tmp_path / "ages.csv"
+    expected = []
+    for row in find(photos).rows:
+        try:
+            size = len(prepare(photos / row["file_name"]))
+            expected.append(f"{size % 100:.2f}" if size % 3 else "")
+        except Failure:
+            expected.append("")
+    with serving(answer) as server, AgeClient(server) as client:
+        write_ages(client, find(photos), output, batch_size=1)
+    assert [row["age"] for row in rows(output)] == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "group"),
+    [
+        (0, "0–12"), (12.99, "0–12"), (13, "13–17"), (17.9, "13–17"), (18, "18–20"), (21, "21–24"),
+        (25, "25–34"), (35, "35–44"), (45, "45–54"), (55, "55–64"), (65, "65+"), (120, "65+"),
+    ],
+)  # fmt: skip
+def test_age_groups(age: float, group: str) -> None:
+    assert age_group(age) == group
+
+
+def test_a_server_that_comes_late(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_TIMEOUT", 0.3)
+    port = free_port()
+    started = []
+
+    def late() -> None:
+        time.sleep(1)
+        started.append(start(everybody_is(40), f"127.0.0.1:{port}")[0])
+
+    threading.Thread(target=late).start()
+    with AgeClient(f"127.0.0.1:{port}") as client:
+        assert write_ages(client, find(photos), tmp_path / "ages.csv") == 9
+    started[0].stop(0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda request, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, "too many"),
+        lambda request, context: b"garbage",
+    ],
+)
+def test_a_server_that_refuses_leaves_nothing(photos: Path, tmp_path: Path, answer: Answer) -> None:
+    with serving(answer) as server, AgeClient(server) as client, pytest.raises(Failure):
+        write_ages(client, find(photos), tmp_path / "ages.csv", batch_size=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["photos"]
+
+
+def test_goodseed_check(photos: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    with serving(everybody_is(40)) as server:
+        good = goodseed("check", photos / "0.jpg", "--server", server, "--timeout", "20")
+        (tmp_path / "policy.json").write_text('{"legal_age": 18, "challenge_age": 41}')
+        strict = goodseed(
+            "check", photos / "0.jpg", photos / "deeper/3.PNG", "--server", server, "--json",
+            "--timeout", "20", "--policy", tmp_path / "policy.json",
+            "--audit", audit, "--till", "3",
+        )  # fmt: skip
+    assert (good.status, good.err) == (0, "")
+    assert good.out.startswith(f"{photos}/0.jpg: NO_CHALLENGE: Looks old enough")
+    assert "age 40.0, version 7, " in good.out
+    assert strict.status == 3
+    first, second = map(json.loads, strict.out.splitlines())
+    assert (first["advice"], first["reason"], first["age"]) == ("CHALLENGE", "too_young", 40)
+    assert (second["advice"], second["reason"], second["age"]) == ("CHALLENGE", "bad_photo", None)
+    assert [json.loads(line)["till"] for line in audit.read_text().splitlines()] == ["3", "3"]
+
+
+def test_goodseed_check_without_a_server(photos: Path) -> None:
+    server = f"127.0.0.1:{free_port()}"
+    finished = goodseed("check", photos / "0.jpg", "--server", server, "--timeout", "0.5")
+    assert finished.status == 3
+    assert "CHALLENGE: The age check can't be reached: ask for ID." in finished.out
+    assert "Connection refused" in finished.err and "Traceback" not in finished.err
+
+
+def test_goodseed_ages(photos: Path, server: str, tmp_path: Path) -> None:
+    output = tmp_path / "ages.parquet"
+    finished = goodseed("ages", photos, "--output", output, "--server", server)
+    assert finished.status == 0, finished.err
+    assert finished.out == f"{output}: 10 photos, 9 with an age\n"
+    assert "10/10" in finished.err  # of the progress bar
+    assert pq.read_table(output).num_rows == 10
+    with serving(lambda request, context: b"") as poor:
+        finished = goodseed("ages", photos, "--output", tmp_path / "a.csv", "--server", poor)
+    assert finished.status == 1
+    assert f"goodseed: {poor}: no output age; there are: none" in finished.err
+    assert "Traceback" not in finished.err
+    assert not (tmp_path / "a.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["check", "none.jpg"], "none.jpg: no such file"),
+        (["check", __file__, "--server", "localhost"], "has no port"),
+        (["check", __file__, "--policy", "none.json"], "none.json: No such file"),
+        (["check", __file__, "--timeout", "-1"], "timeout -1.0 should be"),
+        (["check", __file__, "--tls-ca", "none.pem"], "none.pem: No such file"),
+        (["ages", "none", "--output", "a.csv"], "none: No such file"),
+        (["ages", "{empty}", "--output", "a.csv"], "no photos there"),
+        (["ages", __file__, "--output", "a.csv"], "has no one column file_name"),
+        (["ages", "{photos}", "--output", "a.xlsx"], "should end in .csv or .parquet"),
+        (["ages", "{photos}", "--output", "none/a.csv"], "none/a.csv: No such file"),
+        (["ages", "{photos}", "--output", "a.csv", "--batch-size", "0"], "--batch-size 0"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], said: str, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"photos": photos, "empty": tmp_path / "empty"}
+    finished = goodseed(*(word.format(**places) for word in words))
+    assert finished.status == 2
+    assert said in finished.err.replace("\n\n", "\n")
+    assert finished.err.rstrip("\n").rsplit("\n", 1)[-1].startswith("goodseed: ")
+    assert "Traceback" not in finished.err and finished.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "its header says: nothing"),
+        ("picture,age\n0.jpg,4\n", "has a column age, which is to be added"),
+        ("picture\n0.jpg,4\n", "line 2: not 1 cells"),
+        ("picture,x\n0.jpg\n", "line 2: not 2 cells"),
+        ("picture\n", "no photos there"),
+        ('picture\n"0.jpg\n', "is no CSV"),
+        ("picture\n\xff\n", "is no CSV in UTF-8"),
+    ],
+)
+def test_a_bad_csv_is_one_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "sales.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=said):
+        find(tmp_path / "sales.csv", "picture")

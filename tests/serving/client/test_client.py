@@ -1,0 +1,453 @@
+"""One call against servers of every temper: always an advice, in time, and never a wrong pass."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from serving import Advice, AgeClient, AsyncAgeClient, Kind, Policy, Reason
+from serving.client import client as client_module
+from serving.client.photo import prepare
+from serving.client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
+from tests.serving.client.out_of_order import OUT_OF_ORDER, free_port, process, slow
+from tests.serving.client.photos import encoded, picture
+from tests.serving.client.server import (
+    VERSION,
+    Answer,
+    ages,
+    everybody_is,
+    knows_labels,
+    response,
+    serving,
+    start,
+)
+
+PHOTO = encoded(picture())
+TIMEOUT = 0.6  # seconds: enough for any answer here, and soon over where none comes
+ROOM = 1.0  # seconds beyond the deadline that a loaded machine is given; benchmarks say figures
+
+
+def check(server: str, timeout: float = 5, photo: Any = PHOTO, **options: Any) -> Advice:
+    with AgeClient(server, timeout=timeout, **options) as client:
+        return client.check(photo)
+
+
+def answers_with(data: bytes) -> Answer:
+    return lambda request, context: data
+
+
+def aborts_with(code: grpc.StatusCode, details: str = "so it is") -> Answer:
+    return lambda request, context: context.abort(code, details)
+
+
+@pytest.mark.parametrize(
+    ("age", "reason", "kind"),
+    [
+        (0, Reason.TOO_YOUNG, "CHALLENGE"),
+        (24.99, Reason.TOO_YOUNG, "CHALLENGE"),
+        (25, Reason.OLD_ENOUGH, "NO_CHALLENGE"),
+        (120, Reason.OLD_ENOUGH, "NO_CHALLENGE"),
+    ],
+)
+def test_a_good_answer(age: float, reason: Reason, kind: str) -> None:
+    with serving(everybody_is(age)) as server:
+        advice = check(server)
+    assert (advice.kind, advice.reason, advice.model_version) == (kind, reason, VERSION)
+    assert advice.age == pytest.approx(age)
+    assert 0 < advice.latency_ms < 5000
+    assert advice.message
+
+
+def test_the_server_gets_the_prepared_photo() -> None:
+    asked: list[PredictRequest] = []
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        asked.append(request)
+        return ages(40)
+
+    with serving(answer) as server:
+        check(server, photo=encoded(picture(4000, 3000), quality=90))
+    (request,) = asked
+    assert request.model_spec.name == "goodseed_age"
+    assert request.model_spec.signature_name == "serving_default"
+    assert request.model_spec.version_label == "stable"
+    assert [dim.size for dim in request.inputs["image"].tensor_shape.dim] == [1]
+    (jpeg,) = request.inputs["image"].string_val
+    assert jpeg.startswith(b"\xff\xd8") and len(jpeg) <= 60_000
+
+
+def test_the_policy_is_data() -> None:
+    with serving(everybody_is(28)) as server:
+        assert check(server).kind is Kind.NO_CHALLENGE
+        assert check(server, policy=Policy(21, 30)).reason is Reason.TOO_YOUNG
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "cause"),
+    [
+        (answers_with(b"\xff\xfe garbage"), Reason.BAD_ANSWER, "no PredictResponse"),
+        (answers_with(b""), Reason.BAD_ANSWER, "no output age; there are: none"),
+        (answers_with(b"\0" * 5_000_000), Reason.SERVER_ERROR, "RESOURCE_EXHAUSTED"),
+        (answers_with(ages(float("nan"))), Reason.BAD_ANSWER, "an age of nan years"),
+        (answers_with(ages(float("inf"))), Reason.BAD_ANSWER, "an age of inf years"),
+        (answers_with(ages(-1)), Reason.BAD_ANSWER, "an age of -1.0 years"),
+        (answers_with(ages(121)), Reason.BAD_ANSWER, "an age of 121.0 years"),
+        (answers_with(ages()), Reason.BAD_ANSWER, "shape [0]"),
+        (answers_with(ages(40, 40)), Reason.BAD_ANSWER, "shape [2]"),
+        (
+            answers_with(response(age=(DT_FLOAT, [40]), valid=(DT_BOOL, [False]))),
+            Reason.BAD_PHOTO,
+            "could not read the photo",
+        ),
+        (answers_with(response(age=(DT_FLOAT, [40]))), Reason.BAD_ANSWER, "no output valid"),
+        (
+            answers_with(response(years=(DT_FLOAT, [40]), valid=(DT_BOOL, [True]))),
+            Reason.BAD_ANSWER,
+            "no output age; there are: valid, years",
+        ),
+        (
+            answers_with(response(age=(DT_BOOL, [True]), valid=(DT_BOOL, [True]))),
+            Reason.BAD_ANSWER,
+            "output age has type 10",
+        ),
+        (
+            answers_with(ages(40, challenge=(DT_FLOAT, [0]))),
+            Reason.BAD_ANSWER,
+            "output challenge has type 1",
+        ),
+        (aborts_with(grpc.StatusCode.RESOURCE_EXHAUSTED), Reason.SERVER_ERROR, "so it is"),
+        (aborts_with(grpc.StatusCode.UNAVAILABLE), Reason.NO_SERVER, "so it is"),
+        (aborts_with(grpc.StatusCode.NOT_FOUND), Reason.SERVER_ERROR, "NOT_FOUND: so it is"),
+        (lambda request, context: 1 / 0, Reason.SERVER_ERROR, "UNKNOWN"),
+    ],
+)
+def test_a_bad_answer_is_a_challenge_and_its_cause_is_logged(
+    answer: Answer, reason: Reason, cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(answer) as server:
+        advice = check(server)
+    assert (advice.kind, advice.reason, advice.age) == (Kind.CHALLENGE, reason, None)
+    (record,) = (r for r in caplog.records if r.name == "goodseed.client")
+    assert cause in record.getMessage()
+    assert record.levelno == logging.WARNING
+
+
+def test_what_newer_models_say() -> None:
+    """Their objection is obeyed, and whatever else they have is passed over."""
+    more = {"age_low": (DT_FLOAT, [20.0]), "p_minor": (DT_FLOAT, [0.2])}
+    with serving(answers_with(ages(40, challenge=(DT_BOOL, [False]), **more))) as server:
+        assert check(server).reason is Reason.OLD_ENOUGH
+    with serving(answers_with(ages(40, challenge=(DT_BOOL, [True]), **more))) as server:
+        advice = check(server)
+    assert (advice.kind, advice.reason) == (Kind.CHALLENGE, Reason.MODEL_SAYS_SO)
+
+
+@pytest.mark.parametrize(
+    ("photo", "reason"),
+    [
+        (b"no photo", Reason.BAD_PHOTO),
+        ("/no/such/file.jpg", Reason.BAD_PHOTO),
+        (None, Reason.BAD_PHOTO),
+        (picture().point(lambda value: value // 12), Reason.DARK),
+    ],
+)
+def test_a_bad_photo_is_not_sent(photo: object, reason: Reason) -> None:
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        raise AssertionError("asked")
+
+    with serving(answer) as server:
+        advice = check(server, photo=photo)
+    assert advice.reason is reason
+    assert advice.kind is (Kind.CHALLENGE if reason is Reason.BAD_PHOTO else Kind.RETAKE)
+
+
+@pytest.mark.parametrize("temper", OUT_OF_ORDER)
+def test_an_advice_within_the_deadline(temper: str) -> None:
+    with OUT_OF_ORDER[temper]() as server, AgeClient(server, timeout=TIMEOUT) as client:
+        for _ in range(2):
+            started = time.monotonic()
+            advice = client.check(PHOTO)
+            assert time.monotonic() - started < TIMEOUT + ROOM
+            assert advice.kind is Kind.CHALLENGE
+            assert advice.reason in (Reason.NO_SERVER, Reason.TIMEOUT)
+
+
+def test_a_server_that_dies_under_a_sale() -> None:
+    """Killed, then frozen, between and during the calls of one client."""
+    port = free_port()
+    server = f"127.0.0.1:{port}"
+    with AgeClient(server, timeout=TIMEOUT) as client, process(port) as running:
+        assert check(server).kind is Kind.NO_CHALLENGE
+        client.check(PHOTO)
+        running.send_signal(signal.SIGSTOP)
+        assert client.check(PHOTO).reason is Reason.TIMEOUT
+        running.kill()
+        running.wait()
+        assert client.check(PHOTO).reason is Reason.NO_SERVER
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("sales_without", [0, 2])
+def test_a_server_restarted_under_a_client_answers_the_next_sale(
+    host: str, sales_without: int
+) -> None:
+    port = free_port()
+    with AgeClient(f"{host}:{port}", timeout=5) as client:
+        client._timeout = TIMEOUT
+        for age in (40, 50, 60):
+            server, _ = start(everybody_is(age), f"{host}:{port}")
+            client._timeout = 5
+            advice = client.check(PHOTO)
+            assert advice.age == age, advice
+            server.stop(0).wait()
+            client._timeout = TIMEOUT
+            for _ in range(sales_without):
+                assert client.check(PHOTO).reason is Reason.NO_SERVER
+
+
+def test_one_retry_and_only_where_it_may_help() -> None:
+    calls: list[str] = []
+
+    def failing(code: grpc.StatusCode) -> Answer:
+        def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+            calls.append(code.name)
+            if calls.count(code.name) > 1:
+                return ages(40)
+            context.abort(code, "")
+
+        return answer
+
+    with serving(failing(grpc.StatusCode.UNAVAILABLE)) as server:
+        assert check(server).kind is Kind.NO_CHALLENGE
+    for code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL):
+        with serving(failing(code)) as server:
+            assert check(server).kind is Kind.CHALLENGE
+    assert calls == ["UNAVAILABLE", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]
+
+
+def test_the_label_is_stable_where_the_server_knows_it() -> None:
+    labels: list[str] = []
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        labels.append(request.model_spec.version_label)
+        return ages(40)
+
+    with serving(knows_labels("stable", "canary")(answer)) as server:
+        assert check(server).kind is Kind.NO_CHALLENGE
+        assert check(server, label="canary").kind is Kind.NO_CHALLENGE
+        assert check(server, label="").kind is Kind.NO_CHALLENGE
+    with serving(knows_labels()(answer)) as server:
+        assert check(server).kind is Kind.NO_CHALLENGE
+        # A label that was asked for by name is not forgone.
+        assert check(server, label="stable").reason is Reason.SERVER_ERROR
+    assert labels == ["stable", "canary", "", ""]
+
+
+def test_an_unknown_label_is_not_asked_for_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[str] = []
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        labels.append(request.model_spec.version_label)
+        return knows_labels()(everybody_is(40))(request, context)
+
+    with serving(answer) as server, AgeClient(server, timeout=5) as client:
+        client.check(PHOTO)
+        client.check(PHOTO)
+        assert labels == ["stable", "", ""]
+        client._no_label_until = time.monotonic()  # a minute later
+        client.check(PHOTO)
+        assert labels == ["stable", "", "", "stable", ""]
+
+
+def test_a_label_without_its_version_is_not_forgone() -> None:
+    answer = aborts_with(
+        grpc.StatusCode.NOT_FOUND, "Servable not found for request: Specific(goodseed_age, 3)"
+    )
+    with serving(answer) as server:
+        assert check(server).reason is Reason.SERVER_ERROR
+
+
+def test_a_photo_that_takes_too_long_is_over_in_time(tmp_path: Path) -> None:
+    """Even where its thread can't be stopped."""
+    hung = threading.Event()
+    with serving(everybody_is(40)) as server, AgeClient(server, timeout=TIMEOUT) as client:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client_module, "prepare", lambda photo: hung.wait(30))
+            started = time.monotonic()
+            advices = [client.check(PHOTO) for _ in range(5)]
+            took = time.monotonic() - started
+        assert [advice.reason for advice in advices] == [Reason.TIMEOUT] * 5
+        assert took < 5 * TIMEOUT + ROOM
+        hung.set()
+        client._timeout = 5
+        assert client.check(PHOTO).kind is Kind.NO_CHALLENGE
+
+
+def test_a_pipe_is_no_photo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with AgeClient("127.0.0.1:1") as client:
+        assert client.check(tmp_path / "pipe").reason is Reason.BAD_PHOTO
+
+
+def test_a_fault_of_ours_is_a_challenge(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client_module, "decide", lambda answer, policy: 1 / 0)
+    with serving(everybody_is(40)) as server:
+        advice = check(server)
+    assert (advice.kind, advice.reason) == (Kind.CHALLENGE, Reason.INTERNAL_ERROR)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_closed_client_says_challenge() -> None:
+    with serving(everybody_is(40)) as server:
+        with AgeClient(server) as client:
+            pass
+        assert client.check(PHOTO).kind is Kind.CHALLENGE
+
+
+def test_threads_share_a_client(tmp_path: Path) -> None:
+    """Each gets the answer to its own photo."""
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        (jpeg,) = request.inputs["image"].string_val
+        return ages(len(jpeg) % 50 + 30)
+
+    photos = [encoded(picture(seed=seed)) for seed in range(20)]
+    expected = [len(prepare(photo)) % 50 + 30 for photo in photos]
+    audit = tmp_path / "audit.jsonl"
+    with (
+        serving(answer) as server,
+        AgeClient(server, timeout=30, audit=audit) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        advices = list(pool.map(client.check, photos * 10))
+    assert [advice.age for advice in advices] == expected * 10
+    assert len([json.loads(line) for line in audit.read_text().splitlines()]) == 200
+
+
+def test_asyncio() -> None:
+    async def go(server: str) -> list[Advice]:
+        async with AsyncAgeClient(server, timeout=30) as client:
+            return await asyncio.gather(*(client.check(PHOTO) for _ in range(50)))
+
+    with serving(everybody_is(40)) as server:
+        assert {advice.kind for advice in asyncio.run(go(server))} == {Kind.NO_CHALLENGE}
+
+
+def test_asyncio_goes_on_while_a_check_waits() -> None:
+    async def go(server: str) -> tuple[Advice, int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.01)
+                ticks += 1
+
+        async with AsyncAgeClient(server, timeout=TIMEOUT) as client:
+            ticking = asyncio.create_task(tick())
+            advice = await client.check(PHOTO)
+            ticking.cancel()
+            return advice, ticks
+
+    with slow() as server:
+        advice, ticks = asyncio.run(go(server))
+    assert advice.reason is Reason.TIMEOUT
+    assert ticks > 5
+
+
+def test_a_cancelled_check_cancels_its_call() -> None:
+    ended = threading.Event()
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        context.add_callback(ended.set)
+        ended.wait(30)
+        return ages(40)
+
+    async def go(server: str) -> None:
+        async with AsyncAgeClient(server, timeout=20) as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.check(PHOTO), 0.5)
+
+    with serving(answer) as server:
+        started = time.monotonic()
+        asyncio.run(go(server))
+        assert ended.wait(10)
+        assert time.monotonic() - started < 15
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, and {server,client}.{pem,key} that it has signed; other.pem signs nothing."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs the openssl command")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    for name in ("ca", "other"):
+        openssl(
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-subj", f"/CN={name}", "-days", "2", "-keyout", f"{name}.key", "-out", f"{name}.pem",
+        )  # fmt: skip
+    (folder / "san").write_text("subjectAltName=IP:127.0.0.1")
+    for name in ("server", "client"):
+        openssl(
+            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr",
+        )  # fmt: skip
+        openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-CAcreateserial", "-days", "2", "-extfile", "san", "-out", f"{name}.pem",
+        )  # fmt: skip
+    return folder
+
+
+def test_tls_and_mutual_tls(certificates: Path) -> None:
+    ca = certificates / "ca.pem"
+    own: Any = {"tls_cert": certificates / "client.pem", "tls_key": certificates / "client.key"}
+    pair = [
+        ((certificates / "server.key").read_bytes(), (certificates / "server.pem").read_bytes())
+    ]
+    tls = grpc.ssl_server_credentials(pair)
+    with serving(everybody_is(40), tls=tls) as server:
+        assert check(server, tls_ca=ca).kind is Kind.NO_CHALLENGE
+        assert check(server, TIMEOUT, tls_ca=certificates / "other.pem").kind is Kind.CHALLENGE
+        assert check(server, TIMEOUT).kind is Kind.CHALLENGE
+    mutual = grpc.ssl_server_credentials(pair, ca.read_bytes(), require_client_auth=True)
+    with serving(everybody_is(40), tls=mutual) as server:
+        assert check(server, tls_ca=ca, **own).kind is Kind.NO_CHALLENGE
+        assert check(server, TIMEOUT, tls_ca=ca).kind is Kind.CHALLENGE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"server": "localhost"}, "has no port: give host:port"),
+        ({"timeout": 0}, "timeout 0 should be"),
+        ({"timeout": float("nan")}, "timeout nan should be"),
+        ({"tls_ca": "/no/such.pem"}, "/no/such.pem: No such file"),
+        ({"tls_ca": __file__}, "is no PEM file"),
+        ({"tls_cert": __file__}, "mutual TLS takes all of"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_said_at_once(
+    options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        AgeClient(**options)  # type: ignore[arg-type]

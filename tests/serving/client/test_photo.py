@@ -1,0 +1,248 @@
+"""Any photo leaves a till as a small upright JPEG, or not at all, and the reason is said."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from serving import Advice, AgeClient, Kind, Reason
+from serving.client.advice import Failure
+from serving.client.photo import FORMATS, MAX_BYTES, MAX_SIDE, MIN_SIDE, prepare
+from tests.serving.client.photos import encoded, mutated, picture
+from tests.serving.client.server import everybody_is, serving
+
+ORIENTATION = 0x0112
+BOMB_WARNING = "ignore::PIL.Image.DecompressionBombWarning"
+DEGRADED = {
+    Reason.DARK: lambda image: image.point(lambda value: value // 5),
+    Reason.OVEREXPOSED: lambda image: image.point(lambda value: min(255, value * 4)),
+    Reason.BLURRED: lambda image: image.filter(ImageFilter.GaussianBlur(image.width / 20)),
+    Reason.TINY: lambda image: image.resize((40, 40)),
+}
+
+
+def shown(jpeg: bytes) -> Image.Image:
+    image = Image.open(BytesIO(jpeg))
+    assert (image.format, image.mode) == ("JPEG", "RGB")
+    return image
+
+
+def difference(jpeg: bytes, expected: Image.Image) -> float:
+    """Mean difference in luma of what is shown."""
+    image = shown(jpeg)
+    assert image.size == expected.size
+    pixels = [np.asarray(i.convert("L"), float) for i in (image, expected)]
+    return float(np.abs(pixels[0] - pixels[1]).mean())
+
+
+def refused(photo: object) -> Failure:
+    with pytest.raises(Failure) as error:
+        prepare(photo)  # type: ignore[arg-type]
+    return error.value
+
+
+def test_every_way_to_hand_over_a_photo(tmp_path: Path) -> None:
+    image = picture()
+    frame = np.asarray(image)
+    data = encoded(image, "PNG")
+    path = tmp_path / "photo"
+    path.write_bytes(data)
+    photos = [path, str(path), data, bytearray(data), memoryview(data), image, frame]
+    photos.append(np.ascontiguousarray(frame[..., ::-1])[..., ::-1])  # OpenCV's, flipped
+    assert len({prepare(photo) for photo in photos}) == 1  # type: ignore[arg-type]
+    assert difference(prepare(image), image) < 2
+    assert difference(prepare(np.asarray(image.convert("L"))), image) < 2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format(format: str) -> None:
+    assert difference(prepare(encoded(picture(), format)), picture()) < 6
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"])
+def test_every_mode(mode: str) -> None:
+    assert difference(prepare(picture().convert(mode)), picture().convert(mode)) < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_made_upright(orientation: int) -> None:
+    upright = np.asarray(picture())
+    as_stored = {  # what a camera held that way writes
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: upright.swapaxes(0, 1)[::-1],
+        7: upright.swapaxes(0, 1)[::-1, ::-1],
+        8: upright.swapaxes(0, 1)[:, ::-1],
+    }[orientation]
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(as_stored))
+    data = encoded(stored, quality=95, exif=tags, comment=b"till 3, customer 1234")
+    for photo in (data, Image.open(BytesIO(data))):
+        jpeg = prepare(photo)
+        assert difference(jpeg, picture()) < 3
+        assert not shown(jpeg).getexif()
+        assert b"customer" not in jpeg and b"Exif" not in jpeg
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damaged_metadata_hides_no_sound_photo() -> None:
+    data = encoded(picture(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff damaged")
+    assert difference(prepare(data), picture()) < 3
+
+
+@pytest.mark.parametrize("noise", [0, 20, 128])
+def test_twelve_megapixels_leave_as_60_kb(noise: int) -> None:
+    pixels = np.asarray(picture(4000, 3000)).astype(np.int16)
+    pixels += np.random.default_rng(0).integers(-noise, noise + 1, pixels.shape, np.int16)
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    for photo in (encoded(image, quality=90), np.asarray(image)):
+        jpeg = prepare(photo)
+        assert len(jpeg) <= MAX_BYTES
+        assert max(shown(jpeg).size) == MAX_SIDE
+
+
+def test_noise_of_the_largest_size_is_made_small_enough() -> None:
+    rng = np.random.default_rng(0)
+    jpeg = prepare(rng.integers(0, 256, (MAX_SIDE, MAX_SIDE, 3), np.uint8))
+    assert len(jpeg) <= MAX_BYTES and max(shown(jpeg).size) in (MAX_SIDE, MAX_SIDE // 2)
+
+
+def test_a_small_photo_keeps_its_size() -> None:
+    assert shown(prepare(picture(MIN_SIDE, MAX_SIDE))).size == (MIN_SIDE, MAX_SIDE)
+
+
+def test_what_is_handed_over_stays_as_it_is() -> None:
+    image = Image.open(BytesIO(encoded(picture(1200, 900), comment=b"mine")))
+    frame = np.asarray(picture(1200, 900)).copy()
+    before = frame.copy()
+    prepare(image)
+    prepare(frame)
+    assert image.size == (1200, 900) and image.info["comment"] == b"mine"
+    assert (frame == before).all()
+
+
+@pytest.mark.parametrize("reason", DEGRADED)
+def test_what_shows_nobody_is_taken_again(reason: Reason) -> None:
+    for size in ((240, 320), (3000, 4000)):
+        failure = refused(DEGRADED[reason](picture(*size)))
+        assert (failure.reason, failure.reason.kind) == (reason, Kind.RETAKE)
+    assert refused(Image.new("RGB", (200, 200), "grey")).reason is Reason.BLURRED
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says how large it is, and no more."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"x") + chunk(b"IEND", b"")
+    )
+
+
+JPEG = encoded(picture())
+
+
+@pytest.mark.parametrize(
+    ("photo", "said"),
+    [
+        (b"", "cannot identify image file"),
+        (b"text", "cannot identify image file"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (png_header(1000, 1000), "OSError"),
+        (png_header(8000, 8000), "8000 × 8000 pixels are more than a photo has"),
+        (png_header(60_000, 60_000), "DecompressionBomb"),
+        (np.broadcast_to(np.uint8(90), (9000, 9000, 3)), "9000 × 9000 pixels are more"),
+        (bytes(65 * 2**20), "68,157,440 bytes are no photo"),
+        (JPEG[:200] + b"\xff\xda" * 65 + JPEG[200:], "more than 64 scans"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 200 200\n", "cannot identify"),
+        (np.zeros((100, 100, 3), np.float32), "no float32 (100, 100, 3)"),
+        (np.zeros((100, 100, 4), np.uint8), "no uint8 (100, 100, 4)"),
+        (np.zeros((100,), np.uint8), "no uint8 (100,)"),
+        (np.zeros((0, 100, 3), np.uint8), ""),
+        (Image.new("I;16", (100, 100)), "mode I;16: a photo has 8 bits"),
+        (Image.new("F", (100, 100)), "mode F: a photo has 8 bits"),
+        ("/no/such/photo.jpg", "No such file"),
+        ("a\0b", "null"),
+        ("/", "directory"),
+        (7, "a photo is no int"),
+        (None, "a photo is no NoneType"),
+    ],
+)
+@pytest.mark.filterwarnings(BOMB_WARNING)
+def test_what_is_no_photo(photo: object, said: str) -> None:
+    failure = refused(photo)
+    assert failure.reason in (Reason.BAD_PHOTO, Reason.TINY)
+    assert failure.reason is Reason.BAD_PHOTO or not said
+    assert said in failure.detail
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: JPEG[:600] + b)))
+def test_any_bytes_are_prepared_or_refused(data: bytes) -> None:
+    with contextlib.suppress(Failure):
+        assert len(prepare(data)) <= MAX_BYTES
+
+
+def fuzzed(count: int) -> list[bytes]:
+    """Mutated photos of every format, and random bytes."""
+    rng = np.random.default_rng(0)
+    small = picture(96, 128)
+    sound = [encoded(small, format) for format in FORMATS]
+    sound += [encoded(small, quality=80, progressive=True)] * 5
+    photos = [mutated(sound[rng.integers(len(sound))], rng) for _ in range(count - count // 10)]
+    return photos + [rng.bytes(int(rng.integers(0, 2000))) for _ in range(count // 10)]
+
+
+def is_sound(advice: Advice) -> bool:
+    passes = advice.kind is Kind.NO_CHALLENGE
+    return not passes or (advice.age is not None and 25 <= advice.age <= 120)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", BOMB_WARNING)
+def test_damaged_photos_get_an_advice() -> None:
+    """tests/benchmarks/client.py does so with 20,000."""
+    with serving(everybody_is(40)) as server, AgeClient(server, timeout=10) as client:
+        advices = [client.check(photo) for photo in fuzzed(600)]
+    assert all(map(is_sound, advices))
+    reasons = {advice.reason for advice in advices}
+    assert {Reason.OLD_ENOUGH, Reason.BAD_PHOTO} <= reasons
+    assert not reasons & {Reason.INTERNAL_ERROR, Reason.SERVER_ERROR, Reason.BAD_ANSWER}
+
+
+def test_real_faces_are_taken_and_degraded_ones_are_not(faces: Path) -> None:
+    files = sorted((faces / "final_files").glob("*.jpg"))
+    sample = [Image.open(file).convert("RGB") for file in random.Random(0).sample(files, 300)]
+
+    def share_refused(images: list[Image.Image], reason: Reason | None = None) -> float:
+        refusals = []
+        for image in images:
+            try:
+                prepare(image)
+            except Failure as failure:
+                refusals.append(failure.reason)
+        return sum(reason in (None, found) for found in refusals) / len(images)
+
+    assert share_refused(sample) <= 0.01
+    few = sample[:80]
+    assert share_refused([DEGRADED[Reason.DARK](i) for i in few], Reason.DARK) == 1
+    assert share_refused([DEGRADED[Reason.BLURRED](i) for i in few], Reason.BLURRED) > 0.9
+    assert share_refused([DEGRADED[Reason.TINY](i) for i in few], Reason.TINY) == 1
+    assert share_refused([DEGRADED[Reason.OVEREXPOSED](i) for i in few]) > 0.8

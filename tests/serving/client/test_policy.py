@@ -1,0 +1,145 @@
+"""Whatever a server answers, only a valid age from the challenge age on lets a customer pass."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving import Policy, Reason
+from serving.client.advice import MESSAGES, Failure
+from serving.client.policy import decide
+from serving.client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING, DataType, PredictResponse
+from tests.serving.client.photos import mutated
+from tests.serving.client.server import VERSION, ages, as_raw_memory
+
+POLICY = Policy.load()
+FLOATS = st.one_of(
+    st.sampled_from([0.0, 24.999, 25.0, 40.0, 120.0, 120.1, -1.0, math.nan, math.inf, -math.inf]),
+    st.floats(width=32),
+)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> dict[str, object]:
+    """A TensorProto's fields, which more often than not fit each other."""
+    dtype = draw(st.sampled_from([DT_FLOAT, DT_BOOL, DT_BOOL, DT_STRING, 2, 99]))
+    count = draw(st.sampled_from([1, 1, 1, 0, 2]))
+    shape = draw(st.sampled_from([[count], [count], [count], [], [1, 1], [-1], [0], [2]]))
+    fields: dict[str, object] = {"dtype": dtype, "shape": shape}
+    if draw(st.integers(0, 9)) == 0:
+        fields["raw"] = draw(st.binary(max_size=9))
+    if draw(st.integers(0, 9)):
+        fields["floats"] = draw(st.lists(FLOATS, min_size=count, max_size=count))
+        fields["bools"] = draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    return fields
+
+
+def message(outputs: dict[str, dict[str, object]]) -> bytes:
+    response = PredictResponse()
+    for name, fields in outputs.items():
+        tensor = response.outputs[name]
+        tensor.dtype = fields["dtype"]  # type: ignore[assignment]
+        for size in fields["shape"]:  # type: ignore[attr-defined]
+            tensor.tensor_shape.dim.add(size=size)
+        tensor.tensor_content = fields.get("raw", b"")  # type: ignore[assignment]
+        tensor.float_val.extend(fields.get("floats", []))  # type: ignore[arg-type]
+        tensor.bool_val.extend(fields.get("bools", []))  # type: ignore[arg-type]
+    return response.SerializeToString()
+
+
+def value(fields: dict[str, object] | None, dtype: DataType) -> float | bool | None:
+    """The one value of a sound output of one row, read in another way than the client's."""
+    if fields is None or fields["dtype"] != dtype or fields["shape"] != [1]:
+        return None
+    if raw := fields.get("raw"):
+        kind = np.float32 if dtype == DT_FLOAT else np.bool_
+        return np.frombuffer(raw, kind).item() if len(raw) == kind().nbytes else None  # type: ignore[call-overload, arg-type, no-any-return]
+    values = fields.get("floats" if dtype == DT_FLOAT else "bools", [])
+    return values[0] if len(values) == 1 else None  # type: ignore[arg-type, index, no-any-return]
+
+
+@given(
+    st.fixed_dictionaries(
+        {}, optional={n: tensors() for n in ("age", "valid", "challenge", "p_minor")}
+    )
+)
+def test_who_passes_is_valid_and_old_enough(outputs: dict[str, dict[str, object]]) -> None:
+    decision = decide(message(outputs), POLICY)
+    age, valid = value(outputs.get("age"), DT_FLOAT), value(outputs.get("valid"), DT_BOOL)
+    challenge = value(outputs["challenge"], DT_BOOL) if "challenge" in outputs else False
+    passes = valid is True and challenge is False and age is not None and 25 <= age <= 120
+    assert (decision.reason is Reason.OLD_ENOUGH) == passes
+    if passes:
+        assert decision.age == pytest.approx(age)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_make_a_decision(data: bytes) -> None:
+    assert decide(data, POLICY).reason is not Reason.OLD_ENOUGH
+
+
+@given(st.integers(0, 2**32), FLOATS)
+def test_damaged_answers_make_a_decision(seed: int, age: float) -> None:
+    decision = decide(mutated(ages(age), np.random.default_rng(seed)), POLICY)
+    if decision.reason is Reason.OLD_ENOUGH:
+        assert decision.age is not None and 25 <= decision.age <= 120
+
+
+@given(FLOATS, st.floats(1, 120), st.booleans())
+def test_every_policy(age: float, challenge_age: float, raw: bool) -> None:
+    response = PredictResponse.FromString(ages(age))
+    if raw:
+        response.outputs["age"].ClearField("float_val")
+        response.outputs["age"].tensor_content = as_raw_memory([age])
+    decision = decide(response.SerializeToString(), Policy(1, challenge_age))
+    assert (decision.reason is Reason.OLD_ENOUGH) == (challenge_age <= age <= 120)
+    assert decision.model_version == VERSION
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_sentence_and_one_alone_passes(reason: Reason) -> None:
+    assert MESSAGES[reason].endswith(".")
+    assert (reason.kind == "NO_CHALLENGE") == (reason is Reason.OLD_ENOUGH)
+    assert decide(Failure(reason, "why"), POLICY).cause == "why"
+
+
+def test_the_policy_of_the_package() -> None:
+    assert (POLICY.legal_age, POLICY.challenge_age) == (18, 25)
+
+
+def test_a_policy_is_known_by_its_hash(tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text('{"challenge_age": 25.0, "legal_age": 18}')
+    assert Policy.load(file).hash == POLICY.hash
+    assert Policy(18, 26).hash != POLICY.hash
+    assert len(POLICY.hash) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is no JSON"),
+        ("[]", "should have challenge_age, legal_age"),
+        ('{"legal_age": 18}', "should have challenge_age, legal_age"),
+        ('{"legal_age": 18, "challenge_age": 25, "x": 1}', "and nothing else"),
+        ('{"legal_age": 18, "challenge_age": "25"}', "challenge_age is '25'"),
+        ('{"legal_age": true, "challenge_age": 25}', "legal_age is True"),
+        ('{"legal_age": 18, "challenge_age": NaN}', "should be above 0"),
+        ('{"legal_age": 25, "challenge_age": 18}', "in this order"),
+        ('{"legal_age": 0, "challenge_age": 18}', "above 0"),
+        ('{"legal_age": 18, "challenge_age": 121}', "at most 120"),
+    ],
+)
+def test_a_bad_policy_is_one_line(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        Policy.load(file)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="No such file"):
+        Policy.load(tmp_path / "none.json")
