@@ -20,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: pushed, or done; 1: a step failed; 2: a mistake of the user's; 3: the gate stayed shut;
     130: stopped with Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["serve"]:
+        return _serve(given[1:])
+    options = _parser().parse_args(given)
     # TFX hands the command line on to Beam, which would take --profile for one of its own.
     del sys.argv[1:]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -62,7 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--count", type=int, default=900, help="how many photos (default: 900)")
     sample.add_argument("--seed", type=int, default=0, help="another seed, other faces")
     sample.set_defaults(command=_sample_photos)
+
+    # Its flags are those of tensorflow_model_server, in their form: main hands them on unread.
+    commands.add_parser("serve", help="serve models as tensorflow_model_server does", add_help=False)
     return parser
+
+
+def _serve(flags: list[str]) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        from serving.server.main import main as serve
+    except ModuleNotFoundError as error:
+        return _mistake(f"no module {error.name}: pip install 'goodseed[pipeline]' brings it")
+    return serve(flags)
 
 
 def _mistake(text: str) -> int:
