@@ -1,8 +1,8 @@
 """Text protos that the flags name.
 
-tensorflow-serving-api ships the messages of requests, but neither SSLConfig nor
+tensorflow-serving-api ships the messages of requests, but not SSLConfig, MonitoringConfig or
 BatchingParameters: they are described here, field by field, as in tensorflow_serving/config/
-ssl_config.proto and tensorflow_serving/servables/tensorflow/session_bundle_config.proto.
+{ssl,monitoring}_config.proto and servables/tensorflow/session_bundle_config.proto.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "tensorflow.serving"
 _INT64, _BOOL, _STRING = (f".google.protobuf.{kind}Value" for kind in ("Int64", "Bool", "String"))
 
-# Name of the message → fields in the order of their numbers: a scalar type, or a wrapper's name.
+# Name of the message → fields in the order of their numbers: a scalar type, or a message's name.
 _MESSAGES: dict[str, dict[str, int | str]] = {
     "SSLConfig": {
         "server_key": _FIELD.TYPE_STRING,
@@ -36,6 +36,8 @@ _MESSAGES: dict[str, dict[str, int | str]] = {
         "custom_ca": _FIELD.TYPE_STRING,
         "client_verify": _FIELD.TYPE_BOOL,
     },
+    "PrometheusConfig": {"enable": _FIELD.TYPE_BOOL, "path": _FIELD.TYPE_STRING},
+    "MonitoringConfig": {"prometheus_config": f".{_PACKAGE}.PrometheusConfig"},
     "BatchingParameters": {
         "max_batch_size": _INT64,
         "batch_timeout_micros": _INT64,
@@ -78,6 +80,7 @@ def _classes() -> dict[str, Any]:
 
 _CLASSES = _classes()
 SSLConfig: Any = _CLASSES["SSLConfig"]
+MonitoringConfig: Any = _CLASSES["MonitoringConfig"]
 BatchingParameters: Any = _CLASSES["BatchingParameters"]
 
 

@@ -37,9 +37,13 @@ class Flags:
     )
     grpc_socket_path: str = _flag("", "UNIX socket to serve the gRPC API at, too.")
     rest_api_port: int = _flag(0, "Port of the REST API, other than --port; 0: none.")
-    rest_api_num_threads: int = _flag(4 * (os.cpu_count() or 1), _NO_EFFECT + "one per connection.")
+    rest_api_num_threads: int = _flag(
+        4 * (os.cpu_count() or 1), "REST calls that are answered at once; more wait."
+    )
     rest_api_timeout_in_ms: int = _flag(30_000, "Timeout of REST calls, milliseconds.")
-    rest_api_enable_cors_support: bool = _flag(False, _NO_EFFECT + "no CORS headers.")
+    rest_api_enable_cors_support: bool = _flag(
+        False, "Let pages from elsewhere call the REST API from a browser (CORS)."
+    )
     enable_batching: bool = _flag(False, "Run requests of several clients in one batch.")
     allow_version_labels_for_unavailable_models: bool = _flag(
         False, "Let a new version label point at a version that is not available yet."

@@ -30,7 +30,8 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, Cl
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResult
 
-from serving.server.core import ServingError
+from serving.server.errors import ServingError, invalid_argument
+from serving.server.tensors import type_name
 
 # Row format ("instances", "predictions") or columnar ("inputs", "outputs").
 Format = Literal["row", "columnar"]
@@ -83,7 +84,7 @@ def fill_predict_request(
     name = request.model_spec.signature_name
     inputs = inputs_of(name)
     if not inputs:
-        raise _invalid(f"Failed to get input map for signature: {name or 'DEFAULT'}")
+        raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
     if "instances" in document and "inputs" in document:
         raise _invalid_value(
             document,
@@ -100,7 +101,7 @@ def fill_predict_request(
     if "inputs" in document:
         _fill_columns(document["inputs"], inputs, request)
         return "columnar"
-    raise _invalid("Missing 'inputs' or 'instances' key")
+    raise invalid_argument("Missing 'inputs' or 'instances' key")
 
 
 def fill_examples(body: bytes, request: ClassificationRequest | RegressionRequest) -> None:
@@ -138,7 +139,7 @@ def predict_response(outputs: Mapping[str, TensorProto], form: Format) -> bytes:
         ServingError: INVALID_ARGUMENT for tensors that JSON, or the row format, has no form for.
     """
     if not outputs:
-        raise _invalid("Cannot convert empty tensor map to JSON")
+        raise invalid_argument("Cannot convert empty tensor map to JSON")
     names = sorted(outputs)
     if form == "columnar":
         columns = [_nested(_texts(name, outputs[name]), outputs[name], 0)[0] for name in names]
@@ -148,9 +149,9 @@ def predict_response(outputs: Mapping[str, TensorProto], form: Format) -> bytes:
     for name in names:
         shape = outputs[name].tensor_shape.dim
         if not shape:
-            raise _invalid(f"Tensor name: {name} has no shape information ")
+            raise invalid_argument(f"Tensor name: {name} has no shape information ")
         if batch not in (-1, shape[0].size):
-            raise _invalid(
+            raise invalid_argument(
                 f"Tensor name: {name} has inconsistent batch size: {shape[0].size} "
                 f"expecting: {batch}"
             )
@@ -167,7 +168,7 @@ def predict_response(outputs: Mapping[str, TensorProto], form: Format) -> bytes:
 def classify_response(result: ClassificationResult) -> bytes:
     """The body for the classes of `:classify`: `[label, score]` pairs for each example."""
     if not result.classifications:
-        raise _invalid("Cannot convert empty ClassificationResults to JSON")
+        raise invalid_argument("Cannot convert empty ClassificationResults to JSON")
     found = []
     for classes in (each.classes for each in result.classifications):
         scores = _float_texts(np.array([c.score for c in classes], np.float32))
@@ -179,7 +180,7 @@ def classify_response(result: ClassificationResult) -> bytes:
 def regress_response(result: RegressionResult) -> bytes:
     """The body for the values of `:regress`, one for each example."""
     if not result.regressions:
-        raise _invalid("Cannot convert empty RegressionResults to JSON")
+        raise invalid_argument("Cannot convert empty RegressionResults to JSON")
     values = np.array([each.value for each in result.regressions], np.float32)
     return _document("results", _array(_float_texts(values)))
 
@@ -194,22 +195,24 @@ def error_response(message: str) -> bytes:
 
 def _parse(body: bytes) -> dict[str, Any]:
     if not body:
-        raise _invalid("JSON Parse error: The document is empty")
+        raise invalid_argument("JSON Parse error: The document is empty")
     try:
         document = json.loads(body.decode("utf-8-sig"))
         if _SURROGATE.search(body):  # a lone half is no character, and no message can hold it
             json.dumps(document, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         offset = len(error.doc[: error.pos].encode())
-        raise _invalid(f"JSON Parse error: {error.msg} at offset: {offset}") from None
+        raise invalid_argument(f"JSON Parse error: {error.msg} at offset: {offset}") from None
     except UnicodeDecodeError as error:
-        raise _invalid(
+        raise invalid_argument(
             f"JSON Parse error: Invalid encoding in string. at offset: {error.start}"
         ) from None
     except UnicodeEncodeError:
-        raise _invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
+        raise invalid_argument(
+            "JSON Parse error: The surrogate pair in string is invalid."
+        ) from None
     except ValueError as error:  # a whole number of thousands of digits
-        raise _invalid(f"JSON Parse error: {error}") from None
+        raise invalid_argument(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
         raise _invalid_value(document, "Is not object")
     return document
@@ -229,7 +232,7 @@ def _fill_rows(
 ) -> None:
     names = sorted(inputs)
     if not isinstance(instances[0], dict) and len(names) > 1:
-        raise _invalid(
+        raise invalid_argument(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
@@ -240,7 +243,9 @@ def _fill_rows(
     else:
         for index, element in enumerate(instances):
             if _is_named(element):
-                raise _invalid(f"Expecting value/list but got object at item {index} of input list")
+                raise invalid_argument(
+                    f"Expecting value/list but got object at item {index} of input list"
+                )
         columns = {names[0]: instances}
     for name, values in columns.items():
         try:
@@ -253,16 +258,16 @@ def _fill_rows(
 
 def _fill_row(index: int, element: Any, columns: dict[str, list[Any]]) -> None:
     if not _is_named(element):
-        raise _invalid(f"Expecting object but got list at item {index} of input list")
+        raise invalid_argument(f"Expecting object but got list at item {index} of input list")
     for name, value in element.items():
         if name not in columns:
             raise _invalid_element(
                 f"{index} key: {name}",
-                _invalid(f"JSON object: does not have named input: {name}"),
+                invalid_argument(f"JSON object: does not have named input: {name}"),
             )
         columns[name].append(value)
     if len(element) != len(columns):
-        raise _invalid(
+        raise invalid_argument(
             f"Failed to process element: {index} of 'instances' list. JSON object: "
             f"{_shown(element)} keys must be equal to: {','.join(columns)}"
         )
@@ -271,14 +276,14 @@ def _fill_row(index: int, element: Any, columns: dict[str, list[Any]]) -> None:
 def _fill_columns(value: Any, inputs: Mapping[str, TensorInfo], request: PredictRequest) -> None:
     if not _is_named(value):
         if len(inputs) > 1:
-            raise _invalid(
+            raise invalid_argument(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
                 "required as per tensorinfo_map"
             )
         value = dict.fromkeys(inputs, value)
     for name in sorted(inputs):
         if name not in value:
-            raise _invalid(f"Missing named input: {name} in 'inputs' object.")
+            raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
         try:
             tensor = _tensor([value[name]], inputs[name].dtype)
         except _BadItem as bad:
@@ -371,9 +376,11 @@ def _raise_ragged(value: Any, shape: list[int], level: int) -> None:
             )
         return
     if level >= len(shape):
-        raise _invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+        raise invalid_argument(
+            f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+        )
     if len(value) != shape[level]:
-        raise _invalid(
+        raise invalid_argument(
             f"Encountered list at unexpected size: {len(value)} at level: {level} "
             f"expected size: {shape[level]}"
         )
@@ -396,7 +403,7 @@ def _bad_type(value: Any, dtype: int) -> _BadValue:
     return _BadValue(
         value,
         f"JSON Value: {_shown(value)} Type: {_kind(value)} is not of expected type: "
-        f"{_dtype_name(dtype)}",
+        f"{type_name(dtype)}",
     )
 
 
@@ -419,7 +426,7 @@ def _numbers(leaves: list[Any], dtype: int) -> np.ndarray[Any, Any]:
     if leaves:
         raise _BadValue(
             leaves[0],
-            f"Conversion of JSON Value: {_shown(leaves[0])} to type: {_dtype_name(dtype)}",
+            f"Conversion of JSON Value: {_shown(leaves[0])} to type: {type_name(dtype)}",
             grpc.StatusCode.UNIMPLEMENTED,
         )
     return np.array([])
@@ -451,7 +458,7 @@ def _overflows(number: float) -> bool:
 def _too_large(value: float, dtype: int) -> _BadValue:
     return _BadValue(
         value,
-        f"Cannot convert JSON value: {_shown(value)} to {_dtype_name(dtype)} "
+        f"Cannot convert JSON value: {_shown(value)} to {type_name(dtype)} "
         "without loss of precision.",
     )
 
@@ -486,7 +493,7 @@ def _decode_b64(text: str) -> bytes:
 
 def _example(value: Any) -> Example:
     if not isinstance(value, dict):
-        raise _invalid(f"Example must be JSON object but got JSON {_kind(value)}")
+        raise invalid_argument(f"Example must be JSON object but got JSON {_kind(value)}")
     example = Example()
     for name, content in value.items():
         values = content if isinstance(content, list) else [content]
@@ -501,7 +508,9 @@ def _feature(name: str, values: list[Any]) -> Feature:
         kind, element = _feature_value(name, value)
         if feature.WhichOneof("kind") not in (None, f"{kind}_list"):
             expected = str(feature.WhichOneof("kind")).removesuffix("_list")
-            raise _invalid(f"Unexpected element type in feature: {name} expecting type: {expected}")
+            raise invalid_argument(
+                f"Unexpected element type in feature: {name} expecting type: {expected}"
+            )
         getattr(feature, f"{kind}_list").value.append(element)
     return feature
 
@@ -515,12 +524,12 @@ def _feature_value(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return "int64", int(value)
     if isinstance(value, int) and 0 < value < 2**64:
-        raise _invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+        raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
     if isinstance(value, int | float):
         if _overflows(value) or _FLOAT_MAX < abs(float(value)) < math.inf:
-            raise _invalid(str(_too_large(value, tf.float32.as_datatype_enum)))
+            raise invalid_argument(str(_too_large(value, tf.float32.as_datatype_enum)))
         return "float", float(value)
-    raise _invalid(f"Feature: {name} has element with unexpected JSON type: {_kind(value)}")
+    raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {_kind(value)}")
 
 
 # ---- messages → JSON
@@ -540,7 +549,7 @@ def _texts(name: str, tensor: TensorProto) -> list[str]:
         return list(map(str, tf.make_ndarray(tensor).ravel().tolist()))
     if tensor.dtype == _BOOL:
         return ["true" if element else "false" for element in tf.make_ndarray(tensor).ravel()]
-    raise _invalid(f"Failed to write JSON value for tensor type: {_dtype_name(tensor.dtype)}")
+    raise invalid_argument(f"Failed to write JSON value for tensor type: {type_name(tensor.dtype)}")
 
 
 def _float_texts(values: np.ndarray[Any, Any]) -> list[str]:
@@ -592,18 +601,13 @@ def _b64(value: bytes) -> str:
 # ---- messages of errors
 
 
-def _invalid(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
 def _invalid_value(value: Any, message: str) -> ServingError:
-    return _invalid(f"JSON Value: {_shown(value)} {message}")
+    return invalid_argument(f"JSON Value: {_shown(value)} {message}")
 
 
 def _invalid_element(which: str, cause: ServingError) -> ServingError:
-    return _invalid(
-        f"Failed to process element: {which} of 'instances' list. "
-        f"Error: {cause.code.name}: {cause.message}"
+    return invalid_argument(
+        f"Failed to process element: {which} of 'instances' list. Error: {cause}"
     )
 
 
@@ -622,9 +626,3 @@ def _kind(value: Any) -> str:
         return {None: "Null", False: "False", True: "True"}[value]
     kinds = {dict: "Object", list: "Array", str: "String"}
     return kinds.get(type(value), "Number")
-
-
-def _dtype_name(dtype: int) -> str:
-    """The name that C++ has for a dtype."""
-    name = str(tf.dtypes.as_dtype(dtype).name)
-    return {"float16": "half", "float32": "float", "float64": "double"}.get(name, name)

@@ -9,13 +9,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.server import config_files, metrics
+from serving.server import config_files, metrics, rest
 from serving.server.batching import Batching
 from serving.server.core import PLATFORM, Core, Settings
 from serving.server.errors import ServingError, invalid_argument
@@ -78,7 +77,7 @@ class Server:
         self._config = _model_config(flags)
         self._core = Core(_settings(flags))
         self._grpc: GrpcApi | None = None
-        self._rest: Any = None
+        self._rest: rest.RestServer | None = None
         self._closed = threading.Event()
         self._poller: threading.Thread | None = None
 
@@ -127,16 +126,15 @@ class Server:
             self._start_rest()
 
     def _start_rest(self) -> None:
-        from serving.server import rest
-
         flags = self._flags
-        monitoring = flags.monitoring_config_file
         self._rest = rest.start(
             self._core,
             flags.rest_api_port,
             flags.rest_api_timeout_in_ms,
             flags.host,
-            metrics.path_of(config_files.read_text(monitoring)) if monitoring else None,
+            _metrics_path(flags),
+            num_threads=flags.rest_api_num_threads,
+            enable_cors=flags.rest_api_enable_cors_support,
         )
         _log.info("Exporting HTTP/REST API at:%s:%d ...", flags.host, flags.rest_api_port)
 
@@ -194,6 +192,14 @@ def _model_config(flags: Flags) -> model_server_config_pb2.ModelServerConfig:
         name=flags.model_name, base_path=flags.model_base_path, model_platform=PLATFORM
     )
     return config
+
+
+def _metrics_path(flags: Flags) -> str | None:
+    if not flags.monitoring_config_file:
+        return None
+    config = config_files.parse(flags.monitoring_config_file, config_files.MonitoringConfig())
+    asked = config.prometheus_config
+    return (asked.path or metrics.DEFAULT_PATH) if asked.enable else None
 
 
 def _settings(flags: Flags) -> Settings:

@@ -15,8 +15,6 @@ import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -204,39 +202,3 @@ def render() -> str:
         if lines := metric.lines():
             found += [f"# TYPE {metric.name} {metric.kind}", *lines]
     return "\n".join(found) + "\n"
-
-
-def path_of(config: str) -> str | None:
-    """Where a MonitoringConfig (text proto) wants the metrics, or None where it wants none.
-
-    Raises:
-        text_format.ParseError: what is wrong with the text, and in which line.
-    """
-    asked = text_format.Parse(config, _monitoring_config()()).prometheus_config
-    return (asked.path or DEFAULT_PATH) if asked.enable else None
-
-
-def _monitoring_config() -> type:
-    """The message of tensorflow_serving/config/monitoring_config.proto: no package has it."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="goodseed/monitoring_config.proto", package="goodseed.serving", syntax="proto3"
-    )
-    field = descriptor_pb2.FieldDescriptorProto
-    for message, fields in {
-        "PrometheusConfig": [("enable", field.TYPE_BOOL), ("path", field.TYPE_STRING)],
-        "MonitoringConfig": [("prometheus_config", field.TYPE_MESSAGE)],
-    }.items():
-        described = file.message_type.add(name=message)
-        for number, (name, kind) in enumerate(fields, start=1):
-            described.field.add(
-                name=name,
-                number=number,
-                type=kind,
-                label=field.LABEL_OPTIONAL,
-                type_name="PrometheusConfig" if kind == field.TYPE_MESSAGE else None,
-            )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("goodseed.serving.MonitoringConfig")
-    )

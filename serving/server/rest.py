@@ -32,10 +32,14 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
 from serving.server import json_tensor, metrics
-from serving.server.core import Core, ServingError
+from serving.server.core import Core
+from serving.server.errors import ServingError, invalid_argument
 
 # Above a batch of the largest photos that a camera makes, in base64. There, bodies have no bound.
 MAX_BODY_BYTES = 128 * 2**20
+
+# How long `stop` waits for answers; Kubernetes kills after 30 s.
+_DRAIN_SECONDS = 25.0
 
 # A body that has not come for so long comes no more.
 _BODY_SECONDS = 30.0
@@ -110,11 +114,11 @@ def start(
         enable_cors: whether pages from elsewhere may call, in a browser.
 
     Raises:
-        OSError: the address can't be had.
+        ServingError: UNAVAILABLE, where the address can't be had.
     """
     pool = ThreadPoolExecutor(num_threads or 4 * (os.cpu_count() or 1), "rest")
     service = _Service(core, pool, timeout_ms, metrics_path, _CORS if enable_cors else {})
-    return RestServer(service, host, port, drain_seconds=max(timeout_ms, 1000) / 1000)
+    return RestServer(service, host, port)
 
 
 class RestServer:
@@ -124,38 +128,42 @@ class RestServer:
         port: where it listens.
     """
 
-    def __init__(self, service: _Service, host: str, port: int, drain_seconds: float) -> None:
+    def __init__(self, service: _Service, host: str, port: int) -> None:
         self.port = port
         self._pool = service.pool
         self._loop = asyncio.new_event_loop()
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", service.handle)
+        app.on_shutdown.append(service.give_up_bodies)
         self._runner = web.AppRunner(
             app,
             access_log=None,
             logger=_http_log,
             keepalive_timeout=_IDLE_SECONDS,
-            shutdown_timeout=drain_seconds,
+            shutdown_timeout=_DRAIN_SECONDS,
         )
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._listen(host), self._loop).result()
-        except OSError:
+        except OSError as error:
             self.stop()
-            raise
+            raise ServingError(
+                _CODES.UNAVAILABLE,
+                f"Failed to start HTTP Server at {host}:{port}: {os.strerror(error.errno or 0)}",
+            ) from error
 
     async def _listen(self, host: str) -> None:
         await self._runner.setup()
         await web.TCPSite(self._runner, host, self.port).start()
 
     def stop(self) -> None:
-        """Takes no more requests, answers those that it has, and ends."""
+        """Takes no more requests, answers those that it has whole, and ends."""
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Service:
@@ -174,6 +182,7 @@ class _Service:
         self._timeout = timeout_ms / 1000 if timeout_ms > 0 else None
         self._metrics_path = metrics_path
         self._headers = headers
+        self._bodies: set[asyncio.Timeout] = set()
 
     async def handle(self, request: web.Request) -> web.Response:
         # As it was sent, with its query and percent signs; bytes that are no UTF-8 are replaced.
@@ -185,7 +194,7 @@ class _Service:
         if request.method == "OPTIONS" and self._headers:
             return web.Response(headers=self._headers)
         try:
-            body = await asyncio.wait_for(request.read(), _BODY_SECONDS)
+            body = await self._read(request)
         except TimeoutError:
             return self._response(408, json_tensor.error_response("Request Timeout"))
         except web.RequestPayloadError as error:
@@ -194,6 +203,19 @@ class _Service:
             message = f"Request is larger than {MAX_BODY_BYTES} bytes"
             return self._response(413, json_tensor.error_response(message))
         return await self._answer(request.method, path, body)
+
+    async def _read(self, request: web.Request) -> bytes:
+        async with asyncio.timeout(_BODY_SECONDS) as limit:
+            self._bodies.add(limit)
+            try:
+                return await request.read()
+            finally:
+                self._bodies.discard(limit)
+
+    async def give_up_bodies(self, _: web.Application) -> None:
+        """Ends the wait for bodies that have not come yet: who stops answers what it has."""
+        for limit in self._bodies:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async def _answer(self, method: str, path: str, body: bytes) -> web.Response:
         started = time.perf_counter()
@@ -245,22 +267,22 @@ def _parse_call(method: str, path: str) -> _Call:
     pattern = {"POST": _PREDICTION, "GET": _STATUS}.get(method)
     found = pattern.fullmatch(path) if pattern else None
     if not found:
-        raise _invalid(f"Malformed request: {method} {path}")
+        raise invalid_argument(f"Malformed request: {method} {path}")
     asked = found.groupdict()
     if not asked["name"]:
-        raise _invalid("Missing model name in request.")
+        raise invalid_argument("Missing model name in request.")
     spec = ModelSpec(name=unquote(asked["name"]))
     if asked["version"]:
         digits = asked["version"].lstrip("0") or "0"
         if len(digits) > 19 or int(digits) >= 2**63:
-            raise _invalid(f"Failed to convert version: {asked['version']} to numeric.")
+            raise invalid_argument(f"Failed to convert version: {asked['version']} to numeric.")
         spec.version.value = int(digits)
     elif asked["label"]:
         spec.version_label = unquote(asked["label"])
     if method == "GET":
         return _Call("metadata" if asked["part"] else "status", spec)
     if asked["method"] not in _PREDICTIONS:  # its case: the URL alone may have any
-        raise _invalid(f"Malformed request: {method} {path}")
+        raise invalid_argument(f"Malformed request: {method} {path}")
     return _Call(asked["method"], spec)
 
 
@@ -317,7 +339,3 @@ def _as_dict(message: Message) -> dict[str, object]:
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     return found
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(_CODES.INVALID_ARGUMENT, message)

@@ -59,7 +59,7 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
         carried = len(getattr(proto, _FIELDS[kind]))
         if carried > elements and kind not in (tf.complex64, tf.complex128):
             raise ValueError("more values than the shape has places")
-        if elements > max(carried, MAX_REPEATED_BYTES // kind.size):
+        if elements > max(carried, MAX_REPEATED_BYTES // (kind.size or 1)):
             raise ValueError("too large")
         if not carried and kind is not tf.string:
             return np.zeros(shape, kind.as_numpy_dtype)

@@ -23,7 +23,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResult
 
 from serving.server import json_tensor
-from serving.server.core import ServingError
+from serving.server.errors import ServingError
 
 DTYPES = [
     tf.bool, tf.float32, tf.float64, tf.int8, tf.int16, tf.int32, tf.int64,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from google.protobuf import text_format
 
 from serving.server import metrics
 
@@ -144,12 +142,3 @@ def test_prometheus_reads_the_page(model: str) -> None:
     counts = [sample.value for sample in samples if sample.name.endswith("_bucket")]
     assert counts == sorted(counts)
     assert counts[-1] == 1
-
-
-def test_monitoring_config() -> None:
-    assert metrics.path_of("prometheus_config { enable: true, path: '/m' }") == "/m"
-    assert metrics.path_of("prometheus_config { enable: true }") == metrics.DEFAULT_PATH
-    assert metrics.path_of("prometheus_config { path: '/m' }") is None
-    assert metrics.path_of("") is None
-    with pytest.raises(text_format.ParseError, match=re.escape('no field named "enabled"')):
-        metrics.path_of("prometheus_config { enabled: true }")

@@ -37,7 +37,10 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
 from serving.server import metrics, rest
-from serving.server.core import Core, ServingError
+from serving.server.core import Core
+from serving.server.errors import ServingError
+from serving.server.flags import parse
+from serving.server.main import Server
 
 METRICS = "/monitoring/prometheus/metrics"
 
@@ -363,7 +366,9 @@ def test_a_request_that_takes_too_long(core: HalfPlusTwo) -> None:
 
 def test_stop_answers_what_was_asked(core: HalfPlusTwo) -> None:
     server = rest.start(core, free_port(), 20_000, "127.0.0.1", None)
-    idle = socket.create_connection(("127.0.0.1", server.port))
+    begun = b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+    idle[1].sendall(begun)
     seen = len(core.specs)
     core.hold.clear()
     try:
@@ -382,11 +387,13 @@ def test_stop_answers_what_was_asked(core: HalfPlusTwo) -> None:
             stopped.result(timeout=20)
     finally:
         core.hold.set()
-        idle.close()
+        for connection in idle:
+            connection.close()
 
 
 def test_a_taken_port(server: rest.RestServer, core: HalfPlusTwo) -> None:
-    with pytest.raises(OSError, match="in use"):
+    expected = f"Failed to start HTTP Server at 127.0.0.1:{server.port}: Address already in use"
+    with pytest.raises(ServingError, match=expected):
         rest.start(core, server.port, 1000, "127.0.0.1", None)
 
 
@@ -529,3 +536,204 @@ def test_garbage_requests(server: rest.RestServer, data: bytes) -> None:
 
 def test_the_server_is_alive_after_all_that(server: rest.RestServer) -> None:
     assert answer(server, "POST", "/v1/models/half:predict", ROW)[0] == 200
+
+
+# ---- with the real core
+
+
+class Half(tf.Module):
+    """x/2 + 2 in all the forms that the API has, and strings."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def half(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x / 2 + 2}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = {"x": tf.io.FixedLenFeature([], tf.float32)}
+        return {"outputs": tf.io.parse_example(inputs, features)["x"] / 2 + 2}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        x = self.regress(inputs)["outputs"]
+        classes = tf.tile([["half", "whole"]], [tf.size(x), 1])
+        return {"classes": classes, "scores": tf.stack([x, 2 * x], axis=1)}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="image"),
+            tf.TensorSpec([None, 2], tf.int64, name="size"),
+        ]
+    )
+    def strings(self, image: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            "length": tf.strings.length(image),
+            "same_bytes": image,
+            "valid": size[:, 0] < size[:, 1],
+        }
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rest.RestServer]:
+    folder = tmp_path_factory.mktemp("real")
+    module = Half()
+    tf.saved_model.save(
+        module,
+        str(folder / "half" / "7"),
+        signatures={
+            "serving_default": module.half,
+            "regress": module.regress,
+            "classify": module.classify,
+            "strings": module.strings,
+        },
+    )
+    (folder / "monitoring").write_text("prometheus_config { enable: true, path: '/metrics' }")
+    port = free_port()
+    flags = [
+        f"--port={free_port()}",
+        f"--rest_api_port={port}",
+        "--model_name=half",
+        f"--model_base_path={folder / 'half'}",
+        f"--monitoring_config_file={folder / 'monitoring'}",
+    ]
+    with Server(parse(flags)) as server:
+        server.start()
+        assert server._rest is not None
+        yield server._rest
+
+
+def test_predict_for_real(real: rest.RestServer) -> None:
+    for target in ("", "/versions/7"):
+        path = f"/v1/models/half{target}:predict"
+        assert answer(real, "POST", path, ROW) == (200, {"predictions": [2.5, 3.0, 4.5]})
+    body: dict[str, Any] = {
+        "signature_name": "strings",
+        "instances": [
+            {"image": {"b64": "/9j/4A=="}, "size": [1, 2]},
+            {"image": "plain", "size": [3, 2]},
+        ],
+    }
+    assert answer(real, "POST", "/v1/models/half:predict", body) == (
+        200,
+        {
+            "predictions": [
+                {"length": 4, "same_bytes": {"b64": "/9j/4A=="}, "valid": True},
+                {"length": 5, "same_bytes": {"b64": "cGxhaW4="}, "valid": False},
+            ]
+        },
+    )
+    body = {
+        "signature_name": "strings",
+        "inputs": {"image": [{"b64": "/9j/4A=="}], "size": [[1, 2]]},
+    }
+    assert answer(real, "POST", "/v1/models/half:predict", body) == (
+        200,
+        {"outputs": {"length": [4], "same_bytes": [{"b64": "/9j/4A=="}], "valid": [True]}},
+    )
+
+
+def test_classify_and_regress_for_real(real: rest.RestServer) -> None:
+    body: dict[str, Any] = {"signature_name": "regress", "examples": [{"x": 1.0}, {"x": [5.0]}]}
+    assert answer(real, "POST", "/v1/models/half:regress", body) == (200, {"results": [2.5, 4.5]})
+    body = {"signature_name": "classify", "context": {"x": 2.0}, "examples": [{}]}
+    assert answer(real, "POST", "/v1/models/half:classify", body) == (
+        200,
+        {"results": [[["half", 3.0], ["whole", 6.0]]]},
+    )
+
+
+def test_status_and_metadata_for_real(real: rest.RestServer) -> None:
+    expected = {"version": "7", "state": "AVAILABLE", "status": OK}
+    assert answer(real, "GET", "/v1/models/half") == (200, {"model_version_status": [expected]})
+    status, found = answer(real, "GET", "/v1/models/half/metadata")
+    assert status == 200
+    assert found["model_spec"] == {"name": "half", "signature_name": "", "version": "7"}
+    signatures = found["metadata"]["signature_def"]["signature_def"]
+    assert signatures["strings"]["inputs"]["size"]["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}, {"size": "2", "name": ""}],
+        "unknown_rank": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("GET", "/v1/models/gone", None, 404, "Could not find any versions of model gone"),
+        (
+            "GET",
+            "/v1/models/half/versions/8",
+            None,
+            404,
+            "Could not find version 8 of model half",
+        ),
+        (
+            "POST",
+            "/v1/models/gone:predict",
+            ROW,
+            404,
+            "Servable not found for request: Latest(gone)",
+        ),
+        (
+            "POST",
+            "/v1/models/half/versions/8:predict",
+            ROW,
+            404,
+            "Servable not found for request: Specific(half, 8)",
+        ),
+        (
+            "POST",
+            "/v1/models/half:predict",
+            {"signature_name": "gone", **ROW},
+            400,
+            'Serving signature name: "gone" not found in signature def',
+        ),
+    ],
+)  # fmt: skip
+def test_errors_for_real(
+    real: rest.RestServer, method: str, path: str, body: Any, status: int, message: str
+) -> None:
+    assert answer(real, method, path, body) == (status, {"error": message})
+
+
+def test_an_unknown_label_for_real(real: rest.RestServer) -> None:
+    status, found = answer(real, "POST", "/v1/models/half/labels/stable:predict", ROW)
+    assert status in (400, 404)
+    assert "stable" in found["error"]
+
+
+def test_metrics_for_real(real: rest.RestServer) -> None:
+    answer(real, "POST", "/v1/models/half:predict", ROW)
+    page = ask(real, "GET", "/metrics")[1].decode()
+    assert (
+        ':tensorflow:cc:saved_model:load_attempt_count{model_path="half/7",status="success"} 1'
+        in page
+    )
+    assert ':tensorflow:serving:runtime_latency_count{model_name="half",API="Predict"' in page
+    assert ':request_count{model_name="half",status="OK"}' in page
+
+
+@unhurried
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["x", "b64"]), inner),
+        max_leaves=10,
+    ),
+    st.sampled_from(["instances", "inputs", "examples"]),
+    st.sampled_from(["predict", "classify", "regress"]),
+    st.sampled_from(["", "regress", "classify", "strings"]),
+)
+def test_any_json_for_real(
+    real: rest.RestServer, value: Any, key: str, method: str, signature: str
+) -> None:
+    body = {"signature_name": signature, key: value}
+    status, found = answer(real, "POST", f"/v1/models/half:{method}", body)
+    assert status == 200 or (status in (400, 501) and found["error"]), found
+
+
+@pytest.mark.parametrize("depth", [40, 70, 300, 5000])
+def test_deep_lists_for_real(real: rest.RestServer, depth: int) -> None:
+    for inner in ("1", "1, [2]", "{}"):
+        body = '{"inputs": ' + "[" * depth + inner + "]" * depth + "}"
+        status, found = answer(real, "POST", "/v1/models/half:predict", body)
+        assert status == 400 or depth < 64, found
