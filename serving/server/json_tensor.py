@@ -622,7 +622,8 @@ def _shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
+    """What RapidJSON calls the type of a value."""
     if value is None or isinstance(value, bool):
         return {None: "Null", False: "False", True: "True"}[value]
-    kinds = {dict: "Object", list: "Array", str: "String"}
+    kinds: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
     return kinds.get(type(value), "Number")

@@ -146,16 +146,17 @@ class RestServer:
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._listen(host), self._loop).result()
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter for a port above 65535
             self.stop()
+            number = getattr(error, "errno", None) or 0
+            reason = os.strerror(number) if number > 0 else str(error)
             raise ServingError(
-                _CODES.UNAVAILABLE,
-                f"Failed to start HTTP Server at {host}:{port}: {os.strerror(error.errno or 0)}",
+                _CODES.UNAVAILABLE, f"Failed to start HTTP Server at {host}:{port}: {reason}"
             ) from error
 
     async def _listen(self, host: str) -> None:
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, self.port).start()
+        await web.TCPSite(self._runner, host.strip("[]"), self.port).start()  # [::1], too
 
     def stop(self) -> None:
         """Takes no more requests, answers those that it has whole, and ends."""

@@ -79,7 +79,7 @@ def test_rows_of_named_inputs() -> None:
     )
     assert found["whole"].tolist() == [[[1, 2], [3, 4]], [[7, 8], [9, 0]]]
     assert found["text"].tolist() == [[b"foo", "bär".encode()], [b"baz", b""]]
-    np.testing.assert_array_equal(found["part"], np.float32([[1, np.nan], [2, -np.inf]]))
+    np.testing.assert_array_equal(found["part"], np.array([[1, np.nan], [2, -np.inf]], np.float32))
     assert found["flag"].tolist() == [True, False]
 
 
@@ -369,7 +369,7 @@ def test_errors_of_examples(body: str, message: str) -> None:
 
 
 def test_one_output_has_no_name() -> None:
-    outputs = {"y": tf.make_tensor_proto(np.float32([2.5, 3.0, 4.5]))}
+    outputs = {"y": tf.make_tensor_proto(np.array([2.5, 3.0, 4.5], np.float32))}
     assert json_tensor.predict_response(outputs, "row") == (
         b'{\n    "predictions": [2.5, 3.0, 4.5]\n}'
     )
@@ -380,9 +380,9 @@ def test_one_output_has_no_name() -> None:
 
 def test_several_outputs_have_names() -> None:
     outputs = {
-        "age": tf.make_tensor_proto(np.float32([21.5, np.nan])),
+        "age": tf.make_tensor_proto(np.array([21.5, np.nan], np.float32)),
         "valid": tf.make_tensor_proto([True, False]),
-        "parts": tf.make_tensor_proto(np.int64([[1, 2], [3, 4]])),
+        "parts": tf.make_tensor_proto(np.array([[1, 2], [3, 4]], np.int64)),
         "text": tf.make_tensor_proto(["ä\n", '"']),
         "raw_bytes": tf.make_tensor_proto([b"\xff", b"hello"]),
     }
@@ -398,7 +398,7 @@ def test_several_outputs_have_names() -> None:
 
 def test_numbers_are_written_as_there() -> None:
     values = [9000000, 999999, 0.5, 0.0003, 0.00003, 555557.5, 0.2, 55.34567, 3, np.nan, np.inf]
-    outputs = {"y": tf.make_tensor_proto(np.float32([*values, -np.inf]))}
+    outputs = {"y": tf.make_tensor_proto(np.array([*values, -np.inf], np.float32))}
     text = json_tensor.predict_response(outputs, "columnar").decode()
     assert re.findall(r"[^\[\], ]+", text.split(":")[1].strip(" }\n")) == [
         "9e+06", "999999.0", "0.5", "0.0003", "3e-05", "555557.5", "0.2", "55.3456688", "3.0",
@@ -410,10 +410,13 @@ def test_numbers_are_written_as_there() -> None:
     ("outputs", "message"),
     [
         ({}, "Cannot convert empty tensor map to JSON"),
-        ({"y": np.complex64([1])}, "Failed to write JSON value for tensor type: complex64"),
+        (
+            {"y": np.array([1], np.complex64)},
+            "Failed to write JSON value for tensor type: complex64",
+        ),
         ({"y": np.int32(1)}, "Tensor name: y has no shape information "),
         (
-            {"a": np.int32([1, 2]), "b": np.int32([1])},
+            {"a": np.array([1, 2], np.int32), "b": np.array([1], np.int32)},
             "Tensor name: b has inconsistent batch size: 1 expecting: 2",
         ),
     ],

@@ -391,10 +391,13 @@ def test_stop_answers_what_was_asked(core: HalfPlusTwo) -> None:
             connection.close()
 
 
-def test_a_taken_port(server: rest.RestServer, core: HalfPlusTwo) -> None:
+def test_an_address_that_cannot_be_had(server: rest.RestServer, core: HalfPlusTwo) -> None:
     expected = f"Failed to start HTTP Server at 127.0.0.1:{server.port}: Address already in use"
     with pytest.raises(ServingError, match=expected):
         rest.start(core, server.port, 1000, "127.0.0.1", None)
+    for host, port in (("127.0.0.1", 70_000), ("no.such.host.invalid", server.port)):
+        with pytest.raises(ServingError, match="Failed to start HTTP Server at"):
+            rest.start(core, port, 1000, host, None)
 
 
 def test_browsers_from_elsewhere(core: HalfPlusTwo) -> None:
