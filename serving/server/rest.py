@@ -47,6 +47,9 @@ _BODY_SECONDS = 30.0
 # A connection without a whole request for so long is closed; proxies tend to close theirs earlier.
 _IDLE_SECONDS = 75.0
 
+# Who is refused before the end of the body has so long to read why.
+_LINGER_SECONDS = 3.0
+
 _log = logging.getLogger(__name__)
 
 # What aiohttp has to tell with a traceback is that a client sent garbage: no news for the log.
@@ -140,6 +143,7 @@ class RestServer:
             access_log=None,
             logger=_http_log,
             keepalive_timeout=_IDLE_SECONDS,
+            lingering_time=_LINGER_SECONDS,
             shutdown_timeout=_DRAIN_SECONDS,
         )
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)

@@ -451,6 +451,7 @@ def test_slow_and_silent_clients_stop_nobody(
 ) -> None:
     monkeypatch.setattr(rest, "_BODY_SECONDS", 1.0)
     monkeypatch.setattr(rest, "_IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(rest, "_LINGER_SECONDS", 1.0)
     server = rest.start(core, free_port(), 1000, "127.0.0.1", None, num_threads=1)
     begun = [
         b"",
