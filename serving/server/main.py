@@ -127,7 +127,7 @@ class Server:
             self._start_rest()
 
     def _start_rest(self) -> None:
-        from serving.server import rest
+        from serving.server import rest  # type: ignore[attr-defined]
 
         flags = self._flags
         monitoring = flags.monitoring_config_file
