@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.set_defaults(command=_sample_photos)
 
     # Its flags are those of tensorflow_model_server, in their form: main hands them on unread.
-    commands.add_parser("serve", help="serve models as tensorflow_model_server does", add_help=False)
+    commands.add_parser(
+        "serve", help="serve models as tensorflow_model_server does", add_help=False
+    )
     return parser
 
 

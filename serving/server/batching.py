@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.server import metrics
-from serving.server.errors import ServingError, invalid_argument
+from serving.server.errors import invalid_argument
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ class Batching:
         for name, least in (*((n, 1) for n in names if n != "batch_timeout_micros"),
                             ("batch_timeout_micros", 0)):  # fmt: skip
             if values.get(name, least) < least:
-                raise invalid_argument(
-                    f"{name} must be at least {least}; was {values[name]}"
-                )
+                raise invalid_argument(f"{name} must be at least {least}; was {values[name]}")
         if not 1 <= run <= size:
             raise invalid_argument(
                 f"max_execution_batch_size must be from 1 to max_batch_size; was {run}"
@@ -164,9 +162,7 @@ class BatchedSignature:
 
     def _count(self, inputs: Sequence[np.ndarray]) -> int:
         if any(array.ndim == 0 for array in inputs):
-            raise invalid_argument(
-                "Batching Run() input tensors must have at least one dimension"
-            )
+            raise invalid_argument("Batching Run() input tensors must have at least one dimension")
         counts = {array.shape[0] for array in inputs}
         if len(counts) > 1:
             raise invalid_argument(
@@ -196,7 +192,10 @@ def _figures(started: tf.Tensor, tickets: tf.Tensor) -> tf.Tensor:
     """
     filled = tf.size(tf.unique(tickets).y)
     row = tf.stack(
-        [started, *(tf.cast(n, tf.float64) for n in (tf.size(tickets), filled, tf.reduce_min(tickets)))]
+        [
+            started,
+            *(tf.cast(n, tf.float64) for n in (tf.size(tickets), filled, tf.reduce_min(tickets))),
+        ]
     )
     return tf.tile(row[tf.newaxis], [tf.size(tickets), 1])
 

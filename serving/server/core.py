@@ -266,8 +266,9 @@ class Core:
     def _checked_labels(
         self, models: list[model_server_config_pb2.ModelConfig]
     ) -> dict[str, dict[str, int]]:
-        """The labels by model. Only a version that answers may get one, or, where that is
-        allowed, a label that is new may point at any.
+        """The labels by model.
+
+        A version that answers may get one; where that is allowed, a new label may point at any.
         """
         for model in models:
             states = self._versions.states(model.name) if model.version_labels else {}
@@ -319,9 +320,7 @@ def _check_platform(model: model_server_config_pb2.ModelConfig) -> None:
             f"Illegal setting neither {message} nor ModelServerConfig::model_platform."
         )
     if platform != PLATFORM:
-        raise invalid_argument(
-            f"Model {model.name} requests unsupported platform {platform}"
-        )
+        raise invalid_argument(f"Model {model.name} requests unsupported platform {platform}")
 
 
 def _need_spec(

@@ -39,4 +39,3 @@ def failed_precondition(message: str) -> ServingError:
 def from_tensorflow(error: tf.errors.OpError) -> ServingError:
     """The same code and text as a failure of TensorFlow's."""
     return ServingError(CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
-

@@ -14,7 +14,7 @@ from typing import Any
 from serving.server.grpc_api import default_max_threads
 
 _NO_EFFECT = "No effect here: "
-_INT32, _INT64 = 2**31 - 1, 2**63 - 1
+_INT64 = 2**63 - 1
 
 
 class FlagError(ValueError):
@@ -27,7 +27,7 @@ def _flag(default: Any, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """What the command line says; defaults are TensorFlow Serving's where the text says no other."""
+    """What the command line says; the defaults are TensorFlow Serving's, or the text says so."""
 
     port: int = _flag(8500, "TCP port of the gRPC API; 0: none.")
     host: str = _flag(
@@ -160,20 +160,27 @@ def parse(arguments: Sequence[str]) -> Flags:
 
 def _value(kind: type, text: str) -> Any:
     if kind is bool:
-        return {"true": True, "false": False}.get(text) if text in ("true", "false") else int("x")
-    if kind is int and not -_INT64 <= int(text) <= _INT64:
-        raise ValueError
-    return kind(text)
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+    value = kind(text)
+    if kind is int and abs(value) > _INT64:
+        raise ValueError(text)
+    return value
 
 
 def usage() -> str:
     """All flags with defaults and texts."""
     lines = ["usage: goodseed serve --model_base_path=DIR [--model_name=NAME] [--flag=value …]"]
     for name, field in _FIELDS.items():
-        shown = {True: "true", False: "false"}.get(field.default, field.default)
-        default = f'"{shown}"' if isinstance(field.default, str) else shown
-        lines.append(f"  --{name}={default}")
+        lines.append(f"  --{name}={_shown(field.default)}")
         lines += textwrap.wrap(
             field.metadata["help"], 96, initial_indent=" " * 6, subsequent_indent=" " * 6
         )
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

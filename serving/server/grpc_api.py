@@ -62,9 +62,7 @@ class GrpcApi:
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
             _PredictionService(core), self._server
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            _ModelService(core), self._server
-        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(core), self._server)
         if health:
             self._add_health()
         credentials = _credentials(ssl_config_file)
@@ -100,20 +98,20 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, core: Core):
         self._core = core
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: D102
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         return _answer("Predict", self._core.predict, request, request.model_spec.name, context)
 
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: D102
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
         return _answer("Classify", self._core.classify, request, request.model_spec.name, context)
 
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: D102
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
         return _answer("Regress", self._core.regress, request, request.model_spec.name, context)
 
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: D102
+    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
         model = request.tasks[0].model_spec.name if request.tasks else ""
         return _answer("MultiInference", self._core.multi_inference, request, model, context)
 
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: D102
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         return _answer("", self._core.get_model_metadata, request, "", context)
 
 
@@ -121,12 +119,10 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self, core: Core):
         self._core = core
 
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: D102
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
         return _answer("", self._core.get_model_status, request, "", context)
 
-    def HandleReloadConfigRequest(  # noqa: D102
-        self, request: Any, context: grpc.ServicerContext
-    ) -> Any:
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:
         return _answer("", self._core.handle_reload_config, request, "", context)
 
 

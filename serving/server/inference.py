@@ -249,9 +249,7 @@ def _joined(names: Iterable[str]) -> str:
     return ",".join(sorted(names))
 
 
-def _inputs(
-    signature: SignatureDef, request: predict_pb2.PredictRequest
-) -> dict[str, np.ndarray]:
+def _inputs(signature: SignatureDef, request: predict_pb2.PredictRequest) -> dict[str, np.ndarray]:
     sent, known = set(request.inputs), set(signature.inputs)
     if len(sent) > len(known) or (len(sent) < len(known) and not signature.defaults):
         raise invalid_argument(
@@ -300,9 +298,7 @@ def _shape(array: np.ndarray) -> str:
     return f"[{','.join(map(str, array.shape))}]"
 
 
-def _classifications(
-    results: _Results, into: classification_pb2.ClassificationResult
-) -> None:
+def _classifications(results: _Results, into: classification_pb2.ClassificationResult) -> None:
     for alias, kind in (("classes", "DT_STRING"), ("scores", "DT_FLOAT")):
         if (array := results.arrays.get(alias)) is None:
             continue
@@ -311,9 +307,7 @@ def _classifications(
                 f"Expected Tensor shape: [batch_size num_classes] but got {_shape(array)}"
             )
         if results.kind(alias) != kind:
-            raise invalid_argument(
-                f"Expected {alias} Tensor of {kind}. Got: {results.kind(alias)}"
-            )
+            raise invalid_argument(f"Expected {alias} Tensor of {kind}. Got: {results.kind(alias)}")
         if array.shape[0] != results.count:
             raise invalid_argument(
                 f"Expected {alias} output batch size of {results.count}. Got: {array.shape[0]}"
@@ -321,8 +315,7 @@ def _classifications(
     sizes = [array.shape[1] for array in results.arrays.values()]
     if len(set(sizes)) > 1:
         raise invalid_argument(
-            "Tensors class and score should match in dim_size(1). "
-            f"Got {sizes[0]} vs. {sizes[1]}"
+            f"Tensors class and score should match in dim_size(1). Got {sizes[0]} vs. {sizes[1]}"
         )
     for row in range(results.count):
         classification = into.classifications.add()

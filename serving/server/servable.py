@@ -59,10 +59,10 @@ class Servable:
         try:
             meta_graph = _load(self._session, folder, tags)
             self.signatures = dict(meta_graph.signature_def)
-            self._batched = {}
-            for key, signature in self.signatures.items() if batching else ():
-                if _can_be_batched(signature):
-                    self._batched[key] = BatchedSignature(
+            self._batched: dict[str, BatchedSignature] = {}
+            if batching:
+                self._batched = {
+                    key: BatchedSignature(
                         graph,
                         _names(signature.inputs),
                         _names(signature.outputs),
@@ -70,6 +70,9 @@ class Servable:
                         name,
                         key,
                     )
+                    for key, signature in self.signatures.items()
+                    if _can_be_batched(signature)
+                }
         except BaseException:
             self.close()
             raise

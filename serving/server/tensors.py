@@ -36,7 +36,7 @@ _VIEWS = {
 
 
 def type_name(kind: int) -> str:
-    """TensorFlow's own name of a DataType: "float", "int64", "string" …"""
+    """TensorFlow's own name of a DataType, as float, int64 and string."""
     return str(types_pb2.DataType.Name(kind)).removeprefix("DT_").lower()
 
 
@@ -59,7 +59,7 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
         carried = len(getattr(proto, _FIELDS[kind]))
         if carried > elements and kind not in (tf.complex64, tf.complex128):
             raise ValueError("more values than the shape has places")
-        if elements > max(carried, MAX_REPEATED_BYTES // (kind.size or 1)):
+        if elements > max(carried, MAX_REPEATED_BYTES // (kind.size or 8)):
             raise ValueError("too large")
         if not carried and kind is not tf.string:
             return np.zeros(shape, kind.as_numpy_dtype)
@@ -68,9 +68,7 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
     return np.asarray(tf.make_ndarray(proto))
 
 
-def to_proto(
-    array: np.ndarray, kind: int, *, as_content: bool = False
-) -> tensor_pb2.TensorProto:
+def to_proto(array: np.ndarray, kind: int, *, as_content: bool = False) -> tensor_pb2.TensorProto:
     """The message of a tensor.
 
     Args:

@@ -1,4 +1,4 @@
-"""Plays a model's warm-up requests (tensorflow_serving/servables/tensorflow/saved_model_warmup*)."""
+"""Plays a model's warm-up requests, as servables/tensorflow/saved_model_warmup_util.cc does."""
 
 from __future__ import annotations
 
