@@ -1,0 +1,197 @@
+"""Requests that arrive together are run together, and fail alone."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from serving.server import metrics
+from serving.server.batching import Batching
+from serving.server.config_files import BatchingParameters, parse
+from serving.server.core import Settings
+from serving.server.errors import ServingError
+from tests.serving.server.models import Client, ModelFolders, config, predict_request, serving
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int, int]]:
+    """Model, signature, examples and padding of each batch that is run."""
+    found: list[tuple[str, str, int, int]] = []
+
+    def observe(model: str, signature: str, size: int, padding: int, queue: float) -> None:
+        assert 0 <= queue < 60
+        found.append((model, signature, size, padding))
+
+    monkeypatch.setattr(metrics, "observe_batch", observe)
+    return found
+
+
+def batching(**parameters: Any) -> Settings:
+    return Settings(batching=Batching(**parameters))
+
+
+def together(*calls: Any) -> list[Any]:
+    """Results, or errors, of calls made at the same time."""
+    start = threading.Barrier(len(calls))
+
+    def call(one: Any) -> Any:
+        start.wait()
+        try:
+            return one()
+        except grpc.RpcError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(call, calls))
+
+
+def signature(name: str, **inputs: Any) -> Any:
+    request = predict_request("half", **inputs)
+    request.model_spec.signature_name = name
+    return request
+
+
+@pytest.mark.parametrize("tf1", [False, True])
+def test_requests_are_run_together(
+    folders: ModelFolders, tmp_path: Path, batches: list[Any], tf1: bool
+) -> None:
+    folders.put(tmp_path, 2, tf1=tf1)
+    settings = batching(
+        max_batch_size=8, max_execution_batch_size=8, batch_timeout_micros=300_000,
+        allowed_batch_sizes=(5, 8), num_batch_threads=1,
+    )  # fmt: skip
+    with serving(config(half=tmp_path), settings) as (_, client):
+        answers = together(*(lambda x=x: client.y("half", x) for x in range(4)))
+    assert answers == [2.0, 2.5, 3.0, 3.5]
+    sizes = [size for _, _, size, _ in batches]
+    assert sum(sizes) == 4 and len(sizes) < 4
+    assert all(size + padding == 5 for _, _, size, padding in batches)
+    assert {(model, name) for model, name, _, _ in batches} == {("half", "serving_default")}
+
+
+@pytest.fixture(scope="module")
+def batched(base: Path) -> Any:
+    settings = batching(
+        max_batch_size=4, max_execution_batch_size=4, batch_timeout_micros=200_000,
+        num_batch_threads=1,
+    )  # fmt: skip
+    with serving(config(half=base), settings) as (_, client):
+        yield client
+
+
+def test_what_fails_fails_alone(batched: Client) -> None:
+    photo = tf.io.encode_jpeg(np.zeros((5, 7, 3), np.uint8)).numpy()
+    ask = batched.prediction.Predict
+    good, bad, other = together(
+        lambda: ask(signature("photos", image=[photo])),
+        lambda: ask(signature("photos", image=[b"no photo"])),
+        lambda: ask(signature("photos", image=[photo, photo])),
+    )
+    assert list(good.outputs["height"].int_val) == [5]
+    assert list(other.outputs["height"].int_val) == [5, 5]
+    assert bad.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_does_not_concatenate_is_answered_by_itself(batched: Client) -> None:
+    ask = batched.prediction.Predict
+    short, long, wrong = together(
+        lambda: ask(signature("rows", rows=np.float32([[1, 2]]))),
+        lambda: ask(signature("rows", rows=np.float32([[1, 2, 3]]))),
+        lambda: ask(signature("rows", rows=np.float32([1]))),
+    )
+    assert list(short.outputs["total"].float_val) == [3.0]
+    assert list(long.outputs["total"].float_val) == [6.0]
+    assert wrong.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (
+            predict_request("half", x=np.float32(1)),
+            "Batching Run() input tensors must have at least one dimension",
+        ),
+        (
+            signature("pair", a=np.float32([1]), b=np.float32([1, 2])),
+            "Batching Run() input tensors must have equal 0th-dimension size",
+        ),
+        (
+            predict_request("half", x=np.zeros(5, np.float32)),
+            "Task size 5 is larger than maximum input batch size 4",
+        ),
+        (
+            predict_request("half", x=np.zeros(1, np.int64)),
+            "Expects arg[0] to be float but int64 is provided",
+        ),
+    ],
+)
+def test_batches_refuse(batched: Client, request_: Any, text: str) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        batched.prediction.Predict(request_)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.details() == text
+
+
+def test_filtered_outputs_and_empty_batches(batched: Client) -> None:
+    request = signature("pair", a=np.float32([5]), b=np.float32([3]))
+    request.output_filter.append("difference")
+    response = batched.prediction.Predict(request)
+    assert {n: list(t.float_val) for n, t in response.outputs.items()} == {"difference": [2.0]}
+    empty = batched.predict("half", x=np.zeros(0, np.float32))
+    assert [dim.size for dim in empty.outputs["y"].tensor_shape.dim] == [0]
+
+
+def test_large_requests_are_split_where_that_is_asked_for(
+    base: Path, batches: list[tuple[str, str, int, int]]
+) -> None:
+    settings = batching(max_batch_size=10, max_execution_batch_size=4, split=True)
+    with serving(config(half=base), settings) as (_, client):
+        answer = client.predict("half", x=np.arange(10, dtype=np.float32))
+    assert list(answer.outputs["y"].float_val) == [x / 2 + 3 for x in range(10)]
+    assert sum(size for _, _, size, _ in batches) == 10
+    assert max(size for _, _, size, _ in batches) == 4
+
+
+def test_a_full_queue_is_unavailable(base: Path) -> None:
+    settings = batching(
+        max_batch_size=1, max_execution_batch_size=1, max_enqueued_batches=1, num_batch_threads=1
+    )
+    with serving(config(half=base), settings) as (_, client):
+        ask = client.prediction.Predict
+        answers = together(*(lambda: ask(signature("slow", x=np.float32([1]))) for _ in range(6)))
+    refused = [answer for answer in answers if isinstance(answer, grpc.RpcError)]
+    assert 0 < len(refused) < 6
+    for error in refused:
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "The batch scheduling queue to which this task was submitted is full" in (
+            error.details()
+        )
+
+
+def test_parameters(tmp_path: Path) -> None:
+    assert Batching.of(BatchingParameters()) == Batching()
+    file = tmp_path / "batching.txt"
+    file.write_text(
+        "max_batch_size { value: 32 } batch_timeout_micros { value: 1000 }\n"
+        "max_enqueued_batches { value: 7 } num_batch_threads { value: 2 }\n"
+        "allowed_batch_sizes: [1, 8, 32] pad_variable_length_inputs: true\n"
+        'thread_pool_name { value: "batches" }\n'
+    )
+    found = Batching.of(parse(str(file), BatchingParameters()))
+    assert found == Batching(32, 32, 1000, 7, 2, (1, 8, 32))
+    file.write_text("max_batch_size { value: 32 }\nallowed_batch_sizes: [1, 8]\n")
+    with pytest.raises(ServingError) as raised:
+        Batching.of(parse(str(file), BatchingParameters()))
+    assert raised.value.message == (
+        "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 8; expected 32"
+    )
+    file.write_text("max_bath_size { value: 32 }")
+    with pytest.raises(ServingError, match=r"Invalid protobuf file.*max_bath_size"):
+        parse(str(file), BatchingParameters())
