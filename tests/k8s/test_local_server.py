@@ -84,8 +84,11 @@ def server(file: Path) -> Iterator[str]:
             [sys.executable, "-m", "pipeline.cli", "serve", *arguments],
             stdout=output, stderr=output, cwd=ROOT.parent, env={**os.environ, "PYTHONPATH": "."},
         )  # fmt: skip
+    url = f"http://127.0.0.1:{ports[1]}"
     try:
-        yield f"http://127.0.0.1:{ports[1]}"
+        eventually(lambda: process.poll() is not None or status(url) is not None)
+        assert process.poll() is None
+        yield url
     except BaseException:
         print(log.read_text(errors="replace"))
         raise
@@ -143,7 +146,7 @@ def test_canary_promotion_and_rollback_under_a_running_server(served: Path, file
     )
     with server(file) as url:
         eventually(lambda: status(url + started) == 200)
-        assert status(url + f"{STABLE}/metadata") == 200  # prod's readiness
+        assert status(f"{url}{STABLE}/metadata") == 200  # prod's readiness
         assert status(url + alive) == status(url + metrics) == 200
         assert age(url + STABLE) == age(url + CANARY) == 1
 
