@@ -96,32 +96,31 @@ def _server(model: Path) -> Iterator[grpc.Channel]:
             f"--grpc_socket_path={socket}", f"--model_name={MODEL_NAME}",
             f"--model_base_path={base}", "--max_num_load_retries=0",
         ]  # fmt: skip
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        log = Path(folder, "log")
+        with log.open("w") as file, subprocess.Popen(command, stderr=file) as server:
             try:
                 with grpc.insecure_channel(f"unix:{socket}") as channel:
-                    _wait(server, channel)
+                    _wait(server, log, channel)
                     yield channel
             finally:
                 server.kill()
 
 
-def _wait(server: subprocess.Popen[bytes], channel: grpc.Channel) -> None:
+def _wait(server: subprocess.Popen[bytes], log: Path, channel: grpc.Channel) -> None:
     request = status_pb2.GetModelStatusRequest()
     request.model_spec.name = MODEL_NAME
-    State = status_pb2.ModelVersionStatus.State
+    AVAILABLE = status_pb2.ModelVersionStatus.State.AVAILABLE
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise Unservable(f"the model server ended with status {server.returncode}")
+            lines = log.read_text(errors="replace").splitlines()
+            raise Unservable(f"the model server ended: {lines[-1] if lines else server.returncode}")
         try:
             answer = ModelServiceStub(channel).GetModelStatus(request, timeout=PATIENCE)
-        except grpc.RpcError:  # it is not listening yet
+        except grpc.RpcError:  # it listens once it has loaded the model
             answer = status_pb2.GetModelStatusResponse()
-        for version in answer.model_version_status:
-            if version.state == State.AVAILABLE:
-                return
-            if version.state == State.END:
-                raise Unservable(f"it does not load: {version.status.error_message}")
+        if any(version.state == AVAILABLE for version in answer.model_version_status):
+            return
         time.sleep(0.1)
     raise Unservable(f"it was not loaded within {PATIENCE} seconds")
 
@@ -142,7 +141,8 @@ def _expect(channel: grpc.Channel, photos: list[bytes], expected: list[float]) -
     try:
         outputs = PredictionServiceStub(channel).Predict(request, timeout=PATIENCE).outputs
     except grpc.RpcError as error:
-        raise Unservable(f"{len(photos)} photos: {error.code().name}: {error.details()}") from None
+        said = f"{error.code().name}: {error.details()}".splitlines()[0]
+        raise Unservable(f"{len(photos)} photos: {said}") from None
     missing = {features.AGE, features.VALID} - set(outputs)
     if missing:
         raise Unservable(f"it has no output {' and '.join(sorted(missing))}")

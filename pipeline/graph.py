@@ -14,6 +14,7 @@ from components.example_validator import ExampleValidator
 from components.photo_example_gen import PhotoExampleGen
 from components.pusher import Pusher
 from components.served_model import ServedModel
+from components.serving_check import ServingCheck
 from components.trainer import trainer
 from components.transform import transform
 from pipeline.config import Beam, Config
@@ -61,9 +62,16 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
         schema=curated.outputs["schema"],
         eval_config=eval_config(**config.evaluator.model_dump()),
     )
+    check = ServingCheck(
+        model=trained.outputs["model"],
+        examples=raw,
+        max_batch_size=config.serving.max_batch_size,
+    )
+    check.add_upstream_node(evaluator)
     pusher = Pusher(
         model=trained.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=check.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(config.serving_base))
         ),
@@ -81,6 +89,7 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
             trained,
             served,
             evaluator,
+            check,
             pusher,
         ],
         enable_cache=True,

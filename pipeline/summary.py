@@ -18,6 +18,7 @@ from tfx.types.artifact_utils import deserialize_artifact
 
 from components.evaluator import BASELINE, CANDIDATE, MAE
 from components.served_model import is_live
+from components.serving_check import REASON
 from pipeline.config import Config
 
 _PACKAGES = ("goodseed", "tfx", "tensorflow", "keras", "apache-beam", "tensorflow-model-analysis")
@@ -110,6 +111,9 @@ def _gate(config: Config, outputs: Mapping[tuple[str, str], Artifact]) -> dict[s
             f"MAE {value:.2f} years is worse than the live model's {baseline:.2f} by more than "
             f"{gate.max_mae_increase:.2f}"
         )
+    check = outputs.get(("ServingCheck", "blessing"))
+    if check and (why := check.get_string_custom_property(REASON)):
+        reasons.append(f"it can't be served: {why}")
     return {
         "metric": MAE,
         "value": value,

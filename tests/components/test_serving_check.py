@@ -92,7 +92,7 @@ def test_a_servable_model_is_blessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("servable", "why"),
     [
-        (Broken, "it does not load: "),
+        (Broken, "the model server ended: "),
         (Dicing, "years off the model's own"),
         (Failing, f"{MAX_BATCH_SIZE} photos: INVALID_ARGUMENT: "),
         (Trusting, "one of them broken"),

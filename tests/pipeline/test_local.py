@@ -18,7 +18,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
-from pipeline.summary import metadata_store
+from pipeline import config
+from pipeline.summary import metadata_store, run_outputs, summarise
 from tests.conftest import ROOT, Finished, goodseed, goodseed_command
 
 STEPS = [
@@ -31,6 +32,7 @@ STEPS = [
     "Transform",
     "Trainer",
     "Evaluator",
+    "ServingCheck",
     "Pusher",
 ]
 # A network that has seen next to nothing, and a bound that lets it pass.
@@ -116,6 +118,20 @@ def test_the_pushed_model_answers(
     ages = model.signatures["serving_default"](image=tf.constant(jpegs))["age"]
     assert ages.shape == (3,) and ages.dtype == tf.float32
     assert np.isfinite(ages).all()
+
+
+def test_the_summary_says_why_a_model_can_not_be_served(
+    first: tuple[Path, Finished, dict[str, Any]], drawn_photos: Path
+) -> None:
+    run_dir = first[0]
+    (run,) = metadata_store(run_dir / "metadata.db").get_contexts_by_type("pipeline_run")
+    outputs = run_outputs(run_dir / "metadata.db", run.name)
+    check = outputs["ServingCheck", "blessing"]
+    assert check.get_int_custom_property("blessed") == 1
+    check.set_string_custom_property("reason", "it has no output valid")
+    loaded = config.load(profile="demo", photos=str(drawn_photos), run_dir=str(run_dir))
+    document = summarise(loaded, outputs, failure=None, seconds={}, peak_rss_mb={})
+    assert document["gate"]["reasons"][-1] == "it can't be served: it has no output valid"
 
 
 def test_another_run_takes_from_the_cache(run_dir: Path, drawn_photos: Path) -> None:
