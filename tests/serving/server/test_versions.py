@@ -46,7 +46,7 @@ def refusal(client: Client, models: Any) -> tuple[str, str]:
 
 
 def labelled(client: Client, label: str) -> int:
-    request = predict_request("half", x=np.float32([0]))
+    request = predict_request("half", x=np.array([0], np.float32))
     request.model_spec.version_label = label
     return int(client.prediction.Predict(request).model_spec.version.value)
 
@@ -85,7 +85,7 @@ def test_an_old_version_stays_until_its_last_request_is_answered(
 ) -> None:
     folders.put(tmp_path, 1)
     with serving(config(half=tmp_path)) as (core, client):
-        request = predict_request("half", x=np.float32([1]))
+        request = predict_request("half", x=np.array([1], np.float32))
         request.model_spec.signature_name = "slow"
         asked = client.prediction.Predict.future(request)
         version = core._versions._versions["half"][1]
