@@ -170,7 +170,8 @@ def speed(model: Path, photos: Sequence[bytes], seconds: float) -> dict[str, Any
         return {name: v.numpy() for name, v in signature(image=tf.constant(batch)).items()}
 
     with serving(model) as (server, _):
-        ours, reference = [], []
+        ours: list[float] = []
+        reference: list[float] = []
         for photo in photos[:10]:
             server.ask(photo)
             bare([photo])

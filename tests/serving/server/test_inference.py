@@ -42,7 +42,7 @@ def refusal(call: Any, request: Any) -> tuple[str, str]:
     """Name of the code and the text that a request is refused with."""
     with pytest.raises(grpc.RpcError) as raised:
         call(request, timeout=60)
-    return raised.value.code().name, raised.value.details()
+    return raised.value.code().name, str(raised.value.details())
 
 
 def with_spec(request: Any, model: str = "half", **spec: Any) -> Any:
