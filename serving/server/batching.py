@@ -123,10 +123,10 @@ class BatchedSignature:
 
             @tf.nondifferentiable_batch_function(
                 num_batch_threads=batching.num_batch_threads,
-                max_batch_size=batching.max_execution_batch_size,
+                max_batch_size=batching.max_batch_size,
                 batch_timeout_micros=batching.batch_timeout_micros,
                 max_enqueued_batches=batching.max_enqueued_batches,
-                allowed_batch_sizes=list(batching.allowed_batch_sizes) or None,
+                allowed_batch_sizes=_run_sizes(batching),
                 enable_large_batch_splitting=batching.split,
                 autograph=False,
             )
@@ -183,6 +183,13 @@ class BatchedSignature:
                 metrics.observe_batch(
                     *self._labels, int(filled), int(size - filled), max(0.0, started - asked)
                 )
+
+
+def _run_sizes(batching: Batching) -> list[int] | None:
+    """The op's allowed_batch_sizes; the last of them is also the most that it runs at once."""
+    if batching.split and not batching.allowed_batch_sizes:
+        return list(range(1, batching.max_execution_batch_size + 1))
+    return list(batching.allowed_batch_sizes) or None
 
 
 def _figures(started: tf.Tensor, tickets: tf.Tensor) -> tf.Tensor:

@@ -11,10 +11,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from serving.server.grpc_api import default_max_threads
-
 _NO_EFFECT = "No effect here: "
 _INT64 = 2**63 - 1
+_CORES = os.cpu_count() or 1
+# There: four for each core, and what comes in beyond them is refused as RESOURCE_EXHAUSTED. Here it
+# waits, and a thread that waits for its batch costs nothing: there are enough of them to fill one.
+_GRPC_THREADS = max(64, 4 * _CORES)
 
 
 class FlagError(ValueError):
@@ -37,9 +39,7 @@ class Flags:
     )
     grpc_socket_path: str = _flag("", "UNIX socket to serve the gRPC API at, too.")
     rest_api_port: int = _flag(0, "Port of the REST API, other than --port; 0: none.")
-    rest_api_num_threads: int = _flag(
-        4 * (os.cpu_count() or 1), "REST calls that are answered at once; more wait."
-    )
+    rest_api_num_threads: int = _flag(4 * _CORES, "REST calls answered at once; more wait.")
     rest_api_timeout_in_ms: int = _flag(30_000, "Timeout of REST calls, milliseconds.")
     rest_api_enable_cors_support: bool = _flag(
         False, "Let pages from elsewhere call the REST API from a browser (CORS)."
@@ -99,7 +99,7 @@ class Flags:
         "", "Arguments for gRPC, name=value, separated by commas (grpc.max_connection_age_ms=2000)."
     )
     grpc_max_threads: int = _flag(
-        default_max_threads(),
+        _GRPC_THREADS,
         "gRPC requests that are answered at once; more wait. There: four for each core, and more "
         "are refused.",
     )
@@ -115,7 +115,7 @@ class Flags:
         True, _NO_EFFECT + "nothing but the signatures is kept."
     )
     prefer_tflite_model: bool = _flag(False, _NO_EFFECT + "saved_model.pb is loaded.")
-    num_tflite_pools: int = _flag(os.cpu_count() or 1, _NO_EFFECT + "no TFLite models.")
+    num_tflite_pools: int = _flag(_CORES, _NO_EFFECT + "no TFLite models.")
     num_tflite_interpreters_per_pool: int = _flag(1, _NO_EFFECT + "no TFLite models.")
     enable_signature_method_name_check: bool = _flag(
         False, "Refuse a signature made for another method than is called; not for TF2 models."

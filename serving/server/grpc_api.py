@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -194,13 +193,3 @@ def _credentials(ssl_config_file: str) -> grpc.ServerCredentials | None:
         root_certificates=config.custom_ca.encode() or None,
         require_client_auth=config.client_verify,
     )
-
-
-def default_max_threads() -> int:
-    """Threads of the gRPC server where no flag says.
-
-    TensorFlow Serving has four for each core and refuses what comes in beyond them as
-    RESOURCE_EXHAUSTED. Here the others wait, and a thread that waits for its batch costs nothing:
-    there are enough of them to fill one.
-    """
-    return max(64, 4 * (os.cpu_count() or 1))

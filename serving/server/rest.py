@@ -119,7 +119,7 @@ def start(
     Raises:
         ServingError: UNAVAILABLE, where the address can't be had.
     """
-    pool = ThreadPoolExecutor(num_threads or 4 * (os.cpu_count() or 1), "rest")
+    pool = ThreadPoolExecutor(max(1, num_threads or 4 * (os.cpu_count() or 1)), "rest")
     service = _Service(core, pool, timeout_ms, metrics_path, _CORS if enable_cors else {})
     return RestServer(service, host, port)
 

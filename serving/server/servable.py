@@ -163,6 +163,14 @@ def _load(
             grpc.StatusCode.NOT_FOUND,
             f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {folder}",
         ) from error
+    except ValueError as error:
+        if "not a valid checkpoint" not in str(error):
+            raise
+        raise ServingError(
+            grpc.StatusCode.NOT_FOUND,
+            "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for "
+            f"{folder}/variables/variables",
+        ) from error
     except RuntimeError as error:
         if "MetaGraphDef" not in str(error):
             raise

@@ -173,7 +173,7 @@ class Client:
 
     def y(self, model: str, x: float = 0.0) -> float:
         """What the default signature makes of a number."""
-        return float(self.predict(model, x=np.float32([x])).outputs["y"].float_val[0])
+        return float(self.predict(model, x=np.array([x], np.float32)).outputs["y"].float_val[0])
 
     def states(self, model: str) -> dict[int, str]:
         """State by version."""

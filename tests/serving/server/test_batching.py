@@ -102,9 +102,9 @@ def test_what_fails_fails_alone(batched: Client) -> None:
 def test_what_does_not_concatenate_is_answered_by_itself(batched: Client) -> None:
     ask = batched.prediction.Predict
     short, long, wrong = together(
-        lambda: ask(signature("rows", rows=np.float32([[1, 2]]))),
-        lambda: ask(signature("rows", rows=np.float32([[1, 2, 3]]))),
-        lambda: ask(signature("rows", rows=np.float32([1]))),
+        lambda: ask(signature("rows", rows=np.array([[1, 2]], np.float32))),
+        lambda: ask(signature("rows", rows=np.array([[1, 2, 3]], np.float32))),
+        lambda: ask(signature("rows", rows=np.array([1], np.float32))),
     )
     assert list(short.outputs["total"].float_val) == [3.0]
     assert list(long.outputs["total"].float_val) == [6.0]
@@ -119,7 +119,7 @@ def test_what_does_not_concatenate_is_answered_by_itself(batched: Client) -> Non
             "Batching Run() input tensors must have at least one dimension",
         ),
         (
-            signature("pair", a=np.float32([1]), b=np.float32([1, 2])),
+            signature("pair", a=np.array([1], np.float32), b=np.array([1, 2], np.float32)),
             "Batching Run() input tensors must have equal 0th-dimension size",
         ),
         (
@@ -140,7 +140,7 @@ def test_batches_refuse(batched: Client, request_: Any, text: str) -> None:
 
 
 def test_filtered_outputs_and_empty_batches(batched: Client) -> None:
-    request = signature("pair", a=np.float32([5]), b=np.float32([3]))
+    request = signature("pair", a=np.array([5], np.float32), b=np.array([3], np.float32))
     request.output_filter.append("difference")
     response = batched.prediction.Predict(request)
     assert {n: list(t.float_val) for n, t in response.outputs.items()} == {"difference": [2.0]}
@@ -165,12 +165,14 @@ def test_a_full_queue_is_unavailable(base: Path) -> None:
     )
     with serving(config(half=base), settings) as (_, client):
         ask = client.prediction.Predict
-        answers = together(*(lambda: ask(signature("slow", x=np.float32([1]))) for _ in range(6)))
+        answers = together(
+            *(lambda: ask(signature("slow", x=np.array([1], np.float32))) for _ in range(6))
+        )
     refused = [answer for answer in answers if isinstance(answer, grpc.RpcError)]
     assert 0 < len(refused) < 6
     for error in refused:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert "The batch scheduling queue to which this task was submitted is full" in (
+        assert "The batch scheduling queue to which this task was submitted is full" in str(
             error.details()
         )
 

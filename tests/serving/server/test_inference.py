@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -41,7 +42,7 @@ def refusal(call: Any, request: Any) -> tuple[str, str]:
     """Name of the code and the text that a request is refused with."""
     with pytest.raises(grpc.RpcError) as raised:
         call(request, timeout=60)
-    return raised.value.code().name, raised.value.details()
+    return raised.value.code().name, str(raised.value.details())
 
 
 def with_spec(request: Any, model: str = "half", **spec: Any) -> Any:
@@ -55,11 +56,11 @@ def with_spec(request: Any, model: str = "half", **spec: Any) -> Any:
 
 
 def predict(**spec: Any) -> predict_pb2.PredictRequest:
-    return with_spec(predict_request("half", x=np.float32([2])), **spec)
+    return with_spec(predict_request("half", x=np.array([2], np.float32)), **spec)
 
 
 def test_predict_answers_with_the_version_and_numbers_one_by_one(client: Client) -> None:
-    response = client.predict("half", x=np.float32([1, 2]))
+    response = client.predict("half", x=np.array([1, 2], np.float32))
     assert response.model_spec.name == "half"
     assert response.model_spec.version.value == 3
     assert response.model_spec.signature_name == "serving_default"
@@ -74,7 +75,8 @@ def test_tf1_saved_models_answer_too(client: Client) -> None:
 
 def test_output_filter(client: Client) -> None:
     request = with_spec(
-        predict_request("half", a=np.float32([5]), b=np.float32([3])), signature_name="pair"
+        predict_request("half", a=np.array([5], np.float32), b=np.array([3], np.float32)),
+        signature_name="pair",
     )
     assert set(client.prediction.Predict(request).outputs) == {"sum", "difference"}
     request.output_filter.append("difference")
@@ -121,7 +123,7 @@ def test_output_filter(client: Client) -> None:
             "alias set: ",
         ),
         (
-            predict_request("half", x=np.int64([1])),
+            predict_request("half", x=np.array([1], np.int64)),
             "INVALID_ARGUMENT",
             "Expects arg[0] to be float but int64 is provided",
         ),
@@ -137,7 +139,9 @@ def test_predict_refuses(client: Client, request_: Any, code: str, text: str) ->
 
 
 def test_predict_refuses_a_wrong_shape_with_what_the_graph_says(client: Client) -> None:
-    request = with_spec(predict_request("half", rows=np.float32([1])), signature_name="rows")
+    request = with_spec(
+        predict_request("half", rows=np.array([1], np.float32)), signature_name="rows"
+    )
     code, text = refusal(client.prediction.Predict, request)
     assert code == "INVALID_ARGUMENT"
     assert "reduction dimension" in text
@@ -155,34 +159,39 @@ def test_predict_refuses_a_wrong_shape_with_what_the_graph_says(client: Client) 
     ],
 )
 def test_predict_refuses_an_output_filter(client: Client, filtered: list[str], text: str) -> None:
-    request = predict_request("half", x=np.float32([1]))
+    request = predict_request("half", x=np.array([1], np.float32))
     request.output_filter.extend(filtered)
     assert refusal(client.prediction.Predict, request) == ("INVALID_ARGUMENT", text)
 
 
 @pytest.mark.parametrize(
-    "tensor",
+    ("tensor", "shape"),
     [
-        {"dtype": 1},  # a scalar without value is zero, but shapes that lie are refused:
-        {"dtype": 1, "shape": [-1]},
-        {"dtype": 1, "shape": [3], "tensor_content": b"abc"},
-        {"dtype": 1, "shape": [10**9, 10**9], "float_val": [1]},
-        {"dtype": 7, "shape": [1], "tensor_content": b"abcd"},
-        {"dtype": 20},
-        {"dtype": 9999},
+        ({"dtype": 1}, [-1]),
+        ({"dtype": 1, "tensor_content": b"abc"}, [3]),
+        ({"dtype": 1, "float_val": [1]}, [10**9, 10**9]),
+        ({"dtype": 1, "float_val": [1, 2]}, [1]),
+        ({"dtype": 7, "tensor_content": b"abcd"}, [1]),
+        ({"dtype": 20}, []),
+        ({"dtype": 9999}, []),
     ],
 )
-def test_predict_refuses_what_is_no_tensor(client: Client, tensor: dict[str, Any]) -> None:
+def test_predict_refuses_what_is_no_tensor(client: Client, tensor: Any, shape: Any) -> None:
     request = predict_request("half")
-    shape = tensor.pop("shape", [])
-    request.inputs["x"].MergeFrom(tf.make_tensor_proto(0.0).__class__(**tensor))
+    request.inputs["x"].CopyFrom(tensor_pb2.TensorProto(**tensor))
     for size in shape:
         request.inputs["x"].tensor_shape.dim.add(size=size)
-    if tensor == {"dtype": 1}:
-        assert list(client.prediction.Predict(request).outputs["y"].float_val) == [3.0]
-    else:
-        expected = ("INVALID_ARGUMENT", "tensor parsing error: x")
-        assert refusal(client.prediction.Predict, request) == expected
+    expected = ("INVALID_ARGUMENT", "tensor parsing error: x")
+    assert refusal(client.prediction.Predict, request) == expected
+
+
+def test_the_last_value_stands_for_those_that_are_missing(client: Client) -> None:
+    request = predict_request("half")
+    request.inputs["x"].CopyFrom(tensor_pb2.TensorProto(dtype=1, float_val=[2, 4]))
+    request.inputs["x"].tensor_shape.dim.add(size=3)
+    assert list(client.prediction.Predict(request).outputs["y"].float_val) == [4.0, 5.0, 5.0]
+    del request.inputs["x"].float_val[:]
+    assert list(client.prediction.Predict(request).outputs["y"].float_val) == [3.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize("model", ["half", "old"])
@@ -361,7 +370,7 @@ def test_any_bytes_as_a_request_get_a_status(client: Client, data: bytes) -> Non
 def test_any_bytes_for_a_message_get_a_status(
     client: Client, raw_predict: Any, start: int, replaced: bytes, cut: int
 ) -> None:
-    whole = predict_request("half", x=np.float32([1, 2, 3])).SerializeToString()
+    whole = predict_request("half", x=np.array([1, 2, 3], np.float32)).SerializeToString()
     at = start % len(whole)
     try:
         raw_predict(whole[:at] + replaced + whole[at + cut :], timeout=60)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +138,7 @@ def test_serve_drains_at_sigterm(folders: ModelFolders, tmp_path: Path) -> None:
             eventually(lambda: server.said("Finished adding/updating models"))
             eventually(lambda: "more" in "".join(server.lines))
             eventually(lambda: _answers(client, "more"))
-            request = predict_request("half", x=np.float32([1]))
+            request = predict_request("half", x=np.array([1], np.float32))
             request.model_spec.signature_name = "slow"
             asked = [client.prediction.Predict.future(request) for _ in range(3)]
             eventually(lambda: client.states("half"))
@@ -157,7 +156,7 @@ def _answers(client: Client, model: str) -> bool:
 
 def _serve(*flags: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "serving.server.main", *flags],
+        goodseed_command("serve", *flags),
         cwd=ROOT, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr

@@ -40,7 +40,7 @@ from serving.server import metrics, rest
 from serving.server.core import Core
 from serving.server.errors import ServingError
 from serving.server.flags import parse
-from serving.server.main import Server
+from serving.server.server import Server
 
 METRICS = "/monitoring/prometheus/metrics"
 

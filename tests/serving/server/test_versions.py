@@ -20,6 +20,7 @@ from tensorflow_serving.apis import (
 
 from serving.server import versions
 from serving.server.core import Core, ServingError, Settings
+from serving.server.servable import Servable
 from serving.server.warmup import REQUESTS
 from tests.serving.server.models import (
     Client,
@@ -42,11 +43,11 @@ def reload(client: Client, models: Any) -> None:
 def refusal(client: Client, models: Any) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as raised:
         reload(client, models)
-    return raised.value.code().name, raised.value.details()
+    return raised.value.code().name, str(raised.value.details())
 
 
 def labelled(client: Client, label: str) -> int:
-    request = predict_request("half", x=np.float32([0]))
+    request = predict_request("half", x=np.array([0], np.float32))
     request.model_spec.version_label = label
     return int(client.prediction.Predict(request).model_spec.version.value)
 
@@ -85,7 +86,7 @@ def test_an_old_version_stays_until_its_last_request_is_answered(
 ) -> None:
     folders.put(tmp_path, 1)
     with serving(config(half=tmp_path)) as (core, client):
-        request = predict_request("half", x=np.float32([1]))
+        request = predict_request("half", x=np.array([1], np.float32))
         request.model_spec.signature_name = "slow"
         asked = client.prediction.Predict.future(request)
         version = core._versions._versions["half"][1]
@@ -99,13 +100,18 @@ def test_an_old_version_stays_until_its_last_request_is_answered(
         eventually(lambda: client.states("half")[1] == "END")
 
 
+def be_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
 @pytest.mark.parametrize(
     ("break_it", "code", "text"),
     [
         (lambda f: (f / "saved_model.pb").unlink(), "NOT_FOUND", "Could not find SavedModel .pb"),
         (lambda f: (f / "saved_model.pb").write_bytes(b"broken"), "DATA_LOSS", "Cannot parse file"),
         (lambda f: shutil.rmtree(f / "variables"), "NOT_FOUND", "variables"),
-        (lambda f: (shutil.rmtree(f), f.write_text("a file")), "NOT_FOUND", "Could not find"),
+        (be_a_file, "NOT_FOUND", "Could not find"),
     ],
 )
 def test_a_broken_version_is_told_of_and_the_old_one_kept(
@@ -288,16 +294,17 @@ def test_warm_up_is_played_before_a_version_is_available(
 ) -> None:
     folder = folders.put(tmp_path, 1)
     write_warm_up(
-        folder, [predict_log(predict_request("half", x=np.float32([1] * n))) for n in (1, 8)]
+        folder,
+        [predict_log(predict_request("half", x=np.array([1] * n, np.float32))) for n in (1, 8)],
     )
     played: list[tuple[int, ...]] = []
-    run = versions.Servable.run
+    run = Servable.run
 
     def spy(self: Any, name: str, inputs: Any, outputs: Any) -> Any:
         played.append(inputs["x"].shape)
         return run(self, name, inputs, outputs)
 
-    monkeypatch.setattr(versions.Servable, "run", spy)
+    monkeypatch.setattr(Servable, "run", spy)
     core = Core(QUICK)
     core.reload(config(half=tmp_path))
     core.close()

@@ -1,0 +1,285 @@
+"""How fast `goodseed serve` is beside the bare model, and what it takes to run for long.
+
+    python -m tests.benchmarks.serving --model DIR --photos DIR [speed] [memory] [swaps]
+        [--requests 50000] [--swaps 100] [--seconds 20]
+
+`--model` is a version folder whose default signature takes photo bytes as `image`. Server and
+clients share the machine.
+
+speed   One photo at a time through gRPC and, in turn, by the same signature in this process, loaded
+        with `tf.saved_model.load`: p50 and p99, milliseconds. Then photos/s and p99 with 32
+        clients at once, and the most photos/s of the bare model in batches of 8, 16 and 32, by one
+        and by two callers.
+memory  The server's resident memory, MiB, after a tenth of the requests and at their end.
+swaps   So many new versions pushed under load: requests that failed, and memory before and after.
+
+Ends with JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+MODES = ("speed", "memory", "swaps")
+CLIENTS = 32
+MODEL = "photos"
+BATCHING = (
+    "max_batch_size { value: 32 } batch_timeout_micros { value: 0 } "
+    "max_enqueued_batches { value: 100 } num_batch_threads { value: 2 }"
+)
+
+
+class Server:
+    """A `goodseed serve` that serves a folder of versions with batching."""
+
+    def __init__(self, base: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        parameters = base.parent / "batching.config"
+        parameters.write_text(BATCHING)
+        self._process = subprocess.Popen([
+            sys.executable, "-m", "pipeline.cli", "serve", f"--model_base_path={base}",
+            f"--model_name={MODEL}", f"--port={self.address.split(':')[1]}", "--enable_batching",
+            f"--batching_parameters_file={parameters}",
+        ], stderr=subprocess.DEVNULL)  # fmt: skip
+        self._channel = grpc.insecure_channel(self.address)
+        grpc.channel_ready_future(self._channel).result(180)
+        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
+        self._status = model_service_pb2_grpc.ModelServiceStub(self._channel).GetModelStatus
+
+    def ask(self, photo: bytes) -> predict_pb2.PredictResponse:
+        """One photo, by gRPC."""
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = MODEL
+        tensor = request.inputs["image"]
+        tensor.dtype = tf.string.as_datatype_enum
+        tensor.tensor_shape.dim.add(size=1)
+        tensor.string_val.append(photo)
+        return self._predict(request, timeout=60)
+
+    def available(self, version: int) -> bool:
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = MODEL
+        states = {s.version: s.state for s in self._status(request).model_version_status}
+        return states.get(version) == get_model_status_pb2.ModelVersionStatus.AVAILABLE
+
+    def memory(self) -> float:
+        """MiB."""
+        return float(psutil.Process(self._process.pid).memory_info().rss / 2**20)
+
+    def stop(self) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        self._channel.close()
+        return self._process.wait(120)
+
+
+@contextlib.contextmanager
+def serving(model: Path) -> Iterator[tuple[Server, Path]]:
+    """A server of one version, and the folder of its versions."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / MODEL
+        push(model, base, 1)
+        server = Server(base)
+        try:
+            yield server, base
+        finally:
+            status = server.stop()
+    assert status == 0, f"the server ended with {status}"
+
+
+def push(model: Path, base: Path, version: int) -> None:
+    base.mkdir(exist_ok=True)
+    aside = base / ".aside"
+    shutil.copytree(model, aside)
+    aside.rename(base / str(version))
+
+
+def milliseconds(call: Callable[[bytes], Any], photo: bytes) -> float:
+    start = time.perf_counter()
+    call(photo)
+    return (time.perf_counter() - start) * 1e3
+
+
+def percentiles(name: str, values: Sequence[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(values, [50, 99])
+    print(f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
+
+
+def from_many(server: Server, photos: Sequence[bytes], count: int) -> tuple[float, list[float]]:
+    """`count` photos from CLIENTS clients at once: photos/s, and milliseconds of each."""
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        start = time.perf_counter()
+        each = list(
+            pool.map(lambda n: milliseconds(server.ask, photos[n % len(photos)]), range(count))
+        )
+        return count / (time.perf_counter() - start), each
+
+
+def bare_rate(call: Callable[[Any], Any], batch: Any, callers: int, seconds: float) -> float:
+    """Photos/s of the model itself, called by so many threads."""
+    done = [0] * callers
+    until = time.perf_counter() + seconds
+
+    def run(caller: int) -> None:
+        while time.perf_counter() < until:
+            call(batch)
+            done[caller] += len(batch)
+
+    start = time.perf_counter()
+    threads = [threading.Thread(target=run, args=(caller,)) for caller in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / (time.perf_counter() - start)
+
+
+def speed(model: Path, photos: Sequence[bytes], seconds: float) -> dict[str, Any]:
+    loaded = tf.saved_model.load(str(model))  # held: the signature lives by it
+    signature = loaded.signatures["serving_default"]
+
+    def bare(batch: Any) -> Any:
+        return {name: v.numpy() for name, v in signature(image=tf.constant(batch)).items()}
+
+    with serving(model) as (server, _):
+        ours: list[float] = []
+        reference: list[float] = []
+        for photo in photos[:10]:
+            server.ask(photo)
+            bare([photo])
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            # Block by block, not photo by photo: for a while after a run, TensorFlow's threads spin
+            # and keep the other process from its core.
+            block = [photos[(len(ours) + n) % len(photos)] for n in range(25)]
+            reference.extend(milliseconds(lambda one: bare([one]), photo) for photo in block)
+            ours.extend(milliseconds(server.ask, photo) for photo in block)
+        one = percentiles("one photo, gRPC", ours)
+        one_bare = percentiles("one photo, in process", reference)
+        from_many(server, photos, 4 * CLIENTS)
+        rate, _ = from_many(server, photos, 200)
+        rates: list[float] = []
+        waits: list[float] = []
+        rates_bare: dict[str, float] = {}
+        # In turn, so that what else runs on the machine meets both.
+        for _ in range(2):
+            for size in (8, 16, 32):
+                batch = tf.constant(list(photos[:size]))
+                bare(batch)
+                for callers in (1, 2):
+                    key = f"{size} by {callers}"
+                    found = bare_rate(bare, batch, callers, seconds / 6)
+                    rates_bare[key] = max(found, rates_bare.get(key, 0))
+            many, each = from_many(server, photos, max(64, round(rate * seconds)))
+            rates.append(many)
+            waits.extend(each)
+    best = max(rates_bare.values())
+    print(f"{CLIENTS} clients: {max(rates):.1f} photos/s; bare: {rates_bare}")
+    return {
+        "one_photo": {"ours": one, "reference": one_bare,
+                      "ratio": round(one["p50_ms"] / one_bare["p50_ms"], 3)},
+        "clients_32": {"ours": round(max(rates), 1), "reference": round(best, 1),
+                       "ratio": round(max(rates) / best, 3),
+                       **percentiles(f"{CLIENTS} clients", waits)},
+    }  # fmt: skip
+
+
+def memory(model: Path, photos: Sequence[bytes], requests: int) -> dict[str, Any]:
+    with serving(model) as (server, _):
+        found = []
+        for part in range(10):
+            from_many(server, photos, requests // 10)
+            found.append(round(server.memory(), 1))
+            print(f"after {(part + 1) * requests // 10:,} requests: {found[-1]} MiB", flush=True)
+    return {"requests": requests, "mib": found, "ratio": round(found[-1] / found[0], 3)}
+
+
+def swaps(model: Path, photos: Sequence[bytes], count: int) -> dict[str, Any]:
+    failed: list[str] = []
+    answered = [0]
+    done = threading.Event()
+    with serving(model) as (server, base):
+
+        def ask() -> None:
+            while not done.is_set():
+                try:
+                    server.ask(photos[answered[0] % len(photos)])
+                    answered[0] += 1
+                except grpc.RpcError as error:
+                    failed.append(f"{error.code().name}: {error.details()}")
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        used = []
+        for version in range(2, count + 2):
+            push(model, base, version)
+            while not server.available(version):
+                time.sleep(0.05)
+            shutil.rmtree(base / str(version - 1))
+            if (version - 1) % max(1, count // 10) == 0:
+                used.append(round(server.memory(), 1))
+                print(f"{version - 1} swaps: {used[-1]} MiB, {len(failed)} failed", flush=True)
+        done.set()
+        for thread in threads:
+            thread.join()
+    return {
+        "swaps": count, "answered": answered[0], "failed": len(failed), "failures": failed[:3],
+        "mib": used, "ratio": round(used[-1] / used[0], 3),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modes", nargs="*", default=MODES, metavar="|".join(MODES))
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--requests", type=int, default=50_000)
+    parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=20)
+    options = parser.parse_args()
+    if unknown := set(options.modes) - set(MODES):
+        parser.error(f"unknown: {', '.join(unknown)}")
+    files = sorted(path for path in options.photos.rglob("*.jp*g"))[:256]
+    photos = [path.read_bytes() for path in files]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    found: dict[str, Any] = {}
+    if "speed" in options.modes:
+        found["speed"] = speed(options.model, photos, options.seconds)
+    if "memory" in options.modes:
+        found["memory"] = memory(options.model, photos, options.requests)
+    if "swaps" in options.modes:
+        found["swaps"] = swaps(options.model, photos, options.swaps)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
