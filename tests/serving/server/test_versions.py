@@ -294,7 +294,8 @@ def test_warm_up_is_played_before_a_version_is_available(
 ) -> None:
     folder = folders.put(tmp_path, 1)
     write_warm_up(
-        folder, [predict_log(predict_request("half", x=np.array([1] * n, np.float32))) for n in (1, 8)]
+        folder,
+        [predict_log(predict_request("half", x=np.array([1] * n, np.float32))) for n in (1, 8)],
     )
     played: list[tuple[int, ...]] = []
     run = Servable.run
