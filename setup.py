@@ -23,7 +23,9 @@ ANALYTICS = [
 ]
 
 PIPELINE = [
+    "aiohttp>=3.10,<4",  # the model server's REST API
     "apache-beam>=2.77,<2.78",
+    "grpcio-health-checking>=1.67,<2",
     "kfp>=2.16,<2.17",
     "psutil>=6,<8",
     "pydantic>=2.10,<3",
@@ -38,8 +40,11 @@ PIPELINE = [
 ]
 
 DEV = [
+    "cryptography",
     "hypothesis",
+    "kubernetes-validate",
     "mypy",
+    "prometheus-client",
     "pytest",
     "pytest-timeout",
     "ruff",

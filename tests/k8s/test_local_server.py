@@ -22,8 +22,6 @@ from pipeline import cli
 from serving.versions import push
 from tests.k8s.manifests import ROOT, build
 
-pytest.importorskip("serving.server")
-
 STABLE = "/v1/models/goodseed_age/labels/stable"
 CANARY = "/v1/models/goodseed_age/labels/canary"
 SOON = 60  # seconds; a bound for a stuck test, not a figure

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+from serving.server import config_files, flags
 from tests.k8s.manifests import Manifests, Object, build
 
 OVERLAYS = ["overlays/dev", "overlays/prod", "overlays/gpu"]
@@ -42,7 +44,6 @@ def models(manifests: Manifests) -> ModelConfig:
 
 @pytest.mark.parametrize("version", ["1.30", "1.37"])
 def test_schema(manifests: Manifests, version: str) -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for object_ in manifests.objects:
         kubernetes_validate.validate(object_, version, strict=True)
 
@@ -176,7 +177,6 @@ def test_the_serving_root_is_read_only_and_holds_the_model(
 
 
 def test_the_server_knows_the_flags(manifests: Manifests) -> None:
-    flags = pytest.importorskip("serving.server.flags")
     known = {field.name: type(field.default) for field in dataclasses.fields(flags.Flags)}
     del known["host"]  # of the local server alone
     assert set(manifests.flags) <= set(known)
@@ -211,7 +211,6 @@ def test_a_change_of_labels_keeps_the_pods_and_one_of_other_files_replaces_them(
 
 
 def test_batching(manifests: Manifests) -> None:
-    config_files = pytest.importorskip("serving.server.config_files")
     text = manifests.config("batching_parameters_file")
     batching = text_format.Parse(text, config_files.BatchingParameters())
     assert manifests.flags["enable_batching"] == "true"
@@ -228,7 +227,6 @@ def test_prometheus_is_told_where_the_metrics_are(manifests: Manifests) -> None:
     annotations = manifests.pod["metadata"]["annotations"]
     assert annotations["prometheus.io/scrape"] == "true"
     assert annotations["prometheus.io/port"] == manifests.flags["rest_api_port"]
-    config_files = pytest.importorskip("serving.server.config_files")
     text = manifests.config("monitoring_config_file")
     monitoring = text_format.Parse(text, config_files.MonitoringConfig()).prometheus_config
     assert monitoring.enable and monitoring.path == annotations["prometheus.io/path"]

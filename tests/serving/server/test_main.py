@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import text_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -275,11 +276,8 @@ def test_message_sizes(base: Path) -> None:
 
 
 def test_health(base: Path) -> None:
-    health = pytest.importorskip("grpc_health.v1.health_pb2_grpc")
-    from grpc_health.v1 import health_pb2
-
     with serving(config(half=base), health=True) as (_, client):
-        stub = health.HealthStub(client.channel)
+        stub = health_pb2_grpc.HealthStub(client.channel)
         answer = stub.Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as raised:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
+from prometheus_client import parser
 
 from serving.server import metrics
 
@@ -112,7 +112,6 @@ def test_made_up_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_prometheus_reads_the_page(model: str) -> None:
-    parser: Any = pytest.importorskip("prometheus_client.parser")
     strange = f'{model}\\ "x"\nä'
     metrics.observe_request(strange, "Predict", "OK", 0.0015, "GRPC")
     metrics.observe_runtime(strange, 0.001)
