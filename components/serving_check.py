@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,8 +59,11 @@ def ServingCheck(
     folder = Path(path_utils.serving_model_dir(model.uri))
     photos = _photos(examples, max_batch_size)
     try:
-        with _server(folder) as channel:
-            _compare(channel, photos, _ages(folder, photos))
+        # While the server loads the model, so does this process.
+        with ThreadPoolExecutor(1) as pool:
+            ages = pool.submit(_ages, folder, photos)
+            with _server(folder) as channel:
+                _compare(channel, photos, ages.result())
         reason = ""
     except Unservable as error:
         reason = str(error)

@@ -131,7 +131,7 @@ def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.csv")
-    parser.add_argument("--count", type=int, default=1000, help="photos in all splits")
+    parser.add_argument("--count", type=int, default=600, help="photos in all splits")
     parser.add_argument("--image-size", type=int, default=96, help="pixels")
     parser.add_argument("--batch-size", type=int, default=64, help="images a step")
     parser.add_argument("--rounds", type=int, default=3, help="epochs that are measured")
