@@ -46,8 +46,8 @@ def train_batches(
         .shuffle(SHUFFLE_BUFFER, seed=seed)
         .batch(batch_size, drop_remainder=True)
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-        .with_options(_own_threads())
+        .prefetch(2)
+        .with_options(_untuned())
     )
 
 
@@ -57,15 +57,18 @@ def eval_batches(patterns: Sequence[str], image_size: int, batch_size: int) -> t
         _records(patterns)
         .batch(batch_size)
         .map(lambda records: _decode(records, image_size), num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-        .with_options(_own_threads())
+        .prefetch(2)
+        .with_options(_untuned())
     )
 
 
-def _own_threads() -> tf.data.Options:
-    """One a core. From the threads that train, some epochs took one for good: twice as slow."""
+def _untuned() -> tf.data.Options:
+    """Without tf.data's tuner, whose thread naps for up to a minute; an epoch's end waits for it.
+
+    The naps double from 10 ms: epochs took 20.5, 41.0, 202.0 or 262.0 s, whatever they had to do.
+    """
     options = tf.data.Options()
-    options.threading.private_threadpool_size = 0
+    options.autotune.enabled = False
     return options
 
 
