@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.config import model_server_config_pb2
@@ -45,10 +48,13 @@ class Server:
     def __exit__(self, *_: object) -> None:
         """Stops, request by request, whatever was started."""
         self._closed.set()
+        stops: list[Callable[[], object]] = []
         if self._rest is not None:
-            self._rest.stop()
+            stops.append(self._rest.stop)
         if self._grpc is not None:
-            self._grpc.stop(DRAIN_SECONDS)
+            stops.append(functools.partial(self._grpc.stop, DRAIN_SECONDS))
+        with ThreadPoolExecutor() as pool:  # together, or the waits would add up
+            list(pool.map(lambda stop: stop(), stops))
         self._core.close()
         if self._poller is not None:
             self._poller.join()
