@@ -16,6 +16,7 @@ from typing import Any
 
 import absl.logging
 import psutil
+import tensorflow as tf
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx import v1 as tfx
@@ -91,6 +92,8 @@ def _reason(error: BaseException) -> str:
             return str(cause)
         if isinstance(cause, OSError) and cause.strerror:
             return f"{cause.filename or 'a file'}: {cause.strerror}"
+        if isinstance(cause, tf.errors.ResourceExhaustedError):  # disk or memory
+            return str(cause.message).splitlines()[0]
         cause = cause.__cause__ or cause.__context__
     lines = str(error).strip().splitlines() or [""]
     # Beam raises a traceback's text, whose last line says what happened.
