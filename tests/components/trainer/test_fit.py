@@ -182,6 +182,8 @@ def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert maes == sorted(maes)
     assert (state.best_epoch, state.best_mae) == (1, maes[0])
     assert net_mae(net, evaluation) == pytest.approx(maes[0], rel=1e-4)
+    # A checkpoint has three numbers for each weight: only the best one and the last are kept.
+    assert {file.name.split(".")[0] for file in tmp_path.glob("epoch-*")} == {"epoch-1", "epoch-4"}
 
 
 def test_a_worse_start_of_the_whole_phase_has_its_patience(tmp_path: Path) -> None:
