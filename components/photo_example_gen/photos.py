@@ -14,24 +14,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from components.photo_example_gen.rejects import Reason, Rejected
+from serving.orientation import orientation_of, upright
 
 # What is opened, whatever a file's name says. Left out are formats that run other programs (EPS,
 # WMF), that hold documents (PDF, PSD) or that no camera, phone or scanner writes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 
 JPEG_QUALITY = 95  # with 4:4:4 chroma: of pictures that have to be encoded anew
-
-# EXIF's orientation tag, and what makes a picture that carries it upright.
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 # JPEG's markers; the last are all but stuffing, restarts, and what precedes a further scan.
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
@@ -115,12 +104,12 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
         detail = f"{width} × {height}; max_pixels is {max_pixels:,}"
         raise Rejected(Reason.TOO_MANY_PIXELS, detail)
     image.load()
-    upright = _upright(_rgb(image), _orientation(image))
-    kept = upright is image and image.format == "JPEG" and _is_plain(data)
-    luma = np.asarray(upright.convert("L"))
+    photo = upright(_rgb(image), orientation_of(image))
+    kept = photo is image and image.format == "JPEG" and _is_plain(data)
+    luma = np.asarray(photo.convert("L"))
     return Photo(
-        jpeg=data if kept else _encode(upright),
-        photo_id=_photo_id(upright),
+        jpeg=data if kept else _encode(photo),
+        photo_id=_photo_id(photo),
         width=width,
         height=height,
         format=image.format or "",
@@ -128,19 +117,6 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
         brightness=float(luma.mean()) / 255,
         sharpness=_sharpness(luma),
     )
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none, or where the metadata is damaged."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged metadata is no reason to refuse sound pixels
-        return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    transpose = _UPRIGHT.get(orientation)
-    return image if transpose is None else image.transpose(transpose)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

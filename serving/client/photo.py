@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from serving.client.advice import Failure, Reason
+from serving.orientation import orientation_of, upright
 
 Photo = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
@@ -38,18 +39,6 @@ MIN_WHITE_POINT = 70  # the luma that 5 % of the pixels exceed: dark skin is no 
 MAX_CLIPPED = 0.4  # the share of pixels from luma 250
 # Energy of the Laplacian over that of the gradient; contrast and brightness cancel out.
 MIN_SHARPNESS = 0.23
-
-# EXIF's orientation tag, and what makes a photo that carries it upright.
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def prepare(photo: Photo) -> bytes:
@@ -123,21 +112,12 @@ def _small(image: Image.Image) -> Image.Image:
         raise Failure(Reason.TINY, f"{width} × {height} pixels")
     image.draft(None, size)  # of a large JPEG, only the coarse part is decoded
     image.load()
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     small = _colours(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     if small.mode == "RGBA":  # what is transparent shows white, as in the training photos
         white = Image.new("RGBA", small.size, "white")
         small = Image.alpha_composite(white, small).convert("RGB")
-    transpose = _UPRIGHT.get(orientation)
-    return small if transpose is None else small.transpose(transpose)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none, or where the metadata is damaged."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged metadata is no reason to refuse sound pixels
-        return 1
+    return upright(small, orientation)
 
 
 def _colours(image: Image.Image) -> Image.Image:
