@@ -104,7 +104,8 @@ class Servable(tf.Module):
         max_pixels: int,
     ):
         super().__init__()
-        # Not the network itself: its layers would be written and loaded too, for nothing.
+        # Not the network itself: its layers would be written too, each variable a second time, and
+        # a session (so TensorFlow Serving) fills only those that these functions do not read.
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)
         self._transform = transform.transform_features_layer()
