@@ -19,8 +19,8 @@ import psutil
 import tensorflow as tf
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
-from tfx import v1 as tfx
 from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 
 from components import progress
@@ -48,7 +48,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     failure = None
     with _Steps(console, len(ir.nodes)) as steps:
         try:
-            tfx.orchestration.LocalDagRunner().run_with_ir(ir)
+            LocalDagRunner().run_with_ir(ir)
         except Exception as error:
             logging.exception("%s failed", steps.current)
             failure = f"{steps.current}: {_reason(error)}"

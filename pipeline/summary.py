@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from tfx import v1 as tfx
+from tfx.orchestration import metadata
 from tfx.types import Artifact
 from tfx.types.artifact_utils import deserialize_artifact
 
@@ -26,9 +26,7 @@ _PACKAGES = ("goodseed", "tfx", "tensorflow", "keras", "apache-beam", "tensorflo
 
 def metadata_store(database: Path) -> MetadataStore:
     """A run folder's metadata store."""
-    return MetadataStore(
-        tfx.orchestration.metadata.sqlite_metadata_connection_config(str(database))
-    )
+    return MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
 
 
 def run_outputs(metadata_db: Path, run_id: str) -> dict[tuple[str, str], Artifact]:
