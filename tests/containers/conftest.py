@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 # As Kubeflow and OpenShift run a pod's container: some user, no capability, nothing to write but
-# what is mounted; and without a network, since no step may need one.
+# what is mounted.
 POD = [
     "--user=1000620000:0",
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
     "--read-only",
     "--tmpfs=/tmp:mode=1777",
-    "--network=none",
 ]
 
 Run = Callable[..., str]
@@ -34,11 +33,14 @@ def image() -> str:
 
 @pytest.fixture(scope="session")
 def in_pod(image: str) -> Run:
-    """Runs a command in the image as a pod's container, and returns what it printed."""
+    """Runs a command in the image as a pod's container does, and returns what it printed.
 
-    def run(*command: str, docker: Sequence[str] = ()) -> str:
+    There is no network, since no step may need one.
+    """
+
+    def run(*command: str, options: Sequence[str] = ("--network=none",)) -> str:
         done = subprocess.run(
-            ["docker", "run", "--rm", *POD, *docker, image, *command],
+            ["docker", "run", "--rm", *POD, *options, image, *command],
             capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

@@ -110,7 +110,8 @@ from tfx.utils import import_utils
 for path in {sorted(classes)}:
     print(import_utils.import_class_by_path(path).__name__)
 import pipeline.graph
-print(getpass.getuser(), [name for name in sys.modules if name.startswith("google.cloud.aiplatform")])
+unused = [name for name in sys.modules if name.startswith("google.cloud.aiplatform")]
+print(getpass.getuser(), unused)
 """,
     )  # fmt: skip
     assert printed.splitlines()[-1] == "goodseed []"
