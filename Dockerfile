@@ -50,7 +50,7 @@ RUN uv pip compile /src/setup.py --extra pipeline ${GPU:+--extra gpu} --quiet \
       -r /tmp/requirements.txt -c requirements.lock -c requirements-gpu.lock
 # Headers, tests and symbol tables are of no use to who neither compiles nor debugs.
 WORKDIR /opt/venv/lib/python3.13/site-packages
-RUN rm -rf tensorflow/include nvidia/*/include && \
+RUN rm -rf tensorflow/include nvidia/*/include /opt/venv/.lock && \
     find numpy pandas pyarrow scipy sklearn -type d -name tests -exec rm -rf {} + && \
     strip --strip-unneeded tensorflow/libtensorflow_*.so.2
 COPY pyproject.toml /src/
@@ -59,7 +59,8 @@ COPY pipeline /src/pipeline
 COPY schemas /src/schemas
 COPY serving /src/serving
 RUN uv pip install --python /opt/venv/bin/python --no-deps --compile-bytecode \
-      --target /opt/goodseed /src
+      --target /opt/goodseed /src && \
+    rm -f /opt/goodseed/.lock
 
 FROM scratch
 COPY --from=system / /
