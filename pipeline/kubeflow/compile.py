@@ -75,11 +75,14 @@ def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) ->
             f"kubeflow.image={pods.image or 'none'}: name an image by digest ({name or 'image'}"
             "@sha256:…) or by a tag that changes with the code; KFP's cache trusts that name"
         )
-    for option, path, mount in (
+    inside = [
         ("data.photos", defaults["photos"], pods.photos_mount),
         ("serving.root", defaults["serving_root"], pods.serving_mount),
         ("run_dir", config.run_dir, pods.work_mount),
-    ):
+    ]
+    if defaults["initial_weights"] not in ("imagenet", "none"):
+        inside.append(("trainer.initial_weights", defaults["initial_weights"], pods.work_mount))
+    for option, path, mount in inside:
         if "://" in path:
             raise UserError(
                 f"{option}={path}: a step reads and writes files; mount the bucket as a volume"

@@ -17,7 +17,7 @@ from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import Artifact, artifact_utils, standard_artifacts  # noqa: F401 (types, by name)
 
 from pipeline.kubeflow.launcher import Slot, Task
-from pipeline.kubeflow.records import Record
+from pipeline.kubeflow.records import RUN_ID, Record
 from pipeline.kubeflow.views import VIEWS
 
 NODE = "node"  # input parameter: the plan's part of the graph
@@ -54,7 +54,7 @@ def run(name: str, task: Task, record: Record) -> None:
             tmp_dir=f"{scratch}/tmp",
             pipeline_node=node,
             pipeline_info=pipeline.pipeline_info,
-            pipeline_run_id=os.environ.get("KFP_RUN_ID", ""),
+            pipeline_run_id=os.environ[RUN_ID],
         )
         result = _operator(pipeline, name).run_executor(info)
     made = {key: listed.artifacts[0] for key, listed in result.output_artifacts.items()}

@@ -36,6 +36,8 @@ STEPS = [
     "ServingCheck",
     "Pusher",
 ]
+
+
 def summary(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "summary.json").read_text())
 

@@ -82,9 +82,7 @@ class Cluster:
         with ThreadPoolExecutor(2) as pool:
             while True:
                 for name, task in self._steps.items():
-                    ready = all(
-                        up in done and done[up].succeeded for up in task.dependent_tasks
-                    )
+                    ready = all(up in done and done[up].succeeded for up in task.dependent_tasks)
                     if ready and name not in done and name not in running.values():
                         running[pool.submit(self._task, run_id, name, task, values, done)] = name
                 if not running:

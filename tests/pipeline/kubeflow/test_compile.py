@@ -134,7 +134,12 @@ def test_nothing_is_there_that_the_open_source_backend_does_not_run(package: Pac
 
 def test_the_graph_says_what_waits_for_what(package: Package) -> None:
     waits = {name: set(task.dependent_tasks) for name, task in package.tasks.items()}
-    assert waits["transform"] == {"plan", "curated-schema", "example-validator", "photo-example-gen"}
+    assert waits["transform"] == {
+        "plan",
+        "curated-schema",
+        "example-validator",
+        "photo-example-gen",
+    }
     assert waits["serving-check"] == {"plan", "evaluator", "photo-example-gen", "trainer"}
     assert waits["served-model"] == {"plan"}
 
@@ -234,7 +239,7 @@ def as_the_server_gives(values: dict[str, Any]) -> dict[str, Any]:
 def test_an_option_has_one_place() -> None:
     values = arguments(load())
     values[REST]["trainer"]["epochs"] = 3
-    with pytest.raises(UserError, match="trainer.epochs is the pipeline's parameter epochs"):
+    with pytest.raises(UserError, match=r"trainer\.epochs is the pipeline's parameter epochs"):
         configuration(values, Path("/work"))
 
 
@@ -255,6 +260,7 @@ def test_another_beam_runner_gets_the_image_as_worker() -> None:
         ("kubeflow.image=goodseed:latest", "a tag that changes with the code"),
         ("serving.root=s3://bucket/serving", "mount the bucket as a volume"),
         ("serving.root=/elsewhere", "outside the volume mounted at /serving"),
+        ("trainer.initial_weights=/photos/a.h5", "outside the volume mounted at /work"),
         ("kubeflow.steps={Trainr: {cpu: 1}}", "no step Trainr"),
         ("data.labels_file='{{workflow.name}}.csv'", "no option may hold {{"),
         ("data.labels_file='$(HOME).csv'", r"no option may hold \$\("),
