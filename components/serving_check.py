@@ -31,6 +31,8 @@ MODEL_NAME = "candidate"
 PATIENCE = 300  # seconds until a server is taken to hang: a loaded machine needs tens
 TOLERANCE = 0.05  # years between a photo's age from the server and from the model itself
 ALONE = 5  # photos that are asked one at a time
+# gRPC looks again after 1, 1.6, 2.6, 4.1 … seconds for a server that does not listen yet.
+LOOK_OFTEN = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
 
 
 class Unservable(Exception):
@@ -103,7 +105,7 @@ def _server(model: Path) -> Iterator[grpc.Channel]:
         log = Path(folder, "log")
         with log.open("w") as file, subprocess.Popen(command, stderr=file) as server:
             try:
-                with grpc.insecure_channel(f"unix:{socket}") as channel:
+                with grpc.insecure_channel(f"unix:{socket}", LOOK_OFTEN) as channel:
                     _wait(server, log, channel)
                     yield channel
             finally:
