@@ -40,7 +40,11 @@ class Flags:
     grpc_socket_path: str = _flag("", "UNIX socket to serve the gRPC API at, too.")
     rest_api_port: int = _flag(0, "Port of the REST API, other than --port; 0: none.")
     rest_api_num_threads: int = _flag(4 * _CORES, "REST calls answered at once; more wait.")
-    rest_api_timeout_in_ms: int = _flag(30_000, "Timeout of REST calls, milliseconds.")
+    rest_api_timeout_in_ms: int = _flag(
+        30_000,
+        "Timeout of REST calls, milliseconds. A prediction that runs by then goes on, unanswered; "
+        "there it is stopped, unless others are in its batch.",
+    )
     rest_api_enable_cors_support: bool = _flag(
         False, "Let pages from elsewhere call the REST API from a browser (CORS)."
     )

@@ -22,6 +22,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from serving.server import metrics
 from serving.server.errors import ServingError, failed_precondition, invalid_argument
 from serving.server.servable import Servable
 from serving.server.tensors import to_array, to_proto, type_name
@@ -115,6 +116,7 @@ class Inference:
                 _classifications(results, result.classification_result)
             else:
                 _regressions(results, result.regression_result)
+        metrics.observe_examples(servable.name, len(examples))
         return response
 
     def _tasks(
@@ -199,6 +201,7 @@ class Inference:
         examples = serialized_examples(given)
         aliases = list(outputs)
         found = servable.run(name, {"inputs": examples}, aliases)
+        metrics.observe_examples(servable.name, len(examples))
         return _Results(len(examples), dict(zip(aliases, found, strict=True)))
 
 

@@ -34,6 +34,10 @@ def main(arguments: Sequence[str]) -> int:
     except FlagError as error:
         print(error, usage(), sep="\n", file=sys.stderr)
         return USER_MISTAKE
+    # Weights do not change while they are served. oneDNN, once told so, brings them into its own
+    # order at their first use, not at each: 48 photos/s one by one instead of 43, and 119 instead
+    # of 105 in two batches of 16 at a time (ResNet50 at 96 px on two cores).
+    os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     # Not before: a mistake in the flags is told at once, and TensorFlow takes seconds to import.
     import tensorflow as tf
 

@@ -94,6 +94,10 @@ _request_count = _Counter(":tensorflow:serving:request_count", "model_name", "st
 _request_latency = _Histogram(
     ":tensorflow:serving:request_latency", "model_name", "API", "entrypoint", buckets=_LATENCY
 )
+_example_counts = _Histogram(
+    ":tensorflow:serving:request_example_counts", "model", buckets=(1.0, 2.0, 15)
+)
+_example_count_total = _Counter(":tensorflow:serving:request_example_count_total", "model")
 _runtime_latency = _Histogram(
     ":tensorflow:serving:runtime_latency", "model_name", "API", "runtime", buckets=_LATENCY
 )
@@ -138,6 +142,8 @@ _ALL: Sequence[_Counter | _Histogram] = (
     _queuing_latency,
     _wrapped_run_count,
     _request_count,
+    _example_count_total,
+    _example_counts,
     _request_latency,
     _runtime_latency,
 )
@@ -156,6 +162,12 @@ def observe_request(model: str, entrypoint: str, status: str, seconds: float, ap
     _request_count.add(model, status)
     if status == "OK":
         _request_latency.observe(model, entrypoint, api, value=seconds * 1e6)
+
+
+def observe_examples(model: str, count: int) -> None:
+    """Counts the tf.Examples of one Classify, Regress or MultiInference that was answered."""
+    _example_counts.observe(model, value=count)
+    _example_count_total.add(model, by=count)
 
 
 def observe_runtime(model: str, seconds: float) -> None:

@@ -20,8 +20,11 @@ import tensorflow_model_analysis as tfma
 
 from pipeline import config
 from pipeline.summary import metadata_store, run_outputs, summarise
+from serving import AgeClient, Reason
 from tests.conftest import ROOT, Finished, goodseed, goodseed_command
 from tests.pipeline.conftest import arguments
+from tests.serving.client.test_photo import BOMB_WARNING, fuzzed, is_sound
+from tests.serving.server.test_main import process
 
 STEPS = [
     "PhotoExampleGen",
@@ -101,6 +104,27 @@ def test_the_pushed_model_answers(
     ages = model.signatures["serving_default"](image=tf.constant(jpegs))["age"]
     assert ages.shape == (3,) and ages.dtype == tf.float32
     assert np.isfinite(ages).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", BOMB_WARNING)
+def test_damaged_photos_get_an_advice_from_the_pushed_model(
+    first: tuple[Path, Finished, dict[str, Any]],
+) -> None:
+    """tests/benchmarks/client.py does so with 20,000."""
+    model = first[0] / "serving" / "goodseed_age"
+    photos = fuzzed(300)
+    with (
+        process(f"--model_base_path={model}", "--model_name=goodseed_age") as server,
+        AgeClient(f"127.0.0.1:{server.port}", timeout=30) as client,
+    ):
+        advices = [client.check(photo) for photo in photos]
+        predictions = [client.predict([photo], 30)[0][0] for photo in photos]  # as they are
+    assert all(map(is_sound, advices))
+    reasons = {advice.reason for advice in advices}
+    assert {Reason.BAD_PHOTO} < reasons
+    faults = {Reason.INTERNAL_ERROR, Reason.NO_SERVER, Reason.SERVER_ERROR, Reason.TIMEOUT}
+    assert not reasons & faults
+    assert {prediction.valid for prediction in predictions} == {True, False}
 
 
 def test_the_summary_says_why_a_model_can_not_be_served(

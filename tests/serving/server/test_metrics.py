@@ -46,6 +46,16 @@ def test_requests(model: str) -> None:
     assert [line.rsplit(" ")[-1] for line in slow] == ["0"] * 33 + ["1"]  # above 20 minutes
 
 
+def test_examples(model: str) -> None:
+    metrics.observe_examples(model, 3)
+    metrics.observe_examples(model, 1)
+    name = ":tensorflow:serving:request_example_count"
+    assert lines_with(f'{name}_total{{model="{model}"}}')[0].endswith("} 4")
+    assert lines_with(f'{name}s_sum{{model="{model}"}}')[0].endswith("} 4.0")
+    buckets = lines_with(f'{name}s_bucket{{model="{model}"')
+    assert [line.rsplit(" ")[-1] for line in buckets] == ["1", "1"] + ["2"] * 14
+
+
 def test_runtime(model: str) -> None:
     metrics.observe_runtime(model, 0.25)
     found = lines_with(f'runtime_latency_sum{{model_name="{model}"')
@@ -114,6 +124,7 @@ def test_made_up_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -
 def test_prometheus_reads_the_page(model: str) -> None:
     strange = f'{model}\\ "x"\nä'
     metrics.observe_request(strange, "Predict", "OK", 0.0015, "GRPC")
+    metrics.observe_examples(strange, 2)
     metrics.observe_runtime(strange, 0.001)
     metrics.observe_batch(strange, "serving_default", 1, 0, 0.0001)
     metrics.observe_load(strange, 1, 1.0, failed=False)
@@ -130,6 +141,8 @@ def test_prometheus_reads_the_page(model: str) -> None:
         ":tensorflow:serving:batching_session:queuing_latency": "histogram",
         ":tensorflow:serving:batching_session:wrapped_run_count": "counter",
         ":tensorflow:serving:request_count": "counter",
+        ":tensorflow:serving:request_example_count": "counter",  # its parser leaves _total off
+        ":tensorflow:serving:request_example_counts": "histogram",
         ":tensorflow:serving:request_latency": "histogram",
         ":tensorflow:serving:runtime_latency": "histogram",
     }
