@@ -19,6 +19,7 @@ from components.served_model import is_live
 from schemas import features
 
 MAE = "mean_absolute_error"
+BASELINE_MAE = f"baseline_{MAE}"  # custom properties of the evaluation, years, over the whole split
 CANDIDATE, BASELINE = "candidate", "baseline"
 
 
@@ -103,17 +104,31 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Evaluates the candidate, beside the live model where there is one, and blesses it."""
+        """Evaluates the candidate, beside the live model where there is one, and blesses it.
+
+        The evaluation's custom property MAE is the candidate's, BASELINE_MAE the live model's.
+        """
         config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
         for column in passengers(schema):
             config.slicing_specs.add(feature_keys=[column])
         inputs = dict(input_dict)
-        if not is_live(artifact_utils.get_single_instance(input_dict["baseline_model"])):
+        live = is_live(artifact_utils.get_single_instance(input_dict["baseline_model"]))
+        if not live:
             del inputs["baseline_model"]
         properties = {**exec_properties, "eval_config": proto_utils.proto_to_json(config)}
         super().Do(inputs, output_dict, properties)
+        evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
+        # TFMA drops the name of a model that stands alone.
+        models = {MAE: CANDIDATE, BASELINE_MAE: BASELINE} if live else {MAE: ""}
+        for name, model in models.items():
+            evaluation.set_float_custom_property(name, _mae(evaluation.uri, model))
+
+
+def _mae(evaluation: str, model: str) -> float:
+    metrics = tfma.load_eval_result(evaluation, model_name=model).get_metrics_for_slice()
+    return float(metrics[MAE]["doubleValue"])
 
 
 class Evaluator(tfx.components.Evaluator):

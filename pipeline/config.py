@@ -88,12 +88,78 @@ class Serving(Section):
 
 
 class Beam(Section):
-    """How Beam's direct runner shares out the work of one machine."""
+    """Where Beam works and how it shares the work out."""
 
-    mode: Literal["in_memory", "multi_threading", "multi_processing"] = Field(
-        "multi_threading", description="Beam's direct_running_mode"
+    runner: str = Field(
+        "FnApiRunner",
+        description="FnApiRunner: in the step itself; or PortableRunner, FlinkRunner, SparkRunner, "
+        "DataflowRunner, whose workers have to see the artifacts' files",
     )
-    workers: int = Field(0, ge=0, description="Beam's direct_num_workers; 0: one a core")
+    options: tuple[str, ...] = Field((), description="Further options of Beam's, as --name=value")
+    mode: Literal["in_memory", "multi_threading", "multi_processing"] | None = Field(
+        None,
+        description="FnApiRunner's direct_running_mode; none: multi_threading on this machine, "
+        "multi_processing in a pod",
+    )
+    workers: int = Field(0, ge=0, description="FnApiRunner's direct_num_workers; 0: one a core")
+
+
+# What Kubernetes calls a claim or a secret becomes the name of a volume: a DNS label, so no dots.
+_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[KMGT]i?)?$"
+
+
+class Resources(Section):
+    """What a step's pod asks for, and may not exceed."""
+
+    cpu: str = Field("2", pattern=_QUANTITY, description="Cores, as Kubernetes writes them")
+    memory: str = Field("4Gi", pattern=_QUANTITY, description="As Kubernetes writes it")
+
+
+class Toleration(Section):
+    """A taint of the GPU nodes that the training puts up with."""
+
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Kubeflow(Section):
+    """What the pods of a Kubeflow pipeline get. Fixed when the package is compiled."""
+
+    image: str = Field("", description="The image with this code, by digest or by a tag of its own")
+    image_pull_secret: str | None = Field(None, pattern=_LABEL, description="Name of the secret")
+    photos_claim: str = Field(
+        "goodseed-photos", pattern=_LABEL, description="Volume claim with the photos"
+    )
+    photos_mount: str = Field("/photos", description="Where it is in a pod; data.photos is inside")
+    serving_claim: str = Field(
+        "goodseed-serving", pattern=_LABEL, description="Volume claim that the model servers read"
+    )
+    serving_mount: str = Field(
+        "/serving", description="Where it is in a pod; serving.root is inside (none: all of it)"
+    )
+    work_claim: str = Field(
+        "goodseed-work", pattern=_LABEL, description="Volume claim for summaries and resumed runs"
+    )
+    work_mount: str = Field("/work", description="Where it is in a pod; run_dir is inside")
+    resources: Resources = Field(Resources(), description="Of every step that `steps` leaves out")
+    steps: dict[str, Resources] = Field(
+        {"Trainer": Resources(cpu="4", memory="12Gi")}, description="By the node's name"
+    )
+    retries: int = Field(2, ge=0, description="How often a failed step is tried again")
+    backoff_seconds: int = Field(60, ge=0, description="Before the first retry; doubles each time")
+    gpus: int = Field(0, ge=0, description="GPUs of the training")
+    gpu_resource: str = Field("nvidia.com/gpu", description="What Kubernetes calls them")
+    gpu_node_selector: dict[str, str] = Field({}, description="Labels of the training's nodes")
+    gpu_tolerations: tuple[Toleration, ...] = Field(
+        (Toleration(key="nvidia.com/gpu", effect="NoSchedule"),),
+        description="Taints of those nodes",
+    )
+    shared_memory: str = Field(
+        "2Gi", pattern=_QUANTITY, description="The training's /dev/shm, with GPUs; counts as memory"
+    )
 
 
 class Config(Section):
@@ -106,6 +172,7 @@ class Config(Section):
     evaluator: Evaluator = Evaluator()
     serving: Serving = Serving()
     beam: Beam = Beam()
+    kubeflow: Kubeflow = Kubeflow()
 
     @property
     def serving_base(self) -> Path:
@@ -120,10 +187,18 @@ def profiles() -> list[str]:
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def load(*, profile: str, photos: str, run_dir: str, overrides: Sequence[str] = ()) -> Config:
+def load(
+    *, profile: str, photos: str, run_dir: str, overrides: Sequence[str] = (), here: bool = True
+) -> Config:
     """The profile's configuration with `section.key=value` overrides (values are YAML).
 
-    Paths are made absolute, so that a step may run in any working directory.
+    Args:
+        profile: one of `profiles()`.
+        photos: `data.photos`.
+        run_dir: `run_dir`.
+        overrides: what the profile says is not what is wanted.
+        here: whether the paths are this machine's. They are then made absolute, so that a step may
+            run in any working directory; paths in a pod stay as they are.
 
     Raises:
         UserError: unknown profile, section or key, or a value outside its bounds.
@@ -134,10 +209,20 @@ def load(*, profile: str, photos: str, run_dir: str, overrides: Sequence[str] = 
     values: dict[str, Any] = yaml.safe_load(text) or {}
     for override in overrides:
         _apply(values, override)
-    values["run_dir"] = str(Path(run_dir).absolute())
-    values.setdefault("data", {})["photos"] = str(Path(photos).absolute())
+    values["run_dir"] = run_dir
+    values.setdefault("data", {})["photos"] = photos
+    config = validate(values)
+    return _absolute(config) if here else config
+
+
+def validate(values: dict[str, Any]) -> Config:
+    """The configuration that nested values describe, each section a dictionary.
+
+    Raises:
+        UserError: unknown section or key, or a value outside its bounds.
+    """
     try:
-        return _absolute(Config.model_validate(values))
+        return Config.model_validate(values)
     except ValidationError as error:
         raise UserError(_one_line(error)) from None
 
@@ -155,7 +240,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _absolute(config: Config) -> Config:
-    trainer, serving = config.trainer, config.serving
+    data, trainer, serving = config.data, config.trainer, config.serving
+    data = data.model_copy(update={"photos": str(Path(data.photos).absolute())})
     if trainer.initial_weights not in ("imagenet", "none"):
         weights = Path(trainer.initial_weights).absolute()
         if not weights.is_file():
@@ -165,7 +251,10 @@ def _absolute(config: Config) -> Config:
         trainer = trainer.model_copy(update={"initial_weights": str(weights)})
     if serving.root:
         serving = serving.model_copy(update={"root": str(Path(serving.root).absolute())})
-    return config.model_copy(update={"trainer": trainer, "serving": serving})
+    run_dir = str(Path(config.run_dir).absolute())
+    return config.model_copy(
+        update={"run_dir": run_dir, "data": data, "trainer": trainer, "serving": serving}
+    )
 
 
 def _one_line(error: ValidationError) -> str:

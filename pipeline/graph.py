@@ -101,10 +101,16 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
 
 
 def beam_args(beam: Beam) -> list[str]:
-    """Beam's options: its runner inside this process, sharing out work as configured."""
+    """Beam's options: its runner inside this process, sharing out work as configured, or another.
+
+    Another runner's workers are told by `beam.options` where they find this code.
+    """
+    if beam.runner != "FnApiRunner":
+        return [f"--runner={beam.runner}", *beam.options]
     return [
         "--runner=FnApiRunner",  # DirectRunner would first look for a runner to download
         "--sdk_container_image=none",  # or TFX packs itself for remote workers, at each step
-        f"--direct_running_mode={beam.mode}",
+        f"--direct_running_mode={beam.mode or 'multi_threading'}",
         f"--direct_num_workers={beam.workers}",
+        *beam.options,
     ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import logging
 import os
-import re
 import shutil
 import threading
 import time
@@ -15,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import absl.logging
-import psutil
-import tensorflow as tf
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx import v1 as tfx
@@ -24,10 +20,11 @@ from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration.portable import runtime_parameter_utils
 
 from components import progress
-from components.errors import UserError
+from components.errors import one_line
 from pipeline import summary
 from pipeline.config import Config
 from pipeline.graph import NEVER_CACHED, create_pipeline
+from pipeline.memory import resident_mb
 
 
 def run(config: Config, console: Console) -> dict[str, Any]:
@@ -51,9 +48,9 @@ def run(config: Config, console: Console) -> dict[str, Any]:
             tfx.orchestration.LocalDagRunner().run_with_ir(ir)
         except Exception as error:
             logging.exception("%s failed", steps.current)
-            failure = f"{steps.current}: {_reason(error)}"
+            failure = f"{steps.current}: {one_line(error)}"
     document = summary.summarise(
-        config,
+        config.evaluator,
         summary.run_outputs(run_dir / "metadata.db", run_id),
         failure=failure,
         seconds=steps.seconds,
@@ -79,26 +76,6 @@ def _remove_leftovers(run_dir: Path) -> None:
     for folder in (run_dir / "artifacts").glob("*/*/*"):
         if folder.name.isdecimal() and folder.name not in complete:
             shutil.rmtree(folder)
-
-
-def _reason(error: BaseException) -> str:
-    """One line: a user's mistake or the system's word on a file as it is, the rest with its type.
-
-    Either may lie below what TFX raised when it could not write down that the step had failed.
-    """
-    cause: BaseException | None = error
-    while cause:
-        if isinstance(cause, UserError):
-            return str(cause)
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"{cause.filename or 'a file'}: {cause.strerror}"
-        if isinstance(cause, tf.errors.ResourceExhaustedError):  # disk or memory
-            return str(cause.message).splitlines()[0]
-        cause = cause.__cause__ or cause.__context__
-    lines = str(error).strip().splitlines() or [""]
-    # Beam raises a traceback's text, whose last line says what happened.
-    said = lines[-1 if lines[0].startswith("Traceback") else 0]
-    return re.sub(r"^(?:\w+: )*(?:\w+\.)+", "", f"{type(error).__name__}: {said}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -172,11 +149,6 @@ class _Steps(logging.Handler):
             self._console.print(line, highlight=False)
 
     def _measure_memory(self) -> None:
-        process = psutil.Process()
         while not self._over.wait(0.2):
-            resident = 0
-            for one in (process, *process.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    resident += one.memory_info().rss
             peak = self.peak_rss_mb.get(self.current, 0.0)
-            self.peak_rss_mb[self.current] = max(peak, round(resident / 2**20, 1))
+            self.peak_rss_mb[self.current] = max(peak, resident_mb())

@@ -1,4 +1,4 @@
-"""summary.json: what a run did, read from its metadata store and TFMA's results."""
+"""summary.json: what a run did, from the properties of the artifacts that its steps made."""
 
 from __future__ import annotations
 
@@ -9,48 +9,52 @@ from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
-import tensorflow_model_analysis as tfma
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from tfx import v1 as tfx
-from tfx.types import Artifact
-from tfx.types.artifact_utils import deserialize_artifact
+from tfx.orchestration.metadata import sqlite_metadata_connection_config
 
-from components.evaluator import BASELINE, CANDIDATE, MAE
-from components.served_model import is_live
+from components.evaluator import BASELINE_MAE, MAE
 from components.serving_check import REASON
-from pipeline.config import Config
+from pipeline.config import Evaluator
+
+# A step's outputs: (node, output key) → the artifact's properties and custom properties.
+Outputs = Mapping[tuple[str, str], Mapping[str, Any]]
 
 _PACKAGES = ("goodseed", "tfx", "tensorflow", "keras", "apache-beam", "tensorflow-model-analysis")
 
 
 def metadata_store(database: Path) -> MetadataStore:
     """A run folder's metadata store."""
-    return MetadataStore(
-        tfx.orchestration.metadata.sqlite_metadata_connection_config(str(database))
-    )
+    return MetadataStore(sqlite_metadata_connection_config(str(database)))
 
 
-def run_outputs(metadata_db: Path, run_id: str) -> dict[tuple[str, str], Artifact]:
-    """The artifacts that a run's steps made or took from the cache, by (node, output key)."""
+def run_outputs(metadata_db: Path, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What a run's steps made or took from the cache, from the run folder's metadata store."""
     store = metadata_store(metadata_db)
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
-    outputs: dict[tuple[str, str], Artifact] = {}
+    outputs: dict[tuple[str, str], dict[str, Any]] = {}
     for execution in store.get_executions_by_context(run.id) if run else ():
         contexts = store.get_contexts_by_execution(execution.id)
         nodes = [c.name.split(".", 1)[1] for c in contexts if c.type == "node"]
         for event in store.get_events_by_execution_ids([execution.id]):
             if event.type == metadata_store_pb2.Event.OUTPUT:
                 (artifact,) = store.get_artifacts_by_id([event.artifact_id])
-                (kind,) = store.get_artifact_types_by_id([artifact.type_id])
-                key = event.path.steps[0].key
-                outputs[nodes[0], key] = deserialize_artifact(kind, artifact)
+                outputs[nodes[0], event.path.steps[0].key] = properties(artifact)
     return outputs
 
 
+def properties(artifact: metadata_store_pb2.Artifact) -> dict[str, Any]:
+    """An artifact's properties and custom properties, as `Outputs` has them."""
+    return {
+        name: getattr(value, value.WhichOneof("value"))
+        for values in (artifact.properties, artifact.custom_properties)
+        for name, value in values.items()
+    }
+
+
 def summarise(
-    config: Config,
-    outputs: Mapping[tuple[str, str], Artifact],
+    gate: Evaluator,
+    outputs: Outputs,
     *,
     failure: str | None,
     seconds: dict[str, float],
@@ -59,8 +63,8 @@ def summarise(
     """The summary of a run, whole or failed.
 
     Args:
-        config: the run's.
-        outputs: as `run_outputs` gives them; what a failed run did not reach is missing.
+        gate: the section of the run's configuration.
+        outputs: of its steps; what a failed run did not reach is missing.
         failure: which step failed and why, one line; None where none did.
         seconds: wall time by step, and `total`.
         peak_rss_mb: largest resident memory by step in MB, and `total` for the largest of all.
@@ -69,7 +73,7 @@ def summarise(
     pushed = outputs.get(("Pusher", "pushed_model"))
     return {
         "examples": _examples(examples) if examples else None,
-        "gate": _gate(config, outputs),
+        "gate": _gate(gate, outputs),
         "pushed_version": _pushed_version(pushed) if pushed else None,
         "failure": failure,
         "seconds": seconds,
@@ -81,28 +85,20 @@ def summarise(
     }
 
 
-def _examples(artifact: Artifact) -> dict[str, Any]:
-    return {
-        **json.loads(artifact.get_string_custom_property("examples")),
-        "rejected": json.loads(artifact.get_string_custom_property("rejects")),
-    }
+def _examples(artifact: Mapping[str, Any]) -> dict[str, Any]:
+    return {**json.loads(artifact["examples"]), "rejected": json.loads(artifact["rejects"])}
 
 
-def _pushed_version(artifact: Artifact) -> int | None:
-    version = artifact.get_string_custom_property("pushed_version")
+def _pushed_version(artifact: Mapping[str, Any]) -> int | None:
+    version = artifact.get("pushed_version")
     return int(version) if version else None
 
 
-def _gate(config: Config, outputs: Mapping[tuple[str, str], Artifact]) -> dict[str, Any] | None:
+def _gate(gate: Evaluator, outputs: Outputs) -> dict[str, Any] | None:
     if ("Evaluator", "evaluation") not in outputs:
         return None
-    folder = outputs["Evaluator", "evaluation"].uri
-    # TFMA drops the name of a model that stands alone.
-    live = is_live(outputs["ServedModel", "model"])
-    value = _mae(folder, CANDIDATE if live else "")
-    baseline = _mae(folder, BASELINE) if live else None
-    blessed = outputs["Evaluator", "blessing"].get_int_custom_property("blessed") == 1
-    gate = config.evaluator
+    evaluation = outputs["Evaluator", "evaluation"]
+    value, baseline = evaluation[MAE], evaluation.get(BASELINE_MAE)
     reasons = []
     if not value <= gate.max_mae:
         reasons.append(f"MAE {value:.2f} years is above the bound of {gate.max_mae:.2f}")
@@ -111,20 +107,13 @@ def _gate(config: Config, outputs: Mapping[tuple[str, str], Artifact]) -> dict[s
             f"MAE {value:.2f} years is worse than the live model's {baseline:.2f} by more than "
             f"{gate.max_mae_increase:.2f}"
         )
-    check = outputs.get(("ServingCheck", "blessing"))
-    if check and (why := check.get_string_custom_property(REASON)):
+    if why := outputs.get(("ServingCheck", "blessing"), {}).get(REASON):
         reasons.append(f"it can't be served: {why}")
     return {
         "metric": MAE,
         "value": value,
         "bound": gate.max_mae,
         "baseline": baseline,
-        "blessed": blessed,
+        "blessed": outputs["Evaluator", "blessing"]["blessed"] == 1,
         "reasons": reasons,
     }
-
-
-def _mae(evaluation: str, model: str) -> float:
-    """A model's MAE over the whole test split, years."""
-    metrics = tfma.load_eval_result(evaluation, model_name=model).get_metrics_for_slice()
-    return float(metrics[MAE]["doubleValue"])

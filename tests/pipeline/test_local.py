@@ -127,10 +127,10 @@ def test_the_summary_says_why_a_model_can_not_be_served(
     (run,) = metadata_store(run_dir / "metadata.db").get_contexts_by_type("pipeline_run")
     outputs = run_outputs(run_dir / "metadata.db", run.name)
     check = outputs["ServingCheck", "blessing"]
-    assert check.get_int_custom_property("blessed") == 1
-    check.set_string_custom_property("reason", "it has no output valid")
+    assert check["blessed"] == 1
+    check["reason"] = "it has no output valid"
     loaded = config.load(profile="demo", photos=str(drawn_photos), run_dir=str(run_dir))
-    document = summarise(loaded, outputs, failure=None, seconds={}, peak_rss_mb={})
+    document = summarise(loaded.evaluator, outputs, failure=None, seconds={}, peak_rss_mb={})
     assert document["gate"]["reasons"][-1] == "it can't be served: it has no output valid"
 
 

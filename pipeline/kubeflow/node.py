@@ -1,0 +1,125 @@
+"""A node of the graph, run in its pod as TFX's own launcher would run it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration import data_types_utils
+from tfx.orchestration.portable import data_types
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+from tfx.types import Artifact, artifact_utils, standard_artifacts  # noqa: F401 (types, by name)
+
+from pipeline.kubeflow.launcher import Slot, Task
+from pipeline.kubeflow.records import Record
+from pipeline.kubeflow.views import VIEWS
+
+NODE = "node"  # input parameter: the plan's part of the graph
+_PROPERTIES, _CUSTOM = "properties", "custom_properties"
+
+
+def run(name: str, task: Task, record: Record) -> None:
+    """Runs a node's executor on the task's artifacts, which get the types that the graph knows.
+
+    Raises:
+        whatever the executor raises.
+    """
+    pipeline = json_format.Parse(task.parameters[NODE], pipeline_pb2.Pipeline())
+    node = pipeline.nodes[0].pipeline_node
+    inputs = {}
+    for key, spec in node.inputs.inputs.items():
+        channel = spec.channels[0]
+        artifact = _artifact(channel.artifact_query.type, task.inputs[key])
+        inputs[key] = [artifact]
+        maker = f"{channel.producer_node_query.id}.{channel.output_key}"
+        record.inputs[maker] = _plain(artifact.mlmd_artifact)
+    outputs = {
+        key: [_artifact(spec.artifact_spec.type, task.outputs[key])]
+        for key, spec in node.outputs.outputs.items()
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        info = data_types.ExecutionInfo(
+            execution_id=1,
+            input_dict=inputs,
+            output_dict=outputs,
+            exec_properties=data_types_utils.build_parsed_value_dict(node.parameters.parameters),
+            execution_output_uri=f"{scratch}/executor_output",
+            stateful_working_dir=f"{scratch}/state",
+            tmp_dir=f"{scratch}/tmp",
+            pipeline_node=node,
+            pipeline_info=pipeline.pipeline_info,
+            pipeline_run_id=os.environ.get("KFP_RUN_ID", ""),
+        )
+        result = _operator(pipeline, name).run_executor(info)
+    made = {key: listed.artifacts[0] for key, listed in result.output_artifacts.items()}
+    metadata: dict[str, dict[str, Any]] = {key: _metadata(made[key]) for key in made}
+    record.outputs = {f"{name}.{key}": _plain(artifact) for key, artifact in made.items()}
+    if name in VIEWS:
+        metadata |= VIEWS[name].draw(task, record.outputs)
+    task.finish({}, metadata)
+
+
+def _operator(pipeline: pipeline_pb2.Pipeline, name: str) -> Any:
+    deployment = pipeline_pb2.IntermediateDeploymentConfig()
+    pipeline.deployment_config.Unpack(deployment)
+    packed = deployment.executor_specs[name]
+    if packed.Is(executable_spec_pb2.BeamExecutableSpec.DESCRIPTOR):
+        from tfx.orchestration.portable.beam_executor_operator import BeamExecutorOperator
+
+        beam = executable_spec_pb2.BeamExecutableSpec()
+        packed.Unpack(beam)
+        if "--direct_num_workers=0" in beam.beam_pipeline_args:
+            # Beam would count the machine's cores, of which the pod has a part.
+            argument = f"--direct_num_workers={cores()}"
+            beam.beam_pipeline_args_placeholders.add().value.string_value = argument
+        return BeamExecutorOperator(beam)
+    from tfx.orchestration.portable.python_executor_operator import PythonExecutorOperator
+
+    python = executable_spec_pb2.PythonClassExecutableSpec()
+    packed.Unpack(python)
+    return PythonExecutorOperator(python)
+
+
+def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many cores this pod may use: its cgroup's limit, rounded up, or the machine's.
+
+    Args:
+        limit: the cgroup's file: microseconds of CPU, or `max`, and of how many they are.
+    """
+    here = len(os.sched_getaffinity(0))
+    if not limit.exists():
+        return here
+    quota, period = limit.read_text().split()
+    return here if quota == "max" else min(here, math.ceil(int(quota) / int(period)))
+
+
+def _artifact(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
+    artifact = artifact_utils.get_artifact_type_class(kind)()
+    artifact.uri = str(slot.path)
+    for field in (_PROPERTIES, _CUSTOM):
+        values = json.loads(slot.metadata.get(field, "{}"))
+        target = getattr(artifact.mlmd_artifact, field)
+        for name, value in data_types_utils.build_metadata_value_dict(values).items():
+            target[name].CopyFrom(value)
+    return artifact
+
+
+def _metadata(artifact: metadata_store_pb2.Artifact) -> dict[str, str]:
+    """The properties as text, which comes back from the server as it went; numbers would not."""
+    return {
+        field: json.dumps(data_types_utils.build_value_dict(getattr(artifact, field)))
+        for field in (_PROPERTIES, _CUSTOM)
+    }
+
+
+def _plain(artifact: metadata_store_pb2.Artifact) -> dict[str, Any]:
+    return {
+        **data_types_utils.build_value_dict(artifact.properties),
+        **data_types_utils.build_value_dict(artifact.custom_properties),
+    }

@@ -1,0 +1,84 @@
+"""The first step: the run's graph, node by node, and what the cache has to know."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from google.protobuf import json_format
+from tfx.dsl.compiler import compiler
+from tfx.orchestration import data_types_utils
+from tfx.orchestration.portable import data_types, python_driver_operator
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+
+from components.errors import UserError
+from pipeline.config import Config
+from pipeline.graph import create_pipeline
+from pipeline.kubeflow.launcher import Task
+from pipeline.kubeflow.parameters import configuration
+from pipeline.kubeflow.records import Record
+from pipeline.kubeflow.step import snake
+
+CODE = "code"  # output parameter: what of this code there is, for KFP's cache
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGES = ("components", "pipeline", "schemas", "serving")
+
+
+def write(task: Task, run_dir: Path, record: Record) -> None:
+    """Gives each node's part of the compiled graph as an output parameter, and CODE.
+
+    KFP's cache compares a step's parameters and input artifacts. So a node's part holds no more
+    than the node runs with, and PhotoExampleGen's the photos' fingerprint, which its driver adds.
+
+    Raises:
+        UserError: the parameters are no configuration, or name what is not there.
+    """
+    config = configuration(task.parameters, run_dir)
+    record.config = config.model_dump(mode="json", exclude={"kubeflow"})
+    _check_paths(config)
+    ir = compiler.Compiler().compile(create_pipeline(config))
+    parts = {snake(n.pipeline_node.node_info.id): part(ir, n.pipeline_node) for n in ir.nodes}
+    task.finish({CODE: _code(), **parts}, {})
+
+
+def _check_paths(config: Config) -> None:
+    root = Path(config.serving_base).parent
+    if not root.is_dir():  # the Pusher would make it, in the pod's own file system
+        raise UserError(f"serving_root: no folder {root}: name one on the serving claim's volume")
+    weights = config.trainer.initial_weights
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise UserError(f"initial_weights: no file {weights} on the volumes of the plan's pod")
+
+
+def part(ir: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode) -> str:
+    """A pipeline of one node, as JSON, its driver's findings among the node's parameters."""
+    deployment = pipeline_pb2.IntermediateDeploymentConfig()
+    ir.deployment_config.Unpack(deployment)
+    name = node.node_info.id
+    alone = pipeline_pb2.Pipeline(pipeline_info=ir.pipeline_info)
+    mine = alone.nodes.add().pipeline_node
+    mine.CopyFrom(node)
+    if name in deployment.custom_driver_specs:
+        spec = executable_spec_pb2.PythonClassExecutableSpec()
+        deployment.custom_driver_specs[name].Unpack(spec)
+        has = data_types_utils.build_parsed_value_dict(node.parameters.parameters)
+        driver = python_driver_operator.PythonDriverOperator(spec, None)
+        found = driver.run_driver(data_types.ExecutionInfo(exec_properties=has))
+        for key, value in found.exec_properties.items():
+            mine.parameters.parameters[key].field_value.CopyFrom(value)
+    only = pipeline_pb2.IntermediateDeploymentConfig()
+    only.executor_specs[name].CopyFrom(deployment.executor_specs[name])
+    alone.deployment_config.Pack(only)
+    return json_format.MessageToJson(alone, indent=None, sort_keys=True)
+
+
+def _code() -> str:
+    """SHA-256, in hex, of the code in this image: steps of other code are not reused."""
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        for file in sorted((_ROOT / package).rglob("*")):
+            if file.suffix in (".py", ".pbtxt"):
+                digest.update(f"{file.relative_to(_ROOT)}\n".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

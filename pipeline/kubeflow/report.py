@@ -1,0 +1,80 @@
+"""The exit handler: the run's summary, whatever became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Evaluator
+from pipeline.kubeflow import records
+from pipeline.kubeflow.launcher import Task
+from pipeline.kubeflow.views import page, write_page
+from pipeline.summary import summarise
+
+SUMMARY = "summary"  # output key
+
+
+def write(task: Task, folder: Path) -> None:
+    """Writes summary.json into the run's folder, and as an artifact with a page to look at.
+
+    Of a step that KFP took from its cache it knows what later steps got from it.
+    """
+    document = _summary(records.read(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write_whole(folder / "summary.json", document)
+    records.write_whole(task.outputs[SUMMARY].path / "summary.json", document)
+    task.finish({}, {SUMMARY: {}, **write_page(task, _page(document))})
+
+
+def _summary(steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    outputs = {}
+    for record in steps.values():
+        for name, properties in {**record["inputs"], **record["outputs"]}.items():
+            node, key = name.split(".")
+            outputs[node, key] = properties
+    plan = steps.get(records.PLAN, {}).get("config")
+    started = min((record["started"] for record in steps.values()), default=0.0)
+    ended = max((record["ended"] for record in steps.values()), default=0.0)
+    seconds = {name: round(r["ended"] - r["started"], 1) for name, r in steps.items()}
+    peaks = {name: record["peak_rss_mb"] for name, record in steps.items()}
+    return summarise(
+        Evaluator(**plan["evaluator"]) if plan else Evaluator(),
+        outputs,
+        failure=_failure(steps),
+        seconds={**seconds, "total": round(ended - started, 1)},
+        peak_rss_mb={**peaks, "total": max(peaks.values(), default=0.0)},
+    )
+
+
+def _failure(steps: dict[str, dict[str, Any]]) -> str | None:
+    for name, record in steps.items():
+        if record["failure"]:
+            return f"{name}: {record['failure']}"
+    if "Pusher" not in steps:
+        last = list(steps)[-1] if steps else "the start"
+        return f"the run ended after {last}, without a step that says why: see its page"
+    return None
+
+
+def _page(document: dict[str, Any]) -> str:
+    gate, version = document["gate"], document["pushed_version"]
+    if document["failure"]:
+        title, notes = "Failed", [document["failure"]]
+    elif version:
+        title, notes = f"Pushed: version {version}", []
+    else:
+        title, notes = "Succeeded, not pushed", gate["reasons"]
+    tables: dict[str, list[tuple[Any, ...]]] = {}
+    if gate:
+        tables["Gate"] = [("", "years"), ("MAE on test", f"{gate['value']:.2f}")]
+        tables["Gate"].append(("bound", f"{gate['bound']:.2f}"))
+        if gate["baseline"] is not None:
+            tables["Gate"].append(("live model's MAE", f"{gate['baseline']:.2f}"))
+    if examples := document["examples"]:
+        splits = [(name, n) for name, n in examples.items() if name != "rejected"]
+        rejected = [(f"rejected: {reason}", n) for reason, n in examples["rejected"].items()]
+        tables["Photos"] = [("", "count"), *splits, *rejected]
+    seconds, peaks = document["seconds"], document["peak_rss_mb"]
+    rows = [(name, seconds[name], peaks[name]) for name in seconds]
+    tables["Steps"] = [("step", "seconds", "peak MB"), *rows]
+    return page(title, tables, notes)

@@ -1,0 +1,77 @@
+"""One step of the pipeline, in its pod:
+
+    python -m pipeline.kubeflow.step --run-dir DIR STEP EXECUTOR_INPUT
+
+STEP is `plan`, which every run starts with, a node of the graph, or `summary`, the exit handler.
+The plan makes the graph from the run's parameters and hands each node its own part of what TFX
+compiles; a node's pod runs that and imports nothing else.
+"""  # noqa: D415
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from components import progress
+from components.errors import UserError, one_line
+from pipeline.kubeflow import records
+from pipeline.kubeflow.launcher import Task
+
+PLAN, SUMMARY = records.PLAN, "summary"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one step; returns its exit status: 0, or 1 and one line on stderr."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    parser = argparse.ArgumentParser(prog="pipeline.kubeflow.step", description=__doc__)
+    parser.add_argument("--run-dir", required=True, type=Path, help="folder of all runs")
+    parser.add_argument("step", metavar="STEP")
+    parser.add_argument("executor_input", metavar="EXECUTOR_INPUT", help="JSON")
+    options = parser.parse_args(arguments)
+    # TFX hands the command line on to Beam.
+    del sys.argv[1:]
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    progress.logger.setLevel(logging.INFO)
+    try:
+        _run(options.step, Task(options.executor_input), options.run_dir)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            logging.exception("%s failed", options.step)
+        print(f"goodseed: {options.step}: {one_line(error)}", file=sys.stderr, flush=True)
+        # At once: threads of a failed Beam job may never end.
+        os._exit(1)
+    return 0
+
+
+def _run(step: str, task: Task, run_dir: Path) -> None:
+    task.begin()
+    folder = records.run_folder(run_dir)
+    if step == SUMMARY:
+        from pipeline.kubeflow import report
+
+        report.write(task, folder)
+        return
+    record = records.Record(step, folder)
+    with record.of():
+        if step == PLAN:
+            from pipeline.kubeflow import plan
+
+            plan.write(task, run_dir, record)
+        else:
+            from pipeline.kubeflow import node
+
+            node.run(step, task, record)
+
+
+def snake(node: str) -> str:
+    """A node's name as Kubeflow's parameters are written."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node).lower()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What Kubeflow's UI draws beside a step: metrics and pages."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.kubeflow.launcher import Task
+
+METRICS, REPORT = "metrics", "report"  # output keys, beside the node's own
+
+Metadata = dict[str, dict[str, Any]]
+
+
+class View(NamedTuple):
+    """The further outputs of a node's task."""
+
+    keys: tuple[str, ...]
+    draw: Callable[[Task, Mapping[str, Mapping[str, Any]]], Metadata]
+
+
+def page(title: str, tables: Mapping[str, Sequence[tuple[Any, ...]]], notes: Sequence[str]) -> str:
+    """An HTML page: a title, lines of text, and tables whose first row is their head."""
+    lines = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(note)}</p>" for note in notes)]
+    for caption, rows in tables.items():
+        lines.append(f"<h2>{html.escape(caption)}</h2><table>")
+        for at, row in enumerate(rows):
+            cell = "td" if at else "th"
+            cells = "".join(f"<{cell}>{html.escape(str(value))}</{cell}>" for value in row)
+            lines.append(f"<tr>{cells}</tr>")
+        lines.append("</table>")
+    style = "body{font:14px sans-serif}td,th{padding:2px 12px 2px 0;text-align:left}"
+    head = f"<!doctype html><meta charset='utf-8'><style>{style}</style>"
+    return "\n".join([head, *lines, ""])
+
+
+def write_page(task: Task, text: str) -> Metadata:
+    """Writes a page as the task's REPORT, which is a file and no folder."""
+    path = task.outputs[REPORT].path
+    path.rmdir()
+    path.write_text(text)
+    return {REPORT: {}}
+
+
+def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
+    import tensorflow_model_analysis as tfma
+
+    from components.evaluator import BASELINE_MAE, CANDIDATE, MAE
+
+    live = BASELINE_MAE in outputs["Evaluator.evaluation"]
+    folder = str(task.outputs["evaluation"].path)
+    result = tfma.load_eval_result(folder, model_name=CANDIDATE if live else "")
+    names = (MAE, "mean_prediction", "example_count")
+    rows: list[tuple[Any, ...]] = [("photos", "MAE, years", "mean age given", "count")]
+    metrics: dict[str, float] = {}
+    for key in sorted(result.get_slice_names()):
+        values = result.get_metrics_for_slice(key) or {}
+        numbers = [values.get(name, {}).get("doubleValue", math.nan) for name in names]
+        label = ", ".join(f"{name} {value}" for name, value in key) or "all"
+        rows.append((label, *(f"{n:.2f}" for n in numbers[:2]), f"{numbers[2]:.0f}"))
+        if math.isfinite(numbers[0]):
+            metrics[f"{MAE}, {label}"] = numbers[0]
+    if live:
+        metrics[BASELINE_MAE] = outputs["Evaluator.evaluation"][BASELINE_MAE]
+    metrics["blessed"] = float(outputs["Evaluator.blessing"]["blessed"])
+    report = write_page(task, page("Evaluation on the test split", {"MAE by slice": rows}, []))
+    return {METRICS: metrics, **report}
+
+
+def _pusher(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
+    version = outputs["Pusher.pushed_model"].get("pushed_version")
+    said = f"Pushed: version {version}" if version else "Not pushed: the gate stayed shut"
+    why = [] if version else ["Why is on the page of the task `summary`."]
+    return {METRICS: {"pushed": float(bool(version))}, **write_page(task, page(said, {}, why))}
+
+
+VIEWS = {
+    "Evaluator": View((METRICS, REPORT), _evaluator),
+    "Pusher": View((METRICS, REPORT), _pusher),
+}
