@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
@@ -62,6 +62,48 @@ class NotUploaded(Refused):
         self.body = {"error_message": message, "error_details": f"Error: {message}"}
 
 
+class Node(NamedTuple):
+    """A task as Argo runs it: `path` is the name of its node, from the workflow's on."""
+
+    task: str
+    path: str
+    retried: bool
+
+    def _id(self, below: str) -> str:
+        value = 2166136261  # Go's fnv.New32a
+        for byte in f"{self.path}.{below}".encode():
+            value = ((value ^ byte) * 16777619) & 0xFFFFFFFF
+        return f"{self.path.partition('.')[0]}-{value}"
+
+    @property
+    def container(self) -> str:
+        """Id of the node that is a pod: the second attempt, where the task is tried again."""
+        return self._id("executor(1)" if self.retried else "executor")
+
+    @property
+    def pod(self) -> str:
+        """The pod's name."""
+        workflow, _, number = self.container.rpartition("-")
+        again = "retry-" if self.retried else ""
+        return f"{workflow}-{again}system-container-impl-{number}"
+
+    def details(self, over: bool, fails: bool) -> Iterator[dict[str, Any]]:
+        """What the API tells of the nodes that the task becomes; none of it names its own id."""
+        state = "RUNNING" if not over else "FAILED" if fails else "SUCCEEDED"
+        times = {"create_time": "2026-01-01T00:00:00Z", "start_time": "2026-01-01T00:00:00Z"}
+        times["end_time"] = "2026-01-01T00:00:42Z" if over else "1970-01-01T00:00:00Z"
+        children = [{"pod_name": self._id("executor")}]
+        attempts = [self._id("executor(0)"), self._id("executor(1)")] if self.retried else []
+        yield {"display_name": f"{self.task}-driver", "state": "SUCCEEDED", **times}
+        yield {"display_name": self.task, "state": state, **times, "child_tasks": children}
+        executor = {"display_name": "executor", "state": state, **times}
+        if attempts:
+            executor["child_tasks"] = [{"pod_name": attempt} for attempt in attempts]
+        yield executor
+        for number, _ in enumerate(attempts):
+            yield {"display_name": f"executor({number})", "state": state, **times}
+
+
 @dataclass
 class FakeRun:
     """A run that is stored: what it was asked for, and how far it is."""
@@ -75,16 +117,17 @@ class FakeRun:
     workflow: str = "goodseed-age-check-x7k2p"
 
     @property
-    def tasks(self) -> list[tuple[str, str]]:
-        """Every container's task with the name of its node in Argo, in turn; the exit handler last."""
+    def tasks(self) -> list[Node]:
+        """Every container's task, in the package's order; the exit handler last."""
         root = self.spec["root"]["dag"]["tasks"]
         (handler,) = [name for name in root if name.startswith("exit-handler")]
         (summary,) = [name for name in root if name != handler]
         component = self.spec["components"][root[handler]["componentRef"]["name"]]
-        inner = list(component["dag"]["tasks"])
+        inner = component["dag"]["tasks"]
+        above = f"{self.workflow}.root.{handler}"
         return [
-            *((name, f"root.{handler}.{name}") for name in inner),
-            (summary, f"root.{handler}.onExit.{summary}"),
+            *(Node(name, f"{above}.{name}", "retryPolicy" in task) for name, task in inner.items()),
+            Node(summary, f"{above}.onExit.{summary}", "retryPolicy" in root[summary]),
         ]
 
 
@@ -373,15 +416,15 @@ class _Handler(BaseHTTPRequestHandler):
         run = self.state.runs[run_id]
         details = []
         failed = False
-        for number, (name, node) in enumerate(run.tasks):
+        for number, node in enumerate(run.tasks):
             last = number == len(run.tasks) - 1
             if failed and not last:
                 continue
-            if run.done <= number and not (failed and last):
+            if run.done <= number and not failed:
                 break
             over = run.done > number + 1 or failed
-            fails = name == run.fails_at and over
-            details += _nodes(run.workflow, name, node, over, fails)
+            fails = node.task == run.fails_at and over
+            details += node.details(over, fails)
             failed = failed or fails
         whole = run.done > len(run.tasks)
         state = "RUNNING" if run.done else "PENDING"
@@ -395,12 +438,12 @@ class _Handler(BaseHTTPRequestHandler):
             answer["run_details"] = {"task_details": details}
         return answer
 
-    def log(self, run_id: str, node: str) -> str:
+    def log(self, run_id: str, name: str) -> str:
         run = self.state.runs[run_id]
-        for name, path in run.tasks:
-            if node == (_node_id if self.state.archived else _pod)(run.workflow, path):
-                return _log(run, name)
-        raise NotUploaded(500, f"Failed to read logs for run {run_id}: pods {node!r} not found")
+        for node in run.tasks:
+            if name == (node.container if self.state.archived else node.pod):
+                return _log(run, node.task)
+        raise NotUploaded(500, f"Failed to read logs for run {run_id}: pods {name!r} not found")
 
     # Recurring runs
 
@@ -456,58 +499,6 @@ _ROUTES = [
     ("POST", "/apis/v2beta1/recurringruns", _Handler.create_recurring_run),
     ("DELETE", f"/apis/v2beta1/recurringruns/{ID}", _Handler.delete_recurring_run),
 ]
-
-
-def _hash(name: str) -> int:
-    """What Argo names nodes with: Go's fnv.New32a."""
-    value = 2166136261
-    for byte in name.encode():
-        value = ((value ^ byte) * 16777619) & 0xFFFFFFFF
-    return value
-
-
-def _retried(path: str) -> bool:
-    return path.endswith(".retried")
-
-
-def _node_id(workflow: str, path: str) -> str:
-    """The node that holds a task's container: the second attempt where it is tried again."""
-    again = "(1)" if _retried(path) else ""
-    return f"{workflow}-{_hash(f'{workflow}.{path}.executor{again}')}"
-
-
-def _pod(workflow: str, path: str) -> str:
-    number = _node_id(workflow, path).rpartition("-")[2]
-    template = "retry-system-container-impl" if _retried(path) else "system-container-impl"
-    return f"{workflow}-{template}-{number}"
-
-
-def _nodes(workflow: str, name: str, path: str, over: bool, fails: bool) -> list[dict[str, Any]]:
-    """What the API tells of a task: the nodes of Argo's that it becomes."""
-    state = "RUNNING" if not over else "FAILED" if fails else "SUCCEEDED"
-    times = {"create_time": "2026-01-01T00:00:00Z", "start_time": "2026-01-01T00:00:00Z"}
-    times["end_time"] = "2026-01-01T00:00:42Z" if over else "1970-01-01T00:00:00Z"
-    executor = f"{workflow}-{_hash(f'{workflow}.{path}.executor')}"
-    attempts = []
-    if _retried(path):
-        attempts = [
-            f"{workflow}-{_hash(f'{workflow}.{path}.executor({attempt})')}" for attempt in (0, 1)
-        ]
-    node = {
-        "display_name": "executor", "state": state, **times,
-        "child_tasks": [{"pod_name": one} for one in attempts],
-    }  # fmt: skip
-    if not attempts:
-        del node["child_tasks"]
-    return [
-        {"display_name": f"{name}-driver", "state": "SUCCEEDED", **times},
-        {
-            "display_name": name, "state": state, **times,
-            "child_tasks": [{"pod_name": executor}],
-        },
-        node,
-        *({"display_name": f"executor({n})", "state": state, **times} for n, _ in enumerate(attempts)),
-    ]  # fmt: skip
 
 
 def _log(run: FakeRun, name: str) -> str:
