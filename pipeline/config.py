@@ -85,7 +85,9 @@ class Evaluator(Section):
 class Serving(Section):
     """Where the model goes live."""
 
-    root: str | None = Field(None, description="Serving root; none: RUN_DIR/serving")
+    root: str | None = Field(
+        None, description="Serving root; none: RUN_DIR/serving, or kubeflow.serving_mount in pods"
+    )
     model_name: str = Field("goodseed_age", pattern=r"^[A-Za-z0-9_.-]+$", description="Servable")
     max_batch_size: int = Field(32, ge=1, description="Largest batch that the server makes, photos")
 

@@ -39,7 +39,7 @@ _TRAINER = "Trainer"
 # Who reads the photos and the serving root; everybody's is the run folder.
 _READS_PHOTOS = frozenset({PLAN, "PhotoExampleGen"})
 _READS_SERVING = frozenset({PLAN, "ServedModel", "Pusher"})
-_KINDS = {METRICS: dsl.Metrics, REPORT: dsl.HTML}
+_VIEW_KINDS = {METRICS: dsl.Metrics, REPORT: dsl.HTML}
 
 
 def compile_package(config: Config, package: Path) -> None:
@@ -75,11 +75,14 @@ def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) ->
             f"kubeflow.image={pods.image or 'none'}: name an image by digest ({name or 'image'}"
             "@sha256:…) or by a tag that changes with the code; KFP's cache trusts that name"
         )
-    for option, path, mount in (
+    inside = [
         ("data.photos", defaults["photos"], pods.photos_mount),
         ("serving.root", defaults["serving_root"], pods.serving_mount),
         ("run_dir", config.run_dir, pods.work_mount),
-    ):
+    ]
+    if defaults["initial_weights"] not in ("imagenet", "none"):
+        inside.append(("trainer.initial_weights", defaults["initial_weights"], pods.work_mount))
+    for option, path, mount in inside:
         if "://" in path:
             raise UserError(
                 f"{option}={path}: a step reads and writes files; mount the bucket as a volume"
@@ -104,10 +107,10 @@ def _pipeline(
         given = dict(zip(defaults, values, strict=True))
         summary = _component(
             config, SUMMARY, "Writes the run's summary, whatever became of the run.",
-            outputs={SUMMARY_KEY: _artifact_class("goodseed.Summary"), REPORT: dsl.HTML},
+            outputs={SUMMARY_KEY: dsl.Dataset, REPORT: dsl.HTML},
         )()  # fmt: skip
         _place(config, summary, SUMMARY)
-        with dsl.ExitHandler(summary, name="run"):
+        with dsl.ExitHandler(summary):
             parts = [snake(node.node_info.id) for node in nodes]
             plan = _component(
                 config, PLAN, "Makes the graph from the parameters; fingerprints the photos.",
@@ -150,14 +153,12 @@ def _task(
     """A node's task, behind those that it takes artifacts from or has to wait for."""
     name = node.node_info.id
     channels = {key: spec.channels[0] for key, spec in node.inputs.inputs.items()}
-    made = {
-        key: _tfx_class(spec.artifact_spec.type.name) for key, spec in node.outputs.outputs.items()
-    }
-    shown = {key: _KINDS[key] for key in VIEWS[name].keys} if name in VIEWS else {}
+    made = {key: _kind(spec.artifact_spec.type.name) for key, spec in node.outputs.outputs.items()}
+    shown = {key: _VIEW_KINDS[key] for key in VIEWS[name].keys} if name in VIEWS else {}
     component = _component(
         config, name, node.node_info.type.name,
         parameters={NODE: str, CODE: str},
-        inputs={key: _tfx_class(c.artifact_query.type.name) for key, c in channels.items()},
+        inputs={key: _kind(c.artifact_query.type.name) for key, c in channels.items()},
         outputs={**made, **shown},
     )  # fmt: skip
     task = component(
@@ -207,21 +208,19 @@ def _component(
     return dsl.container_component(function)
 
 
-def _tfx_class(name: str) -> type[dsl.Artifact]:
-    return _artifact_class(f"tfx.{name}")
+def _kind(name: str) -> type[dsl.Artifact]:
+    """Kubeflow's type for one of TFX's.
 
-
-def _artifact_class(title: str) -> type[dsl.Artifact]:
-    """A type of artifact that Kubeflow shows by its own name."""
-    body = {"schema_title": title, "schema_version": "0.0.1"}
-    return type(title.rpartition(".")[2], (dsl.Artifact,), body)
+    The server knows its own types alone, and says nothing of an input's to the step, which has
+    TFX's from the graph. Not `dsl.Artifact`: the compiler would connect anything with that.
+    """
+    return dsl.Model if name in ("Model", "PushedModel") else dsl.Dataset
 
 
 def _place(config: Config, task: dsl.PipelineTask, step: str) -> None:
     """What the task's pod gets, when it is tried again, and whether KFP's cache may stand in."""
     pods = config.kubeflow
     needs = pods.steps.get(step, pods.resources)
-    task.set_display_name(step)
     task.set_caching_options(step not in NEVER_CACHED | {PLAN, SUMMARY})
     _limit(task, needs)
     if pods.retries and step != PLAN:  # which fails of mistakes in the parameters

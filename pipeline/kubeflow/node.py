@@ -17,7 +17,7 @@ from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import Artifact, artifact_utils, standard_artifacts  # noqa: F401 (types, by name)
 
 from pipeline.kubeflow.launcher import Slot, Task
-from pipeline.kubeflow.records import Record
+from pipeline.kubeflow.records import RUN_ID, Record
 from pipeline.kubeflow.views import VIEWS
 
 NODE = "node"  # input parameter: the plan's part of the graph
@@ -35,12 +35,12 @@ def run(name: str, task: Task, record: Record) -> None:
     inputs = {}
     for key, spec in node.inputs.inputs.items():
         channel = spec.channels[0]
-        artifact = _artifact(channel.artifact_query.type, task.inputs[key])
+        artifact = artifact_of(channel.artifact_query.type, task.inputs[key])
         inputs[key] = [artifact]
         maker = f"{channel.producer_node_query.id}.{channel.output_key}"
         record.inputs[maker] = _plain(artifact.mlmd_artifact)
     outputs = {
-        key: [_artifact(spec.artifact_spec.type, task.outputs[key])]
+        key: [artifact_of(spec.artifact_spec.type, task.outputs[key])]
         for key, spec in node.outputs.outputs.items()
     }
     with tempfile.TemporaryDirectory() as scratch:
@@ -54,11 +54,11 @@ def run(name: str, task: Task, record: Record) -> None:
             tmp_dir=f"{scratch}/tmp",
             pipeline_node=node,
             pipeline_info=pipeline.pipeline_info,
-            pipeline_run_id=os.environ.get("KFP_RUN_ID", ""),
+            pipeline_run_id=os.environ[RUN_ID],
         )
         result = _operator(pipeline, name).run_executor(info)
     made = {key: listed.artifacts[0] for key, listed in result.output_artifacts.items()}
-    metadata: dict[str, dict[str, Any]] = {key: _metadata(made[key]) for key in made}
+    metadata: dict[str, dict[str, Any]] = {key: metadata_of(made[key]) for key in made}
     record.outputs = {f"{name}.{key}": _plain(artifact) for key, artifact in made.items()}
     if name in VIEWS:
         metadata |= VIEWS[name].draw(task, record.outputs)
@@ -99,7 +99,8 @@ def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return here if quota == "max" else min(here, math.ceil(int(quota) / int(period)))
 
 
-def _artifact(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
+def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
+    """TFX's artifact of a type, at the launcher's path and with the properties it was made with."""
     artifact = artifact_utils.get_artifact_type_class(kind)()
     artifact.uri = str(slot.path)
     for field in (_PROPERTIES, _CUSTOM):
@@ -110,7 +111,7 @@ def _artifact(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
     return artifact
 
 
-def _metadata(artifact: metadata_store_pb2.Artifact) -> dict[str, str]:
+def metadata_of(artifact: metadata_store_pb2.Artifact) -> dict[str, str]:
     """The properties as text, which comes back from the server as it went; numbers would not."""
     return {
         field: json.dumps(data_types_utils.build_value_dict(getattr(artifact, field)))

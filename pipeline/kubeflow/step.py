@@ -42,9 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, UserError):
             logging.exception("%s failed", options.step)
-        print(f"goodseed: {options.step}: {one_line(error)}", file=sys.stderr, flush=True)
-        # At once: threads of a failed Beam job may never end.
-        os._exit(1)
+        print(f"goodseed: {options.step}: {one_line(error)}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -74,4 +73,8 @@ def snake(node: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: a failed Beam job's threads may never end, and TensorFlow's teardown takes its time.
+    os._exit(status)

@@ -21,6 +21,7 @@ import tensorflow_model_analysis as tfma
 from pipeline import config
 from pipeline.summary import metadata_store, run_outputs, summarise
 from tests.conftest import ROOT, Finished, goodseed, goodseed_command
+from tests.pipeline.conftest import arguments
 
 STEPS = [
     "PhotoExampleGen",
@@ -35,15 +36,6 @@ STEPS = [
     "ServingCheck",
     "Pusher",
 ]
-# A network that has seen next to nothing, and a bound that lets it pass.
-TINY = (
-    "transform.image_size=32", "trainer.epochs=1", "trainer.batch_size=16", "evaluator.max_mae=150",
-)  # fmt: skip
-
-
-def arguments(photos: Path, run_dir: Path, *overrides: str) -> list[str]:
-    sets = [word for override in (*TINY, *overrides) for word in ("--set", override)]
-    return ["run", "--photos", str(photos), "--run-dir", str(run_dir), "--profile", "demo", *sets]
 
 
 def summary(run_dir: Path) -> dict[str, Any]:
@@ -56,15 +48,6 @@ def versions(run_dir: Path) -> list[str]:
 
 def cached(finished: Finished) -> set[str]:
     return {step for step in STEPS if f"{step}: from the cache" in finished.out}
-
-
-@pytest.fixture(scope="module")
-def first(
-    drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Finished, dict[str, Any]]:
-    run_dir = tmp_path_factory.mktemp("first") / "run"
-    finished = goodseed(*arguments(drawn_photos, run_dir))
-    return run_dir, finished, summary(run_dir)
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""The ExecutorInput as KFP's launcher writes it, and what it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+from kfp.pipeline_spec import pipeline_spec_pb2
+from tfx.types import standard_artifacts
+
+from pipeline.kubeflow import node
+from pipeline.kubeflow.launcher import Slot, Task, local_path
+from tests.pipeline.kubeflow.cluster import stored_metadata
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("gs://bucket/a/b", "/gcs/bucket/a/b"),
+        ("s3://bucket/a/b", "/s3/bucket/a/b"),
+        ("minio://mlpipeline/v2/artifacts/a", "/minio/mlpipeline/v2/artifacts/a"),
+        ("/local/outputs/a", "/local/outputs/a"),
+    ],
+)
+def test_paths_are_the_launchers(uri: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARTIFACT_LOCAL_PATH", raising=False)
+    assert local_path(uri) == path
+
+
+def executor_input(folder: Path, scheme: str) -> dict[str, Any]:
+    """One with an input and two outputs, as protojson prints it."""
+    base = f"{scheme}bucket/v2/artifacts/goodseed-age-check/run/trainer/7f"
+    return {
+        "inputs": {
+            "parameterValues": {"node": "{}", "number": 3},
+            "artifacts": {
+                "examples": {
+                    "artifacts": [
+                        {
+                            "name": "42",
+                            "type": {"instanceSchema": ""},
+                            "uri": f"{base}/examples",
+                            "metadata": {"display_name": "x", "properties": '{"span": 3}'},
+                        }
+                    ]
+                },
+                "none": {},
+            },
+        },
+        "outputs": {
+            "parameters": {"code": {"outputFile": f"{folder}/outputs/code"}},
+            "artifacts": {
+                key: {"artifacts": [{"name": key, "uri": f"{base}/{key}"}]}
+                for key in ("model", "executor-logs")
+            },
+            "outputFile": f"{folder}/outputs/executor_output.json",
+        },
+    }
+
+
+@pytest.mark.parametrize("scheme", ["gs://", "s3://", "minio://"])
+def test_what_is_read_and_written(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARTIFACT_LOCAL_PATH", str(tmp_path))
+    document = executor_input(tmp_path, scheme)
+    message = json_format.ParseDict(document, pipeline_spec_pb2.ExecutorInput())
+    task = Task(json_format.MessageToJson(message))
+    assert task.parameters["number"] == 3
+    assert task.inputs["examples"].metadata["properties"] == '{"span": 3}'
+    assert task.outputs.keys() == {"model"} and task.inputs.keys() == {"examples"}
+    left = task.outputs["model"].path / "of" / "the last attempt"
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    task.begin()
+    assert task.inputs["examples"].path.is_dir()  # it held nothing, and so never arrived
+    assert not list(task.outputs["model"].path.iterdir())
+
+    task.finish({"code": "abc"}, {"model": {"properties": "{}"}})
+    output = pipeline_spec_pb2.ExecutorOutput()
+    json_format.Parse((tmp_path / "outputs" / "executor_output.json").read_text(), output)
+    (model,) = output.artifacts["model"].artifacts
+    assert model.uri == document["outputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
+    assert output.parameter_values["code"].string_value == "abc"
+    assert any(task.outputs["model"].path.iterdir())  # else it would not arrive
+
+
+def test_a_path_of_its_own(tmp_path: Path) -> None:
+    document = executor_input(tmp_path, "s3://")
+    artifact = document["inputs"]["artifacts"]["examples"]["artifacts"][0]
+    artifact["customPath"] = "/kfp-workspace/examples"
+    assert Task(json.dumps(document)).inputs["examples"].path == Path("/kfp-workspace/examples")
+
+
+_VALUES = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=50),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+@given(st.dictionaries(st.text("abcdef_", min_size=1), _VALUES), st.integers(0, 2**31))
+def test_properties_come_back_as_they_went(custom: dict[str, Any], span: int) -> None:
+    """With their types: an integer that came back a float would read as 0."""
+    artifact = standard_artifacts.Examples()
+    artifact.split_names = '["train", "eval"]'
+    artifact.span = span
+    for name, value in custom.items():
+        setters = {
+            str: artifact.set_string_custom_property,
+            int: artifact.set_int_custom_property,
+            float: artifact.set_float_custom_property,
+        }
+        setters[type(value)](name, value)
+    said = json_format.ParseDict(
+        node.metadata_of(artifact.mlmd_artifact), pipeline_spec_pb2.RuntimeArtifact().metadata
+    )
+    slot = Slot("42", "minio://b/a", Path("/minio/b/a"), stored_metadata(said))
+    back = node.artifact_of(artifact.artifact_type, slot)
+    assert back.mlmd_artifact.properties == artifact.mlmd_artifact.properties
+    assert back.mlmd_artifact.custom_properties == artifact.mlmd_artifact.custom_properties
+    assert type(back) is standard_artifacts.Examples and back.uri == "/minio/b/a"
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"), [("max 100000", 2), ("100000 100000", 1), ("150000 100000", 2)]
+)
+def test_cores_are_the_pods(
+    limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    (tmp_path / "cpu.max").write_text(limit)
+    assert node.cores(tmp_path / "cpu.max") == cores
+    assert node.cores(tmp_path / "none") == 2

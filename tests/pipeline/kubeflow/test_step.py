@@ -1,0 +1,158 @@
+"""The whole graph step by step, as pods run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from components.errors import UserError
+from pipeline.kubeflow import plan, records
+from pipeline.kubeflow.compile import compile_package
+from pipeline.kubeflow.launcher import Task
+from tests.conftest import Finished
+from tests.pipeline.kubeflow.cluster import LOGS, Cluster, Ran
+from tests.pipeline.kubeflow.conftest import configuration
+from tests.pipeline.test_local import STEPS
+
+SPLITS = ["train", "eval", "test"]
+
+Run = tuple[Cluster, dict[str, Ran], Path]
+
+
+@pytest.fixture(scope="module")
+def run(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("kubeflow")
+    compile_package(configuration(drawn_photos, folder / "volumes"), folder / "package.yaml")
+    cluster = Cluster(folder / "package.yaml", folder / "cluster")
+    return cluster, cluster.run("run-1"), folder / "volumes"
+
+
+def summary(volumes: Path, run_id: str) -> dict[str, Any]:
+    return json.loads((volumes / "work" / "runs" / run_id / "summary.json").read_text())
+
+
+def test_every_step_succeeds(run: Run) -> None:
+    for name, ran in run[1].items():
+        assert ran.finished and ran.finished.status == 0, f"{name}: {ran.finished}"
+    assert len(run[1]) == len(STEPS) + 2
+
+
+def test_it_gives_what_a_run_on_this_machine_gives(
+    run: Run, first: tuple[Path, Finished, dict[str, Any]]
+) -> None:
+    here, there = first[2], summary(run[2], "run-1")
+    assert there["examples"] == here["examples"]
+    assert {**there["gate"], "value": None} == {**here["gate"], "value": None}
+    assert there["gate"]["value"] == pytest.approx(here["gate"]["value"], abs=0.5)
+    assert there["failure"] is None
+    assert there["versions"] == here["versions"]
+    assert there["seconds"].keys() == here["seconds"].keys() | {"plan"}
+    assert there["peak_rss_mb"].keys() == there["seconds"].keys()
+    version = there["pushed_version"]
+    pushed = tf.saved_model.load(str(run[2] / "serving" / "goodseed_age" / str(version)))
+    local = tf.saved_model.load(
+        str(first[0] / "serving" / "goodseed_age" / str(here["pushed_version"]))
+    )
+    for name, signature in local.signatures.items():
+        mine = pushed.signatures[name]
+        assert mine.structured_outputs == signature.structured_outputs
+        assert mine.structured_input_signature == signature.structured_input_signature
+
+
+def test_properties_go_from_step_to_step(run: Run) -> None:
+    examples = run[1]["photo-example-gen"].artifacts["examples"].metadata
+    assert json.loads(json.loads(examples["properties"])["split_names"]) == SPLITS
+    custom = json.loads(examples["custom_properties"])
+    assert custom["span"] == 0 and json.loads(custom["passengers"]) == []
+    seen = record(run[2], "run-1", "ServingCheck")["inputs"]["PhotoExampleGen.examples"]
+    assert {name: seen[name] for name in custom} == custom
+
+
+def test_the_ui_has_something_to_draw(run: Run) -> None:
+    cluster, ran, volumes = run
+    metrics = ran["evaluator"].artifacts["metrics"].metadata
+    value = summary(volumes, "run-1")["gate"]["value"]
+    assert metrics["mean_absolute_error, all"] == pytest.approx(value)
+    assert any(name.startswith("mean_absolute_error, age_band ") for name in metrics)
+    assert metrics["blessed"] == 1
+    assert ran["pusher"].artifacts["metrics"].metadata["pushed"] == 1
+    page = cluster.file(ran["evaluator"].artifacts["report"]).read_text()
+    assert page.startswith("<!doctype html>") and "age_band" in page
+    assert "Pushed: version" in cluster.file(ran["summary"].artifacts["report"]).read_text()
+
+
+def test_the_servers_own_outputs_stay_as_they_are(run: Run) -> None:
+    logs = list(run[0].pods.rglob(LOGS))
+    assert len(logs) == len(STEPS) + 2
+    assert all(log.read_text() == "the launcher's" for log in logs)
+
+
+def test_nothing_of_a_killed_attempt_is_left(run: Run) -> None:
+    assert not list(run[0].store.rglob("half-written"))
+
+
+def test_a_shut_gate_is_a_success_that_pushes_nothing(run: Run) -> None:
+    """All but what depends on the bound, and on what is live, comes from the cache."""
+    cluster, _, volumes = run
+    live = sorted((volumes / "serving" / "goodseed_age").iterdir())
+    ran = cluster.run("run-2", {"max_mae": 0.5})
+    assert all(task.succeeded for task in ran.values())
+    fresh = {name for name, task in ran.items() if task.finished}
+    assert fresh == {"plan", "served-model", "evaluator", "pusher", "summary"}
+    document, before = summary(volumes, "run-2"), summary(volumes, "run-1")
+    assert document["pushed_version"] is None and document["failure"] is None
+    assert document["gate"]["reasons"][0].endswith("is above the bound of 0.50")
+    assert document["gate"]["baseline"] == pytest.approx(before["gate"]["value"], abs=1e-4)
+    assert document["examples"] == before["examples"]
+    assert ran["pusher"].artifacts["metrics"].metadata["pushed"] == 0
+    assert "Not pushed" in cluster.file(ran["pusher"].artifacts["report"]).read_text()
+    assert "Succeeded, not pushed" in cluster.file(ran["summary"].artifacts["report"]).read_text()
+    assert sorted((volumes / "serving" / "goodseed_age").iterdir()) == live
+
+
+def test_a_failed_step_says_why_and_the_summary_too(run: Run, tmp_path: Path) -> None:
+    cluster, _, volumes = run
+    (tmp_path / "photos" / "final_files").mkdir(parents=True)
+    (tmp_path / "photos" / "labels.csv").write_text("file_name,years\na.jpg,3\n")
+    ran = cluster.run("run-3", {"photos": str(tmp_path / "photos")})
+    assert set(ran) == {"plan", "photo-example-gen", "served-model", "summary"}
+    failed = ran["photo-example-gen"].finished
+    assert failed and failed.status == 1
+    last = failed.err.splitlines()[-1]
+    assert last.startswith("goodseed: PhotoExampleGen: ") and "real_age" in last
+    assert "Traceback" not in failed.err
+    document = summary(volumes, "run-3")
+    assert f"goodseed: {document['failure']}" == last
+    assert document["gate"] is None and document["pushed_version"] is None
+    page = cluster.file(ran["summary"].artifacts["report"]).read_text()
+    assert "Failed" in page and "real_age" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"config": {"trainer": {"epoch": 1}}}, "trainer.epoch: no such option"),
+        ({"serving_root": "/no/such/folder"}, "serving_root: no folder /no/such/folder"),
+        ({"photos": "/no/such/folder"}, "no folder /no/such/folder"),
+    ],
+)
+def test_a_mistake_in_the_parameters_ends_the_plan(
+    run: Run, change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "output.json"
+    parameters = {**run[0].defaults, **change}
+    document = {
+        "inputs": {"parameterValues": parameters}, "outputs": {"outputFile": str(output)},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=said):
+        plan.write(Task(json.dumps(document)), tmp_path, records.Record("plan", tmp_path))
+    assert not output.exists()
+
+
+def record(volumes: Path, run_id: str, step: str) -> dict[str, Any]:
+    folder = volumes / "work" / "runs" / run_id / "steps"
+    return json.loads((folder / f"{step}.json").read_text())
