@@ -211,13 +211,18 @@ def _what_runs(options: argparse.Namespace, cluster: Cluster) -> tuple[Version, 
 
 
 def _compile(options: argparse.Namespace) -> int:
-    from pipeline import config
+    from pipeline import config, run_folder
 
     loaded = config.load(
         profile=options.profile, photos=options.photos, run_dir=options.run_dir,
         overrides=options.overrides, here=False,
     )  # fmt: skip
-    with _console().status("loading TFX"):
+    # TensorFlow's C++ greets on standard error, whatever its log level.
+    with (
+        _console().status("loading TFX"),
+        open(os.devnull, "w") as nowhere,
+        run_folder.stderr_to(nowhere.fileno()),
+    ):
         from pipeline.kubeflow.compile import compile_package
 
         compile_package(loaded, options.package)

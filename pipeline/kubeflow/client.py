@@ -33,6 +33,10 @@ class Unreachable(UserError):
     """No answer, or none that Kubeflow Pipelines would give; may pass."""
 
 
+class Missing(UserError):
+    """The server has no such thing, or no such path."""
+
+
 class Version(NamedTuple):
     """A version of the pipeline on the server."""
 
@@ -299,28 +303,27 @@ class Cluster:
         """Whether the server has several users; raises unless it is one of KFP 2.5 or newer."""
         try:
             health = self._get("/apis/v2beta1/healthz")
-        except Unreachable:
-            raise
-        except UserError:
+        except Missing:
             try:
                 self._get("/apis/v1beta1/healthz")
-            except UserError:
+            except Missing:
                 raise UserError(
                     f"{self.endpoint}: nothing of Kubeflow Pipelines there; is --endpoint its URL?"
                 ) from None
             raise _old("1") from None
+        if not isinstance(health, dict):
+            raise self._stranger("no JSON")
         tag = str(health.get("tag_name", ""))
         known = re.match(r"v?(\d+)\.(\d+)", tag)
         if known and (int(known[1]), int(known[2])) < OLDEST:
             raise _old(tag)
         return health.get("multi_user") is True
 
-    def _get(self, path: str) -> dict[str, Any]:
-        answer = self._ask(
+    def _get(self, path: str) -> Any:
+        return self._ask(
             self._plain.call_api, path, "GET", {}, [], {"Accept": "*/*"}, response_type="object",
             auth_settings=["Bearer"], _return_http_data_only=True,
         )  # fmt: skip
-        return answer if isinstance(answer, dict) else {}
 
     def _ask(self, call: Callable[..., _Answer], *arguments: Any, **options: Any) -> _Answer:
         """Calls the server; whatever goes wrong is one line."""
@@ -340,10 +343,13 @@ class Cluster:
             raise UserError(f"{error.filename or self.endpoint}: {error.strerror}") from None
         except (TypeError, ValueError, AttributeError) as error:
             # What the generated client makes of a page that is not the API's.
-            raise Unreachable(
-                f"{self.endpoint} answers, but not as Kubeflow Pipelines does; is it a page to log "
-                f"in, and --token-file missing? ({error})"
-            ) from None
+            raise self._stranger(str(error)) from None
+
+    def _stranger(self, why: str) -> UserError:
+        return Unreachable(
+            f"{self.endpoint} answers, but not as Kubeflow Pipelines does ({why}); is it a page to "
+            "log in, and --token-file missing?"
+        )
 
     def _refusal(self, error: kfp_server_api.ApiException) -> UserError:
         said = _message(error)
@@ -354,6 +360,8 @@ class Cluster:
                              "--token-file")  # fmt: skip
         if error.status >= 500:
             return Unreachable(f"{self.endpoint}: {said}")
+        if error.status == 404:
+            return Missing(f"{self.endpoint}: {said}")
         return UserError(f"{self.endpoint}: {said}")
 
     def _pipeline_id(self, name: str) -> str | None:
@@ -364,7 +372,9 @@ class Cluster:
 
     def _experiment_id(self) -> str:
         listed = self._ask(
-            self._client.list_experiments, namespace=self._namespace, filter=_named(self._experiment)
+            self._client.list_experiments,
+            namespace=self._namespace,
+            filter=_named(self._experiment),
         )
         if listed.experiments:
             return str(listed.experiments[0].experiment_id)
@@ -384,7 +394,10 @@ class Cluster:
         details = (run.run_details and run.run_details.task_details) or []
         nodes = {detail.display_name: detail for detail in details}
         children = {
-            child.pod_name for detail in details for child in detail.child_tasks or [] if child.pod_name
+            child.pod_name
+            for detail in details
+            for child in detail.child_tasks or []
+            if child.pod_name
         }
         spec = _spec(version.pipeline_spec)
         for name, path in _containers(spec, spec["root"]["dag"], "root"):
@@ -514,9 +527,7 @@ def _pods(own: list[str], node: str, children: set[str]) -> Iterator[str]:
     """
     for one in own:
         workflow, _, number = one.rpartition("-")
-        attempts = (
-            _fnv1a(f"{workflow}.{node}({attempt})") for attempt in range(100)
-        )
+        attempts = (_fnv1a(f"{workflow}.{node}({attempt})") for attempt in range(100))
         tried = [hashed for hashed in attempts if f"{workflow}-{hashed}" in children]
         for hashed in reversed(tried):
             yield f"{workflow}-retry-system-container-impl-{hashed}"

@@ -110,4 +110,6 @@ def _check_image(image: str) -> None:
     except docker.errors.ImageNotFound:
         raise UserError(f"no image {image} on this machine: docker pull or build it") from None
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise UserError(f"Docker does not answer ({error}): is it running, and yours to use?") from None
+        raise UserError(
+            f"Docker does not answer ({error}): is it running, and yours to use?"
+        ) from None

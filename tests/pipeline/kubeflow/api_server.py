@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import email.parser
 import email.policy
+import graphlib
 import json
 import re
 import ssl
@@ -118,15 +119,19 @@ class FakeRun:
 
     @property
     def tasks(self) -> list[Node]:
-        """Every container's task, in the package's order; the exit handler last."""
+        """Every container's task, in turn; the exit handler last."""
         root = self.spec["root"]["dag"]["tasks"]
         (handler,) = [name for name in root if name.startswith("exit-handler")]
         (summary,) = [name for name in root if name != handler]
         component = self.spec["components"][root[handler]["componentRef"]["name"]]
         inner = component["dag"]["tasks"]
+        after = {name: inner[name].get("dependentTasks", ()) for name in inner}
         above = f"{self.workflow}.root.{handler}"
         return [
-            *(Node(name, f"{above}.{name}", "retryPolicy" in task) for name, task in inner.items()),
+            *(
+                Node(name, f"{above}.{name}", "retryPolicy" in inner[name])
+                for name in graphlib.TopologicalSorter(after).static_order()
+            ),
             Node(summary, f"{above}.onExit.{summary}", "retryPolicy" in root[summary]),
         ]
 
@@ -182,6 +187,7 @@ def serve(server: KubeflowServer, certificate: tuple[Path, Path] | None = None) 
 class _Handler(BaseHTTPRequestHandler):
     state: KubeflowServer
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body in one packet, or Nagle holds the body back
 
     def log_message(self, *_: object) -> None:
         pass
@@ -265,7 +271,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(INVALID, f"unknown query parameter {sorted(unknown)}")
         if "filter" in self.query:
             for predicate in json.loads(self.query["filter"])["predicates"]:
-                if predicate["operation"] not in ("EQUALS", 1) or predicate["key"] != "display_name":
+                if (
+                    predicate["operation"] not in ("EQUALS", 1)
+                    or predicate["key"] != "display_name"
+                ):
                     raise Refused(INVALID, "Invalid filter")
                 wanted = predicate["stringValue"]
                 things = [thing for thing in things if thing["display_name"] == wanted]
@@ -448,7 +457,13 @@ class _Handler(BaseHTTPRequestHandler):
     # Recurring runs
 
     def create_recurring_run(self) -> Any:
-        required = ("display_name", "experiment_id", "pipeline_version_reference", "trigger", "mode")
+        required = (
+            "display_name",
+            "experiment_id",
+            "pipeline_version_reference",
+            "trigger",
+            "mode",
+        )
         body = self._body(RECURRING_RUN, required)
         self._runnable(body)
         if not 1 <= int(body.get("max_concurrency", 0)) <= 10:
@@ -506,4 +521,6 @@ def _log(run: FakeRun, name: str) -> str:
     ours = [f"goodseed: {name}: not a single photo"] if name == run.fails_at else []
     if name == "summary" and run.summary is not None:
         ours = [json.dumps(run.summary)]
-    return "\n".join(["I0101 00:00:00.1 1 launcher_v2.go:90] input", *ours, "I0101 main.go:50] end", ""])
+    return "\n".join(
+        ["I0101 00:00:00.1 1 launcher_v2.go:90] input", *ours, "I0101 main.go:50] end", ""]
+    )

@@ -114,7 +114,9 @@ def test_uploads_are_versions_of_one_pipeline(
 
 def test_a_version_of_the_same_name_is_refused(kfp: Command, package: Path) -> None:
     kfp("upload", package, "--name", "first")
-    assert "Failed to create a pipeline version" in one_line(kfp("upload", package, "--name", "first"))
+    assert "Failed to create a pipeline version" in one_line(
+        kfp("upload", package, "--name", "first")
+    )
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- a\n- b\n", "pipelineInfo: 3\n", "\x00"])
@@ -440,8 +442,6 @@ def _certificates(folder: Path) -> tuple[Path, Path, Path]:
     files[0].write_bytes(made[0].public_bytes(pem))
     files[1].write_bytes(made[1].public_bytes(pem))
     files[2].write_bytes(
-        keys[1].private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        keys[1].private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
