@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from components.errors import UserError
 
-
 PIPELINE_NAME = "goodseed-age-check"
 
 

@@ -22,7 +22,6 @@ from components.trainer import trainer
 from components.transform import transform
 from pipeline.config import PIPELINE_NAME, Beam, Config
 
-
 # What is live changes without the graph: these ask anew in every run, whatever a cache holds.
 NEVER_CACHED = frozenset({"ServedModel", "Pusher"})
 

@@ -300,6 +300,8 @@ def _run_local(options: argparse.Namespace) -> int:
         options.package, Path(options.photos), Path(options.run_dir), options.overrides
     )
     outcome.print_summary(document, _console())
+    if document["failure"]:
+        print(f"goodseed: {document['failure']}", file=sys.stderr)
     return outcome.exit_status(document)
 
 

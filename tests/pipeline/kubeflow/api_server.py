@@ -472,8 +472,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not re.fullmatch(r"([-0-9*,/?]+ ){5}[-0-9*,/?A-Z]+", cron):
             raise Refused(
                 INVALID,
-                "Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron). "
-                f"Error: Expected 5 or 6 fields: {cron}",
+                "Schedule cron is not a supported format"
+                f"(https://godoc.org/github.com/robfig/cron). Error: {cron}",
             )
         made = {
             **body,

@@ -56,8 +56,10 @@ Command = Callable[..., Said]
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real package, as a user compiles it."""
     file = tmp_path_factory.mktemp("package") / "goodseed.yaml"
-    done = goodseed("kfp", "compile", file, "--profile", "demo", "--set",
-                    "kubeflow.image=registry.test/goodseed:1", "--set", "trainer.epochs=2")  # fmt: skip
+    image = "kubeflow.image=registry.test/goodseed:1"
+    done = goodseed(
+        "kfp", "compile", file, "--profile", "demo", "--set", image, "--set", "trainer.epochs=2"
+    )
     assert (done.status, done.err) == (0, "")
     return file
 
@@ -135,8 +137,9 @@ def test_a_run_is_given_what_differs_from_the_package(
     kfp("upload", package, "--name", "old")
     kfp("upload", package, "--name", "new")
     assert kfp("run").status == 0
-    said = kfp("run", "--version", "old", "--service-account", "trainer", "--set",
-               "trainer.epochs=5", "--set", "trainer.patience=2", "--set", "data.span_window=3")  # fmt: skip
+    options = ("trainer.epochs=5", "trainer.patience=2", "data.span_window=3")
+    sets = [word for option in options for word in ("--set", option)]
+    said = kfp("run", "--version", "old", "--service-account", "trainer", *sets)
     assert said.status == 0
 
     plain, changed = (run.request for run in server.runs.values())
