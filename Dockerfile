@@ -12,8 +12,9 @@ ENV DEBIAN_FRONTEND=noninteractive
 # The lock files are there to match in any case: nothing matching would be an error.
 COPY requirements.lock requirements-gpu.lock wheelhouse* /wheelhouse/
 RUN if [ -e /wheelhouse/Packages ]; then \
-      rm -rf /etc/apt/sources.list /etc/apt/sources.list.d && \
-      echo 'deb [trusted=yes] file:/wheelhouse ./' >/etc/apt/sources.list; \
+      echo 'deb [trusted=yes] file:/wheelhouse ./' >/wheelhouse/sources.list && \
+      printf '%s\n' 'Dir::Etc::SourceList "/wheelhouse/sources.list";' \
+        'Dir::Etc::SourceParts "/dev/null";' >/etc/apt/apt.conf.d/wheelhouse; \
     fi && \
     apt-get update
 
@@ -21,8 +22,8 @@ RUN if [ -e /wheelhouse/Packages ]; then \
 FROM base AS system
 # libstdc++6 is what TFX's wheels link to; Keras fetches ImageNet's weights over TLS.
 RUN apt-get install -y --no-install-recommends ca-certificates libstdc++6 python3 && \
-    rm -rf /wheelhouse /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old \
-      /var/log/* /usr/share/doc/* /usr/share/man/* /usr/share/locale/*
+    rm -rf /wheelhouse /etc/apt/apt.conf.d/wheelhouse /var/lib/apt/lists/* /var/cache/apt/* \
+      /var/cache/debconf/*-old /var/log/* /usr/share/doc/* /usr/share/man/* /usr/share/locale/*
 
 # ---- the Python packages, and our code ----------------------------------------------------------
 FROM base AS build
@@ -50,7 +51,7 @@ RUN uv pip compile /src/setup.py --extra pipeline ${GPU:+--extra gpu} --quiet \
       -r /tmp/requirements.txt -c requirements.lock -c requirements-gpu.lock
 # Headers, tests and symbol tables are of no use to who neither compiles nor debugs.
 WORKDIR /opt/venv/lib/python3.13/site-packages
-RUN rm -rf tensorflow/include nvidia/*/include && \
+RUN rm -rf tensorflow/include nvidia/*/include /opt/venv/.lock && \
     find numpy pandas pyarrow scipy sklearn -type d -name tests -exec rm -rf {} + && \
     strip --strip-unneeded tensorflow/libtensorflow_*.so.2
 COPY pyproject.toml /src/
@@ -59,7 +60,8 @@ COPY pipeline /src/pipeline
 COPY schemas /src/schemas
 COPY serving /src/serving
 RUN uv pip install --python /opt/venv/bin/python --no-deps --compile-bytecode \
-      --target /opt/goodseed /src
+      --target /opt/goodseed /src && \
+    rm -f /opt/goodseed/.lock
 
 FROM scratch
 COPY --from=system / /

@@ -36,7 +36,7 @@ test: bootstrap  ## The tests, benchmarks aside; ARGS="-k name" for some of them
 
 test-containers: bootstrap  ## The image's tests, in an engine that is started where none runs
 	tests/containers/engine.sh start
-	$(MAKE) --no-print-directory image
+	$(MAKE) --no-print-directory wheelhouse image
 	GOODSEED_IMAGE=$(IMAGE):$(tag) $(bin)/python -m pytest tests/containers $(ARGS)
 
 image:  ## IMAGE:<git revision>, from wheelhouse/ where it is; GPU=1: with CUDA's libraries

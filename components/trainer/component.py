@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tfx.components import FnArgs, Trainer
+from tfx.components import Trainer
+from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.proto import trainer_pb2
 from tfx.types import BaseChannel
 

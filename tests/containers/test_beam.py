@@ -84,8 +84,9 @@ def portable(image: str, in_pod: Run, volume: Path) -> Path:
     script = Path(__file__).with_name("job_service.py")
     seen = f"--volume={volume}:{volume}"
     with container(
-        "--network=none", seen, f"--volume={script}:/job_service.py:ro", image,
-        "python", "/job_service.py", str(JOBS), says="listening at",
+        # Beam tells the workers this machine's name, which nobody would know without a network.
+        "--network=none", "--hostname=localhost", seen, f"--volume={script}:/job_service.py:ro",
+        image, "python", "/job_service.py", str(JOBS), says="listening at",
     ) as service:  # fmt: skip
         network = f"container:{service}"
         with container(
