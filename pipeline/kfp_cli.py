@@ -277,13 +277,13 @@ def _status(options: argparse.Namespace) -> int:
 
     cluster = _cluster(options)
     run = cluster.run(options.run)
-    table = Table("step", "state", "seconds", title=f"{run.name}: {run.state.lower()}")
+    table = Table("step", "state", "seconds")
     for step in run.steps:
         seconds = "" if step.seconds is None else f"{step.seconds:,.0f}"
         table.add_row(step.name, step.state.lower(), seconds)
+    print(f"{run.name}: {run.state.lower()}", cluster.page(run.run_id), sep="\n")
     console = _console()
     console.print(table)
-    print(cluster.page(run.run_id))
     return _end(cluster, run, console) if run.state in OVER else DONE
 
 

@@ -97,7 +97,7 @@ class Node(NamedTuple):
         attempts = [self._id("executor(0)"), self._id("executor(1)")] if self.retried else []
         yield {"display_name": f"{self.task}-driver", "state": "SUCCEEDED", **times}
         yield {"display_name": self.task, "state": state, **times, "child_tasks": children}
-        executor = {"display_name": "executor", "state": state, **times}
+        executor: dict[str, Any] = {"display_name": "executor", "state": state, **times}
         if attempts:
             executor["child_tasks"] = [{"pod_name": attempt} for attempt in attempts]
         yield executor
@@ -309,7 +309,7 @@ class _Handler(BaseHTTPRequestHandler):
         message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
             b"Content-Type: " + kind.encode() + b"\r\n\r\n" + self.payload
         )
-        files = {
+        files: dict[Any, Any] = {
             part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
             for part in message.iter_parts()  # type: ignore[attr-defined]
         }
@@ -327,7 +327,7 @@ class _Handler(BaseHTTPRequestHandler):
                 json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())
         except (yaml.YAMLError, ValueError, TypeError, json_format.ParseError):
             raise NotUploaded(400, "Failed to parse the pipeline spec file") from None
-        made = {
+        made: dict[str, Any] = {
             "pipeline_id": pipeline,
             "pipeline_version_id": str(uuid.uuid4()),
             "display_name": name,
@@ -423,7 +423,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _run(self, run_id: str) -> dict[str, Any]:
         run = self.state.runs[run_id]
-        details = []
+        details: list[dict[str, Any]] = []
         failed = False
         for number, node in enumerate(run.tasks):
             last = number == len(run.tasks) - 1

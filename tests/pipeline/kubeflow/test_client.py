@@ -7,9 +7,10 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -22,7 +23,7 @@ from pipeline.kubeflow import client, parameters
 from tests.conftest import goodseed
 from tests.pipeline.kubeflow.api_server import KubeflowServer, serve
 
-SUMMARY = {
+SUMMARY: dict[str, Any] = {
     "examples": {"train": 168, "eval": 36, "test": 36, "rejected": {"broken": 2}},
     "gate": {
         "metric": "mean_absolute_error", "value": 6.5, "bound": 8.0, "baseline": None,
@@ -79,7 +80,7 @@ def kfp(
     monkeypatch.setattr(sys, "argv", ["goodseed"])
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(client.time, "sleep", lambda _: None)  # the waiting, not what is waited for
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # the waiting, not what is waited for
     for name in ("KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -394,7 +395,7 @@ def test_a_token_that_is_renewed_while_waiting(
         server.token = f"{server.token}+"
         file.write_text(server.token)
 
-    monkeypatch.setattr(client.time, "sleep", renew)
+    monkeypatch.setattr(time, "sleep", renew)
     assert kfp("run", "--wait", "--token-file", file).status == 0
 
 
