@@ -19,6 +19,7 @@ from docker.types import Mount
 from components.errors import UserError
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.records import RUN_ID, run_folder
+from pipeline.run_folder import stderr_to
 
 
 def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -75,10 +76,12 @@ def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) ->
     except RuntimeError as error:
         if not folder.is_dir():
             raise UserError(f"no step could start: {error}") from None
-        # kfp.local leaves the exit handler out where a step has failed.
-        from pipeline.kubeflow import report
+        # kfp.local leaves the exit handler out where a step has failed. TensorFlow's C++ greets
+        # on standard error, whatever its log level.
+        with open(os.devnull, "w") as nowhere, stderr_to(nowhere.fileno()):
+            from pipeline.kubeflow import report
 
-        return report.summary(folder)
+            return report.summary(folder)
     finally:
         _stop_containers(run_id)
     document: dict[str, Any] = json.loads((folder / "summary.json").read_text())
