@@ -7,12 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from components.errors import UserError
-from pipeline import serving_cli
-
-PUSHED, FAILED, USER_MISTAKE, GATE_SHUT, INTERRUPTED = 0, 1, 2, 3, 130
+from pipeline import kfp_cli, outcome, serving_cli
+from pipeline.outcome import INTERRUPTED, PUSHED, USER_MISTAKE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="another seed, other faces")
     sample.set_defaults(command=_sample_photos)
 
+    kfp_cli.add_commands(commands)
     serving_cli.add_commands(commands)
     return parser
 
@@ -95,16 +95,14 @@ def _run(options: argparse.Namespace) -> NoReturn:
             from pipeline import local
 
         document = local.run(loaded, console)
-        _print_summary(document, console)
-        status = GATE_SHUT if document["pushed_version"] is None else PUSHED
+        outcome.print_summary(document, console)
         if document["failure"]:
-            status = FAILED
             print(f"goodseed: {document['failure']}", file=terminal)
             print(f"goodseed: the whole log is in {loaded.run_dir}/run.log", file=terminal)
         sys.stdout.flush()
         terminal.flush()
         # At once: TensorFlow's teardown has crashed after a full disk (SIGSEGV).
-        os._exit(status)
+        os._exit(outcome.exit_status(document))
 
 
 def _sample_photos(options: argparse.Namespace) -> int:
@@ -120,29 +118,6 @@ def _sample_photos(options: argparse.Namespace) -> int:
         )  # fmt: skip
     console.print(f"{options.folder}: {options.count:,} photos", highlight=False)
     return PUSHED
-
-
-def _print_summary(document: dict[str, Any], console: Any) -> None:
-    from rich.table import Table
-
-    table = Table(show_header=False)
-    examples, gate = document["examples"], document["gate"]
-    if examples:
-        splits = {name: n for name, n in examples.items() if name != "rejected"}
-        table.add_row("photos", ", ".join(f"{name} {n:,}" for name, n in splits.items()))
-        rejected = ", ".join(f"{reason} {n:,}" for reason, n in examples["rejected"].items())
-        table.add_row("rejected", rejected or "none")
-    if gate:
-        against = "none" if gate["baseline"] is None else f"{gate['baseline']:.2f} years"
-        table.add_row("MAE on test", f"{gate['value']:.2f} years (bound {gate['bound']:.2f})")
-        table.add_row("live model's MAE", against)
-        pushed = document["pushed_version"]
-        table.add_row(
-            "pushed version", f"{pushed}" if pushed else "not pushed: " + "; ".join(gate["reasons"])
-        )
-    total, peak = document["seconds"]["total"], document["peak_rss_mb"]["total"]
-    table.add_row("took", f"{total:,.0f} s, at most {peak:,.0f} MB")
-    console.print(table)
 
 
 if __name__ == "__main__":

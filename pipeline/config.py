@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from components.errors import UserError
 
+PIPELINE_NAME = "goodseed-age-check"
+
 
 class Section(BaseModel):
     """A group of knobs; an unknown one is an error."""
@@ -210,7 +212,7 @@ def load(
     text = resources.files("pipeline").joinpath(f"profiles/{profile}.yaml").read_text("utf-8")
     values: dict[str, Any] = yaml.safe_load(text) or {}
     for override in overrides:
-        _apply(values, override)
+        apply(values, override)
     values["run_dir"] = run_dir
     values.setdefault("data", {})["photos"] = photos
     config = validate(values)
@@ -229,7 +231,12 @@ def validate(values: dict[str, Any]) -> Config:
         raise UserError(_one_line(error)) from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply(values: dict[str, Any], override: str) -> None:
+    """Puts a `section.key=value` (the value is YAML) into nested values.
+
+    Raises:
+        UserError: it is not of that form, or there is no such section.
+    """
     name, equals, value = override.partition("=")
     section, dot, key = name.partition(".")
     if not (equals and dot and section in Config.model_fields and section != "run_dir"):

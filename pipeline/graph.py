@@ -20,9 +20,7 @@ from components.served_model import ServedModel
 from components.serving_check import ServingCheck
 from components.trainer import trainer
 from components.transform import transform
-from pipeline.config import Beam, Config
-
-PIPELINE_NAME = "goodseed-age-check"
+from pipeline.config import PIPELINE_NAME, Beam, Config
 
 # What is live changes without the graph: these ask anew in every run, whatever a cache holds.
 NEVER_CACHED = frozenset({"ServedModel", "Pusher"})

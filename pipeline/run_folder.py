@@ -40,7 +40,7 @@ def use(run_dir: Path) -> Iterator[TextIO]:
             raise UserError(
                 f"{run_dir}: {error.strerror}; give a --run-dir that you may write to"
             ) from None
-        terminal = stack.enter_context(_stderr_to(log.fileno()))
+        terminal = stack.enter_context(stderr_to(log.fileno()))
         stack.enter_context(contextlib.redirect_stderr(_Stderr()))
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
@@ -50,7 +50,8 @@ def use(run_dir: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def _stderr_to(file: int) -> Iterator[TextIO]:
+def stderr_to(file: int) -> Iterator[TextIO]:
+    """Sends file descriptor 2 to another file; yields what it was."""
     with open(os.dup(2), "w") as terminal:
         os.dup2(file, 2)
         try:

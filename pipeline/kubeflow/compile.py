@@ -21,8 +21,8 @@ from tfx.dsl.compiler import compiler as tfx_compiler
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.errors import UserError
-from pipeline.config import Config, Resources
-from pipeline.graph import NEVER_CACHED, PIPELINE_NAME, create_pipeline
+from pipeline.config import PIPELINE_NAME, Config, Resources
+from pipeline.graph import NEVER_CACHED, create_pipeline
 from pipeline.kubeflow.node import NODE
 from pipeline.kubeflow.parameters import KNOBS, REST, arguments
 from pipeline.kubeflow.plan import CODE

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from pipeline.config import Config, validate
+from pipeline.config import Config, apply, validate
 
 # What a run is most often given: a parameter of its own each. No other parameter holds it.
 KNOBS = {
@@ -57,3 +58,32 @@ def configuration(values: Mapping[str, Any], run_dir: Path) -> Config:
     beam = merged.setdefault("beam", {})
     beam.setdefault("mode", "multi_processing")
     return validate({"run_dir": str(run_dir), **merged})
+
+
+def changes(defaults: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The parameters that a run of the package has to be given, and their values.
+
+    Args:
+        defaults: what they are in the package.
+        overrides: `section.key=value`, as for `pipeline.config.load`.
+
+    Raises:
+        UserError: unknown section or key, a value outside its bounds, or one that is in the package
+            for good.
+    """
+    knobs = {option: knob for knob, option in KNOBS.items()}
+    given: dict[str, Any] = {}
+    for override in overrides:
+        nested: dict[str, Any] = {}
+        apply(nested, override)
+        ((section, options),) = nested.items()
+        ((key, value),) = options.items()
+        if section == "kubeflow":
+            raise UserError(f"--set {override}: that is in the package; goodseed kfp compile anew")
+        if knob := knobs.get(f"{section}.{key}"):
+            given[knob] = value
+        else:
+            rest = given.setdefault(REST, copy.deepcopy(defaults[REST]))
+            rest.setdefault(section, {})[key] = value
+    configuration({**defaults, **given}, Path("/"))
+    return given

@@ -24,13 +24,13 @@ LOST = "it ended without a word: killed, out of memory or evicted"
 Properties = dict[str, Any]
 
 
-def run_folder(run_dir: Path) -> Path:
-    """The folder of this pod's run.
+def run_folder(run_dir: Path, run_id: str | None = None) -> Path:
+    """The folder of a run: of this pod's, where none is named.
 
     Raises:
         UserError: nothing says which run it is.
     """
-    run_id = os.environ.get(RUN_ID)
+    run_id = run_id or os.environ.get(RUN_ID)
     if not run_id:
         raise UserError(f"the environment variable {RUN_ID} should hold the run's id")
     return run_dir / "runs" / run_id

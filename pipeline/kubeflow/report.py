@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ def write(task: Task, folder: Path) -> None:
 
     Of a step that KFP took from its cache it knows what later steps got from it.
     """
-    document = _summary(records.read(folder))
+    document = summary(folder)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_whole(folder / "summary.json", document)
     records.write_whole(task.outputs[SUMMARY].path / "summary.json", document)
     task.finish({}, {SUMMARY: {}, **write_page(task, _page(document))})
+    # The API gives no outputs of a run, but a step's log: the client takes the last such line.
+    print(json.dumps(document), flush=True)
 
 
-def _summary(steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run that is over, from the records in its folder."""
+    steps = records.read(folder)
     outputs = {}
     for record in steps.values():
         for name, properties in {**record["inputs"], **record["outputs"]}.items():

@@ -1,0 +1,576 @@
+"""Talks to the API server of Kubeflow Pipelines: packages, runs, schedules, and what they say."""
+
+from __future__ import annotations
+
+import datetime
+import graphlib
+import json
+import logging
+import os
+import re
+import ssl
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import kfp_server_api
+import urllib3
+import yaml
+from kfp.client import Client, TokenCredentialsBase
+
+from components.errors import UserError
+
+OLDEST = (2, 5)  # of Kubeflow Pipelines
+OVER = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
+SUMMARY_STEP = "summary"  # the exit handler, whose last words are the run's summary
+
+_Answer = TypeVar("_Answer")
+
+
+class Unreachable(UserError):
+    """No answer, or none that Kubeflow Pipelines would give; may pass."""
+
+
+class Missing(UserError):
+    """The server has no such thing, or no such path."""
+
+
+class Version(NamedTuple):
+    """A version of the pipeline on the server."""
+
+    pipeline_id: str
+    version_id: str
+    name: str
+    spec: dict[str, Any]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The values that its parameters have where a run says nothing."""
+        parameters = self.spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        return {name: p["defaultValue"] for name, p in parameters.items() if "defaultValue" in p}
+
+
+class Step(NamedTuple):
+    """A step of a run: its state is one of KFP's, or "" before its turn; times are UTC."""
+
+    name: str
+    state: str
+    started: datetime.datetime | None
+    ended: datetime.datetime | None
+    nodes: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while that is not known."""
+        if self.state not in OVER or self.started is None or self.ended is None:
+            return None
+        return (self.ended - self.started).total_seconds()
+
+
+class Run(NamedTuple):
+    """A run as the server last saw it."""
+
+    run_id: str
+    name: str
+    state: str
+    error: str
+    steps: tuple[Step, ...]
+
+
+class Cluster:
+    """An API server, seen from one namespace."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        namespace: str | None = None,
+        token_file: str | None = None,
+        ca_file: str | None = None,
+        experiment: str = "Default",
+    ):
+        """Asks the server whether it is one, and of an age that is known.
+
+        Args:
+            endpoint: URL of the API server, or of the Kubeflow that it is behind.
+            namespace: the profile's, where the server has several users; else None.
+            token_file: read anew for each call; none: $KFP_EXISTING_TOKEN, or no token.
+            ca_file: PEM of the authorities to trust; none: the well-known ones.
+            experiment: what KFP files the runs under; made where it is missing.
+
+        Raises:
+            UserError: nothing there, a wrong certificate, token or namespace, an old server.
+        """
+        if not re.match(r"https?://[^/]", endpoint):
+            raise UserError(f"--endpoint {endpoint}: write a URL, http://… or https://…")
+        for option, file in (("--ca-file", ca_file), ("--token-file", token_file)):
+            if file and not os.access(file, os.R_OK):
+                raise UserError(f"{option} {file}: no such file, or you may not read it")
+        if ca_file:
+            _check_authorities(ca_file)
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries: the last one is told
+        self.endpoint = endpoint.rstrip("/")
+        self._experiment = experiment
+        credentials = _Token(token_file) if token_file or _token_of_environment() else None
+        configuration = kfp_server_api.Configuration(host=self.endpoint)
+        configuration.ssl_ca_cert = ca_file
+        if credentials:
+            configuration.api_key_prefix["authorization"] = "Bearer"
+            configuration.refresh_api_key_hook = credentials.refresh_api_key_hook
+            configuration.api_key["authorization"] = ""
+        self._plain = kfp_server_api.ApiClient(configuration)
+        several_users = self._check_server()
+        if several_users and not namespace:
+            raise UserError(f"{endpoint} has several users: give your --namespace")
+        if namespace and not several_users:
+            raise UserError(f"{endpoint} has one user and no namespaces: leave out --namespace")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that it wants KFP 2
+            self._client = self._ask(
+                Client, host=self.endpoint, namespace=namespace or "kubeflow",
+                credentials=credentials, ssl_ca_cert=ca_file,
+            )  # fmt: skip
+        self._namespace = namespace
+
+    def upload(self, package: Path, name: str | None = None) -> Version:
+        """The package as a new version of the pipeline that it names, made where it is missing.
+
+        Args:
+            package: what `compile_package` wrote.
+            name: the version's; none: the time of day.
+
+        Raises:
+            UserError: not a package, or the server does not take it.
+        """
+        pipeline = _pipeline_name(package)
+        name = name or datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        pipeline_id = self._pipeline_id(pipeline)
+        if pipeline_id is None:
+            made = self._ask(
+                self._client.pipelines.pipeline_service_create_pipeline,
+                kfp_server_api.V2beta1Pipeline(
+                    display_name=pipeline, name=pipeline, namespace=self._namespace
+                ),
+            )
+            pipeline_id = made.pipeline_id
+        version = self._ask(
+            self._client.upload_pipeline_version, str(package), name, pipeline_id=pipeline_id
+        )
+        return _version(version)
+
+    def version(self, pipeline: str, name: str | None = None) -> Version:
+        """A version of the pipeline: the newest, or the newest of this name.
+
+        Raises:
+            UserError: there is none.
+        """
+        pipeline_id = self._pipeline_id(pipeline)
+        if pipeline_id is None:
+            raise UserError(f"{self.endpoint} has no pipeline {pipeline}: goodseed kfp upload")
+        listed = self._ask(
+            self._client.list_pipeline_versions, pipeline_id, page_size=1,
+            sort_by="created_at desc", filter=_named(name) if name else None,
+        )  # fmt: skip
+        if not listed.pipeline_versions:
+            raise UserError(f"{pipeline} has no version {name or ''}: goodseed kfp upload")
+        return _version(listed.pipeline_versions[0])
+
+    def start(
+        self, version: Version, arguments: Mapping[str, Any], *, name: str,
+        service_account: str | None = None,
+    ) -> str:  # fmt: skip
+        """Starts a run and returns its id.
+
+        Raises:
+            UserError: the server does not want to.
+        """
+        run = self._ask(
+            self._client.run_pipeline, self._experiment_id(), name, params=dict(arguments),
+            pipeline_id=version.pipeline_id, version_id=version.version_id,
+            service_account=service_account,
+        )  # fmt: skip
+        return str(run.run_id)
+
+    def schedule(
+        self, version: Version, arguments: Mapping[str, Any], *, name: str, cron: str,
+        service_account: str | None = None,
+    ) -> int:  # fmt: skip
+        """Starts the version whenever `cron` says so, one run at a time, and misses nothing twice.
+
+        Whatever had this name before ends, once the new schedule stands.
+
+        Args:
+            version: what is run.
+            arguments: the runs' parameters.
+            name: the schedule's, unique in the experiment.
+            cron: six fields, seconds first, as KFP writes them, in the server's time zone.
+            service_account: the runs'; none: the server's default.
+
+        Returns:
+            How many schedules it replaces.
+
+        Raises:
+            UserError: the server does not take it.
+        """
+        experiment = self._experiment_id()
+        listed = self._ask(
+            self._client.list_recurring_runs, experiment_id=experiment, filter=_named(name),
+            page_size=100,
+        )  # fmt: skip
+        self._ask(
+            self._client.create_recurring_run, experiment, name, cron_expression=cron,
+            max_concurrency=1, no_catchup=True, params=dict(arguments),
+            pipeline_id=version.pipeline_id, version_id=version.version_id,
+            service_account=service_account,
+        )  # fmt: skip
+        before = listed.recurring_runs or []
+        for one in before:
+            self._ask(self._client.delete_recurring_run, one.recurring_run_id)
+        return len(before)
+
+    def run(self, run_id: str | None = None) -> Run:
+        """A run with its steps: the newest of the experiment, or the one named.
+
+        Raises:
+            UserError: there is none.
+        """
+        if run_id is None:
+            listed = self._ask(
+                self._client.list_runs, experiment_id=self._experiment_id(), page_size=1,
+                sort_by="created_at desc",
+            )  # fmt: skip
+            if not listed.runs:
+                raise UserError(f"no run in the experiment {self._experiment}: goodseed kfp run")
+            run_id = str(listed.runs[0].run_id)
+        found = self._ask(self._client.get_run, run_id)
+        return Run(
+            run_id=run_id,
+            name=found.display_name,
+            state=found.state or "PENDING",
+            error=found.error.message if found.error and found.error.message else "",
+            steps=tuple(self._steps(found)),
+        )
+
+    def log(self, run: Run, step: str) -> str:
+        """What a step has said so far.
+
+        Raises:
+            UserError: no such step, or neither its pod nor an archive has its log.
+        """
+        steps = {one.name: one for one in run.steps}
+        if step not in steps:
+            raise UserError(f"no step {step}: the run has {', '.join(steps) or 'none yet'}")
+        if not steps[step].nodes:
+            raise UserError(f"{step} has no log: it has not run")
+        refused: UserError | None = None
+        for node in steps[step].nodes:
+            try:
+                # The path that KFP's own pages use: the API has no other for logs.
+                self._get(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{node}/log")
+                return str(self._plain.last_response.data)
+            except Unreachable as error:
+                refused = refused or error
+        raise UserError(f"{step} has no log any more, or not yet: {refused}")
+
+    def summary(self, run: Run) -> dict[str, Any] | None:
+        """The summary of a run that is over; None where the exit handler left none to read."""
+        try:
+            log = self.log(run, SUMMARY_STEP)
+        except UserError:
+            return None
+        for line in reversed(log.splitlines()):
+            if line.startswith("{") and (document := _json_object(line)):
+                return document
+        return None
+
+    def last_words(self, run: Run, step: str) -> str:
+        """The line with which a step failed, or nothing."""
+        try:
+            lines = [line for line in self.log(run, step).splitlines() if line.strip()]
+        except UserError as error:
+            return str(error)
+        ours = [line for line in lines if line.startswith("goodseed: ")]  # the rest is KFP's
+        return (ours or lines or [""])[-1].removeprefix("goodseed: ")
+
+    def page(self, run_id: str) -> str:
+        """Where KFP shows a run."""
+        host = os.environ.get("KF_PIPELINES_UI_ENDPOINT", self.endpoint).rstrip("/")
+        return f"{host}/#/runs/details/{run_id}"
+
+    def _check_server(self) -> bool:
+        """Whether the server has several users; raises unless it is one of KFP 2.5 or newer."""
+        try:
+            health = self._get("/apis/v2beta1/healthz")
+        except Missing:
+            try:
+                self._get("/apis/v1beta1/healthz")
+            except Missing:
+                raise UserError(
+                    f"{self.endpoint}: nothing of Kubeflow Pipelines there; is --endpoint its URL?"
+                ) from None
+            raise _old("1") from None
+        if not isinstance(health, dict):
+            raise self._stranger("no JSON")
+        tag = str(health.get("tag_name", ""))
+        known = re.match(r"v?(\d+)\.(\d+)", tag)
+        if known and (int(known[1]), int(known[2])) < OLDEST:
+            raise _old(tag)
+        return health.get("multi_user") is True
+
+    def _get(self, path: str) -> Any:
+        return self._ask(
+            self._plain.call_api, path, "GET", {}, [], {"Accept": "*/*"}, response_type="object",
+            auth_settings=["Bearer"], _return_http_data_only=True,
+        )  # fmt: skip
+
+    def _ask(self, call: Callable[..., _Answer], *arguments: Any, **options: Any) -> _Answer:
+        """Calls the server; whatever goes wrong is one line."""
+        try:
+            return call(*arguments, **options)
+        except kfp_server_api.ApiException as error:
+            raise self._refusal(error) from None
+        except urllib3.exceptions.HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            if isinstance(reason, urllib3.exceptions.SSLError):
+                raise UserError(
+                    f"{self.endpoint}: {_certificate(reason)}; --ca-file names the PEM of the "
+                    "authority that signed it"
+                ) from None
+            raise Unreachable(f"{self.endpoint} does not answer: {_cause(reason)}") from None
+        except OSError as error:
+            raise UserError(f"{error.filename or self.endpoint}: {error.strerror}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            # What the generated client makes of a page that is not the API's.
+            raise self._stranger(str(error)) from None
+
+    def _stranger(self, why: str) -> UserError:
+        return Unreachable(
+            f"{self.endpoint} answers, but not as Kubeflow Pipelines does ({why}); is it a page to "
+            "log in, and --token-file missing?"
+        )
+
+    def _refusal(self, error: kfp_server_api.ApiException) -> UserError:
+        said = _message(error)
+        if error.status == 401:
+            return UserError(f"{self.endpoint} does not accept the token: {said}; see --token-file")
+        if error.status == 403:
+            return UserError(f"{self.endpoint} does not allow it: {said}; see --namespace, "
+                             "--token-file")  # fmt: skip
+        if error.status >= 500:
+            return Unreachable(f"{self.endpoint}: {said}")
+        if error.status == 404:
+            return Missing(f"{self.endpoint}: {said}")
+        return UserError(f"{self.endpoint}: {said}")
+
+    def _pipeline_id(self, name: str) -> str | None:
+        listed = self._ask(
+            self._client.list_pipelines, namespace=self._namespace, filter=_named(name)
+        )
+        return str(listed.pipelines[0].pipeline_id) if listed.pipelines else None
+
+    def _experiment_id(self) -> str:
+        listed = self._ask(
+            self._client.list_experiments,
+            namespace=self._namespace,
+            filter=_named(self._experiment),
+        )
+        if listed.experiments:
+            return str(listed.experiments[0].experiment_id)
+        made = self._ask(
+            self._client.experiments.experiment_service_create_experiment,
+            kfp_server_api.V2beta1Experiment(
+                display_name=self._experiment, namespace=self._namespace
+            ),
+        )
+        return str(made.experiment_id)
+
+    def _steps(self, run: Any) -> Iterator[Step]:
+        reference = run.pipeline_version_reference
+        version = self._ask(
+            self._client.get_pipeline_version, reference.pipeline_id, reference.pipeline_version_id
+        )
+        details = (run.run_details and run.run_details.task_details) or []
+        nodes = {detail.display_name: detail for detail in details}
+        children = {
+            child.pod_name
+            for detail in details
+            for child in detail.child_tasks or []
+            if child.pod_name
+        }
+        spec = _spec(version.pipeline_spec)
+        for name, path in _containers(spec, spec["root"]["dag"], "root"):
+            node = nodes.get(name)
+            if node is None:
+                yield Step(name, "", None, None, ())
+                continue
+            own = [child.pod_name for child in node.child_tasks or [] if child.pod_name]
+            yield Step(
+                name, node.state or "", node.start_time, node.end_time,
+                tuple(_pods(own, f"{path}.executor", children)),
+            )  # fmt: skip
+
+
+class _Token(TokenCredentialsBase):
+    """The token as it is now: Kubernetes renews those in files."""
+
+    def __init__(self, file: str | None):
+        self._file = file
+
+    def refresh_api_key_hook(self, config: Any) -> None:
+        """Puts it into the client's configuration, before each call."""
+        token = Path(self._file).read_text() if self._file else _token_of_environment()
+        config.api_key["authorization"] = token.strip()
+
+
+def _token_of_environment() -> str:
+    return os.environ.get("KFP_EXISTING_TOKEN", "")
+
+
+def _old(version: str) -> UserError:
+    oldest = ".".join(map(str, OLDEST))
+    return UserError(f"the server is Kubeflow Pipelines {version}: it has to be {oldest} or newer")
+
+
+def _check_authorities(ca_file: str) -> None:
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise UserError(f"--ca-file {ca_file}: no certificates in PEM") from None
+
+
+def _certificate(error: Exception) -> str:
+    found = re.search(r"certificate verify failed: ([^(]+?) \(_ssl", str(error))
+    return f"certificate refused: {found[1]}" if found else f"no TLS: {_cause(error)}"
+
+
+def _cause(error: BaseException) -> str:
+    """What urllib3's nested errors are about."""
+    text = str(error)
+    found = re.findall(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
+    return found[-1] if found else text.rsplit(": ", 1)[-1].strip("'\")( ")
+
+
+def _message(error: kfp_server_api.ApiException) -> str:
+    """The first line of what the server says: grpc-gateway's way, or the upload server's."""
+    document = _json_object(error.body or "", key="") or {}
+    said = document.get("message") or document.get("error_message") or document.get("error")
+    return str(said or error.reason or f"status {error.status}").strip().splitlines()[0]
+
+
+def _json_object(text: str, key: str = "pushed_version") -> dict[str, Any] | None:
+    """The object that the text is, if it has the key."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) and (not key or key in document) else None
+
+
+def _named(name: str) -> str:
+    """KFP's filter for the things of this name."""
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return json.dumps({"predicates": [predicate]})
+
+
+def _pipeline_name(package: Path) -> str:
+    try:
+        documents = list(yaml.safe_load_all(package.read_text()))
+        return str(documents[0]["pipelineInfo"]["name"])
+    except OSError as error:
+        raise UserError(f"{package}: {error.strerror}; goodseed kfp compile writes it") from None
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
+        raise UserError(f"{package}: not a package; goodseed kfp compile writes one") from None
+
+
+def _version(version: Any) -> Version:
+    return Version(
+        version.pipeline_id, version.pipeline_version_id, version.display_name,
+        _spec(version.pipeline_spec),
+    )  # fmt: skip
+
+
+def _spec(document: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline's own specification; the server keeps that of the platform beside it."""
+    spec: dict[str, Any] = document.get("pipeline_spec", document)
+    return spec
+
+
+def _containers(spec: dict[str, Any], dag: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """Each task that is a container, in an order in which they can run, and its node in Argo."""
+    tasks = dag["tasks"]
+    order = {name: task.get("dependentTasks", ()) for name, task in sorted(tasks.items())}
+    for name in graphlib.TopologicalSorter(order).static_order():
+        task = tasks[name]
+        component = spec["components"][task["componentRef"]["name"]]
+        # An exit handler is a hook of what it waits for.
+        hook = task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
+        above = f"{path}.{task['dependentTasks'][0]}.onExit" if hook else path
+        if "dag" in component:
+            yield from _containers(spec, component["dag"], f"{above}.{name}")
+        else:
+            yield name, f"{above}.{name}"
+
+
+def _pods(own: list[str], node: str, children: set[str]) -> Iterator[str]:
+    """Under which names a step's log may be found, the likeliest first.
+
+    The API gives Argo's node ids, the log's path wants the pod (and takes the node where the log
+    was archived). An id is the workflow's name and the hash of the node's; a pod's name has the
+    template's in between. Of a step that is tried again, each attempt is a node of its own.
+
+    Args:
+        own: ids of the nodes right below the step's.
+        node: name of the one that holds its container, without the workflow's.
+        children: every id that any node has below it.
+    """
+    for one in own:
+        workflow, _, number = one.rpartition("-")
+        attempts = (_fnv1a(f"{workflow}.{node}({attempt})") for attempt in range(100))
+        tried = [hashed for hashed in attempts if f"{workflow}-{hashed}" in children]
+        for hashed in reversed(tried):
+            yield f"{workflow}-retry-system-container-impl-{hashed}"
+            yield f"{workflow}-{hashed}"
+        yield f"{workflow}-system-container-impl-{number}"
+        yield one
+
+
+def _fnv1a(text: str) -> int:
+    """FNV-1a, 32 bits: http://www.isthe.com/chongo/tech/comp/fnv/."""
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = (value ^ byte) * 0x01000193 % 2**32
+    return value
+
+
+def wait(
+    cluster: Cluster, run_id: str, show: Callable[[Run], None], *,
+    patience: float = 300.0, slowest: float = 10.0,
+) -> Run:  # fmt: skip
+    """Watches a run until it is over, showing each look at it.
+
+    Args:
+        cluster: where it runs.
+        run_id: which one.
+        show: gets each look.
+        patience: seconds without an answer after which it gives up.
+        slowest: seconds between two looks, which become as long in a while.
+
+    Raises:
+        UserError: the server is gone for good, or forgets the run.
+    """
+    pause, answered = min(1.0, slowest), time.monotonic()
+    while True:
+        try:
+            run = cluster.run(run_id)
+        except Unreachable:
+            if time.monotonic() - answered > patience:
+                raise
+        else:
+            answered = time.monotonic()
+            show(run)
+            if run.state in OVER:
+                return run
+        time.sleep(pause)
+        pause = min(pause * 1.5, slowest)

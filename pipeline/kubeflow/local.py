@@ -1,0 +1,118 @@
+"""Runs a package on this machine: kfp.local goes through it, Docker runs each step in the image."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import docker
+import kfp.components
+import kfp.local
+import requests
+import yaml
+from docker.types import Mount
+
+from components.errors import UserError
+from pipeline.kubeflow import parameters
+from pipeline.kubeflow.records import RUN_ID, run_folder
+from pipeline.run_folder import stderr_to
+
+
+def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Runs every step, shows what they say on stdout, and returns the run's summary.
+
+    Where a pod has its volumes a container has folders of this machine, and it works as the user
+    who calls this, without capabilities, as pods do.
+
+    Args:
+        package: what `compile_package` wrote.
+        photos: what the package takes for `data.photos`.
+        run_dir: what it takes for `run_dir`, made where it is missing. Models are pushed to its
+            `serving/`.
+        overrides: `section.key=value` instead of the package's.
+
+    Raises:
+        UserError: a mistake in these, no Docker, or no image.
+    """
+    spec = _spec(package)
+    defaults = {
+        name: parameter.get("defaultValue")
+        for name, parameter in spec["root"]["inputDefinitions"]["parameters"].items()
+    }
+    arguments = parameters.changes(defaults, overrides)
+    if not photos.is_dir():
+        raise UserError(f"{photos}: no such folder; see --photos")
+    container = next(iter(spec["deploymentSpec"]["executors"].values()))["container"]
+    inside = Path(container["args"][container["args"].index("--run-dir") + 1])
+    _check_image(container["image"])
+    run_dir, serving = run_dir.absolute(), run_dir.absolute() / "serving"
+    try:
+        serving.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{run_dir}: {error.strerror}; see --run-dir") from None
+    run_id = f"local-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    kfp.local.init(
+        kfp.local.DockerRunner(
+            mounts=[
+                Mount(defaults["photos"], str(photos.absolute()), type="bind", read_only=True),
+                Mount(str(inside), str(run_dir), type="bind"),
+                Mount(defaults["serving_root"], str(serving), type="bind"),
+            ],
+            environment={RUN_ID: run_id},
+            labels={RUN_ID: run_id},
+            user=f"{os.getuid()}:{os.getgid()}",
+            cap_drop=["ALL"],
+        ),
+        pipeline_root=str(run_dir / "artifacts"),
+    )
+    pipeline = kfp.components.load_component_from_file(str(package))
+    folder = run_folder(run_dir, run_id)
+    try:
+        pipeline(**arguments)
+    except RuntimeError as error:
+        if not folder.is_dir():
+            raise UserError(f"no step could start: {error}") from None
+        # kfp.local leaves the exit handler out where a step has failed. TensorFlow's C++ greets
+        # on standard error, whatever its log level.
+        with open(os.devnull, "w") as nowhere, stderr_to(nowhere.fileno()):
+            from pipeline.kubeflow import report
+
+            return report.summary(folder)
+    finally:
+        _stop_containers(run_id)
+    document: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return document
+
+
+def _stop_containers(run_id: str) -> None:
+    """Kills what still runs after a Ctrl-C, to which kfp.local does not see."""
+    for container in docker.from_env().containers.list(filters={"label": f"{RUN_ID}={run_id}"}):
+        container.kill()
+
+
+def _spec(package: Path) -> dict[str, Any]:
+    try:
+        spec: dict[str, Any] = next(yaml.safe_load_all(package.read_text()))
+        if spec["schemaVersion"] and spec["root"]["dag"]:
+            return spec
+    except OSError as error:
+        raise UserError(f"{package}: {error.strerror}; goodseed kfp compile writes it") from None
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, StopIteration):
+        pass
+    raise UserError(f"{package}: not a package; goodseed kfp compile writes one")
+
+
+def _check_image(image: str) -> None:
+    try:
+        client = docker.from_env()
+        client.images.get(image)
+    except docker.errors.ImageNotFound:
+        raise UserError(f"no image {image} on this machine: docker pull or build it") from None
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise UserError(
+            f"Docker does not answer ({error}): is it running, and yours to use?"
+        ) from None

@@ -1,0 +1,97 @@
+"""The compiled package, run by kfp.local with the real image, against `goodseed run`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tests.conftest import Finished, goodseed
+
+# As fast as it gets, with a bound that lets next to any network pass.
+OPTIONS = ("transform.image_size=32", "trainer.epochs=2", "evaluator.max_mae=60")
+
+
+def sets(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+@pytest.fixture
+def package(image: str, tmp_path: Path) -> Path:
+    file = tmp_path / "goodseed.yaml"
+    done = goodseed(
+        "kfp", "compile", file, "--profile", "demo", *sets(f"kubeflow.image={image}", *OPTIONS)
+    )
+    assert done == Finished(0, f"{file}\n", "")
+    return file
+
+
+def a_thousand(faces: Path, folder: Path) -> Path:
+    """A folder with the first 1,000 of the real photos."""
+    (folder / "final_files").mkdir(parents=True)
+    with open(faces / "labels.csv") as source, open(folder / "labels.csv", "w") as target:
+        rows = csv.DictReader(source)
+        writer = csv.DictWriter(target, rows.fieldnames or [])
+        writer.writeheader()
+        for row in islice(rows, 1000):
+            writer.writerow(row)
+            shutil.copy(faces / "final_files" / row["file_name"], folder / "final_files")
+    return folder
+
+
+@pytest.mark.parametrize("which", ["drawn", "faces"])
+def test_a_run_in_containers_is_the_run_on_this_machine(
+    which: str, package: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if which == "faces":
+        photos = a_thousand(request.getfixturevalue("faces"), tmp_path / "photos")
+    else:
+        photos = request.getfixturevalue("drawn_photos")
+    here, pods = tmp_path / "here", tmp_path / "pods"
+    alone = goodseed(
+        "run", "--photos", photos, "--run-dir", here, "--profile", "demo", *sets(*OPTIONS)
+    )
+    boxed = goodseed("kfp", "run-local", package, "--photos", photos, "--run-dir", pods)
+    assert boxed.status == alone.status == 0, boxed.out[-3000:] + boxed.err
+
+    expected = json.loads((here / "summary.json").read_text())
+    (file,) = pods.glob("runs/*/summary.json")
+    summary = json.loads(file.read_text())
+    assert summary["examples"] == expected["examples"]
+    assert summary["gate"]["blessed"] is expected["gate"]["blessed"] is True
+    # Two trainings of one seed differ by the order in which threads add.
+    assert summary["gate"]["value"] == pytest.approx(expected["gate"]["value"], rel=0.1)
+    versions = [
+        run_dir / "serving" / "goodseed_age" / str(document["pushed_version"])
+        for run_dir, document in ((here, expected), (pods, summary))
+    ]
+    assert signatures(versions[0]) == signatures(versions[1])
+
+
+def test_a_shut_gate_and_a_failed_step(package: Path, drawn_photos: Path, tmp_path: Path) -> None:
+    run = ("kfp", "run-local", package, "--photos", drawn_photos, "--run-dir", tmp_path / "pods")
+    shut = goodseed(*run, *sets("evaluator.max_mae=0.01"))
+    assert shut.status == 3 and "is above the bound of 0.01" in shut.out
+    assert not list((tmp_path / "pods" / "serving").iterdir())
+
+    failed = goodseed(*run, *sets("data.age_column=years"))
+    assert failed.status == 1
+    assert "years" in failed.err and len(failed.err.splitlines()) == 1
+
+
+def signatures(version: Path) -> dict[str, Any]:
+    """What a client sees of a model: each signature's inputs and outputs, types and shapes."""
+    model = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    return {
+        name: [
+            {key: (tensor.dtype, str(tensor.tensor_shape)) for key, tensor in sorted(side.items())}
+            for side in (signature.inputs, signature.outputs)
+        ]
+        for name, signature in model.meta_graphs[0].signature_def.items()
+    }
