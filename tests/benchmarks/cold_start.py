@@ -56,7 +56,9 @@ def seconds(python: list[str], program: str) -> float:
     """Until a process has run the program; its end is not waited for."""
     command = [*python, "-c", f"{program}\nprint('ready', flush=True)\nimport os; os._exit(0)"]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(  # TensorFlow greets on stderr
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    ) as process:
         assert process.stdout is not None
         if not any(line == "ready\n" for line in process.stdout):
             sys.exit(f"this failed: {command}")
