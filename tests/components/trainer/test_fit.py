@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.trainer import model
-from components.trainer.fit import HEAD, WHOLE, State, Training
+from components.trainer.fit import HEAD, WHOLE, AdamW, State, Training
 from tests.components.trainer import tiny
 
 STEPS, BATCH = 4, 8
@@ -157,6 +157,24 @@ def test_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
             share = (step - warmup) / (steps - warmup)
             expected = peak * (1 + math.cos(math.pi * share)) / 2
         assert entry["learning_rate"] == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_adamw_moves_as_keras_does() -> None:
+    moved = []
+    for kind in (AdamW, keras.optimizers.AdamW):
+        optimizer = kind(keras.optimizers.schedules.CosineDecay(0.1, 20), weight_decay=0.1)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        random = np.random.default_rng(0)
+        variables = [
+            keras.Variable(random.normal(size=(3, 4)), dtype="float32", name="kernel"),
+            keras.Variable(random.normal(size=4), dtype="float32", name="bias"),
+        ]
+        optimizer.build(variables)
+        for _ in range(10):
+            gradients = [tf.constant(random.normal(size=v.shape), tf.float32) for v in variables]
+            optimizer.apply(gradients)
+        moved.append(np.concatenate([variable.numpy().ravel() for variable in variables]))
+    np.testing.assert_allclose(*moved, rtol=0, atol=1e-5)
 
 
 def test_head_has_its_own_learning_rate(tmp_path: Path) -> None:
