@@ -1,7 +1,7 @@
 # What people and CI run. Everything works from a fresh clone: each target sees to .venv first.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test lint lock protos
+.PHONY: help bootstrap demo test test-containers lint lock protos image wheelhouse
 
 # TensorFlow's C++ side: warnings and errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -10,8 +10,19 @@ bin      := .venv/bin
 packages := pipeline components schemas serving
 demo     := runs/demo
 
+# The image: where it goes, what it is made of, and a tag that changes with the code.
+DOCKER   ?= docker
+IMAGE    ?= goodseed
+BASE     ?= debian:trixie-slim
+GPU      ?=
+revision  = $(shell git rev-parse --short=12 HEAD)$(shell git diff --quiet HEAD || \
+              { printf -; git diff HEAD | sha256sum | cut -c -8; })
+tag       = $(revision)$(if $(GPU),-gpu)
+# What a proxy of the company's signs with, this machine trusts.
+ca       := $(wildcard /etc/ssl/certs/ca-certificates.crt)
+
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 bootstrap:  ## .venv as requirements.lock says; under a second when nothing changed
 	@./bootstrap.sh
@@ -23,15 +34,35 @@ demo: bootstrap  ## Draw photos, train on them, push the model: the whole graph 
 test: bootstrap  ## The tests, benchmarks aside; ARGS="-k name" for some of them
 	$(bin)/python -m pytest tests $(ARGS)
 
+test-containers: bootstrap  ## The image's tests, in an engine that is started where none runs
+	tests/containers/engine.sh start
+	$(MAKE) --no-print-directory wheelhouse image
+	GOODSEED_IMAGE=$(IMAGE):$(tag) $(bin)/python -m pytest tests/containers $(ARGS)
+
+image:  ## IMAGE:<git revision>, from wheelhouse/ where it is; GPU=1: with CUDA's libraries
+	$(DOCKER) build $(if $(wildcard wheelhouse/Packages),--network none) --build-arg BASE=$(BASE) \
+	  --build-arg GPU=$(GPU) --build-arg REVISION=$(tag) --tag $(IMAGE):$(tag) .
+
+wheelhouse: wheelhouse/Packages  ## All that the image is made of, for builds without a network
+wheelhouse/Packages: setup.py requirements.lock requirements-gpu.lock wheelhouse.sh
+	rm -rf wheelhouse && mkdir wheelhouse
+	$(DOCKER) run --rm --network host -v $(CURDIR):/src:ro -v $(CURDIR)/wheelhouse:/wheelhouse \
+	  $(if $(ca),-v $(ca):/ca.crt:ro -e PIP_CERT=/ca.crt -e SSL_CERT_FILE=/ca.crt) -e GPU=$(GPU) \
+	  -e http_proxy -e https_proxy -e no_proxy -e PIP_INDEX_URL -e UV_DEFAULT_INDEX \
+	  $(BASE) /src/wheelhouse.sh
+
 lint: bootstrap  ## ruff and mypy, as CI runs them
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy $(packages) tests
 
-lock: bootstrap  ## requirements.lock from setup.py; ARGS=--upgrade for newer versions
-	$(bin)/uv pip compile setup.py --extra pipeline --extra dev $(ARGS) \
-	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --custom-compile-command 'make lock' --quiet --output-file requirements.lock
+# CUDA's libraries take 3 GB: a lock of their own, which agrees with the first, keeps them from .venv.
+lock: bootstrap  ## The lock files from setup.py; ARGS=--upgrade for newer versions
+	$(compile) --extra pipeline --extra dev --output-file requirements.lock
+	$(compile) --extra gpu --constraints requirements.lock --output-file requirements-gpu.lock
+compile   = $(bin)/uv pip compile setup.py $(ARGS) --universal --python-version 3.11 \
+              --generate-hashes --no-emit-index-url --no-emit-find-links \
+              --custom-compile-command 'make lock' --quiet
 
 # The oldest protobuf that setup.py allows reads what this protoc writes.
 protos: bootstrap  ## serving/client/predict_pb2.py from its .proto

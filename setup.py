@@ -39,6 +39,9 @@ PIPELINE = [
     "tfx==1.21.0",
 ]
 
+# CUDA's libraries from PyPI, in the versions that this TensorFlow is built for.
+GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
+
 DEV = [
     "cryptography",
     "hypothesis",
@@ -70,6 +73,6 @@ setup(
         "serving.client": ["*.json", "*.proto", "*.pyi"],
     },
     install_requires=CLIENT,
-    extras_require={"analytics": ANALYTICS, "pipeline": PIPELINE, "dev": DEV},
+    extras_require={"analytics": ANALYTICS, "pipeline": PIPELINE, "gpu": GPU, "dev": DEV},
     entry_points={"console_scripts": ["goodseed = pipeline.cli:main"]},
 )

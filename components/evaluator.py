@@ -7,8 +7,8 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+import tfx.components
 from tensorflow_model_analysis.proto import config_pb2
-from tfx import v1 as tfx
 from tfx.components.evaluator import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel, artifact_utils

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tfx import v1 as tfx
+import tfx.components
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import executor_spec
+from tfx.proto import pusher_pb2
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import proto_utils
 
@@ -28,7 +29,7 @@ class Executor(executor.Executor):
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(pushed_model)
             return
-        destination = tfx.proto.PushDestination()
+        destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties["push_destination"], destination)
         base = Path(destination.filesystem.base_directory)
         version = push(Path(self.GetModelPath(input_dict)), base)

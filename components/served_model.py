@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from tfx import v1 as tfx
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
+from tfx.types import Artifact
 from tfx.types.standard_artifacts import Model
 from tfx.utils import path_utils
 
@@ -31,6 +31,6 @@ def ServedModel(model: OutputArtifact[Model], serving_base: Parameter[str]) -> N
         shutil.copytree(Path(serving_base) / str(version), path_utils.serving_model_dir(model.uri))
 
 
-def is_live(model: tfx.dsl.Artifact) -> bool:
+def is_live(model: Artifact) -> bool:
     """Whether the artifact holds a model."""
     return bool(model.get_int_custom_property(VERSION))

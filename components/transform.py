@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from tfx import v1 as tfx
+from tfx.components import Transform
+from tfx.proto import transform_pb2
 from tfx.types import BaseChannel
 
 from schemas import features
@@ -83,17 +84,17 @@ def preprocessing_fn(
 
 def transform(
     examples: BaseChannel, schema: BaseChannel, image_size: int, jpeg_quality: int
-) -> tfx.components.Transform:
+) -> Transform:
     """TFX's Transform with this module's `preprocessing_fn`.
 
     Nothing is learned from the data here, so there is neither an analyzer cache nor statistics of
     the output: StatisticsGen has described the photos already.
     """
-    return tfx.components.Transform(
+    return Transform(
         examples=examples,
         schema=schema,
         preprocessing_fn=f"{__name__}.{preprocessing_fn.__name__}",
-        splits_config=tfx.proto.SplitsConfig(
+        splits_config=transform_pb2.SplitsConfig(
             analyze=[features.TRAIN], transform=list(features.SPLITS)
         ),
         custom_config={"image_size": image_size, "jpeg_quality": jpeg_quality},

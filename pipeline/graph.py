@@ -6,7 +6,10 @@ from importlib import resources
 from pathlib import Path
 
 import tensorflow_data_validation as tfdv
-from tfx import v1 as tfx
+from tfx.components import SchemaGen, StatisticsGen
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2
 
 from components.curated_schema import CuratedSchema
 from components.evaluator import Evaluator, eval_config
@@ -25,7 +28,7 @@ PIPELINE_NAME = "goodseed-age-check"
 NEVER_CACHED = frozenset({"ServedModel", "Pusher"})
 
 
-def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
+def create_pipeline(config: Config) -> Pipeline:
     """The way of the data from a folder of photos to a pushed model."""
     run_dir = Path(config.run_dir)
     examples = PhotoExampleGen(**config.data.model_dump())
@@ -33,12 +36,12 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
     curated = CuratedSchema(
         examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()
     )
-    statistics = tfx.components.StatisticsGen(
+    statistics = StatisticsGen(
         examples=raw,
         schema=curated.outputs["schema"],
         stats_options=tfdv.StatsOptions(enable_semantic_domain_stats=True),
     )
-    inferred = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"])
+    inferred = SchemaGen(statistics=statistics.outputs["statistics"])
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"]
     )
@@ -72,11 +75,13 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
         model=trained.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=check.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(config.serving_base))
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(
+                base_directory=str(config.serving_base)
+            )
         ),
     )
-    return tfx.dsl.Pipeline(
+    return Pipeline(
         pipeline_name=PIPELINE_NAME,
         pipeline_root=str(run_dir / "artifacts"),
         components=[
@@ -93,7 +98,7 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
             pusher,
         ],
         enable_cache=True,
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(run_dir / "metadata.db")
         ),
         beam_pipeline_args=beam_args(config.beam),

@@ -15,8 +15,8 @@ from typing import Any
 import absl.logging
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
-from tfx import v1 as tfx
 from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 
 from components import progress
@@ -45,7 +45,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     failure = None
     with _Steps(console, len(ir.nodes)) as steps:
         try:
-            tfx.orchestration.LocalDagRunner().run_with_ir(ir)
+            LocalDagRunner().run_with_ir(ir)
         except Exception as error:
             logging.exception("%s failed", steps.current)
             failure = f"{steps.current}: {one_line(error)}"

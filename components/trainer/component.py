@@ -11,7 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tfx import v1 as tfx
+from tfx.components import Trainer
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.proto import trainer_pb2
 from tfx.types import BaseChannel
 
 from components.errors import UserError
@@ -28,7 +30,7 @@ def trainer(
     max_pixels: int,
     max_batch_size: int,
     resume_root: str,
-) -> tfx.components.Trainer:
+) -> Trainer:
     """TFX's Trainer with this module's `run_fn`.
 
     Args:
@@ -40,12 +42,12 @@ def trainer(
         max_batch_size: the largest batch that a server makes of the servable's photos.
         resume_root: folder that outlives a killed run, for what it needs to go on.
     """
-    return tfx.components.Trainer(
+    return Trainer(
         run_fn=f"{__name__}.{run_fn.__name__}",
         examples=examples,
         transform_graph=transform_graph,
-        train_args=tfx.proto.TrainArgs(),
-        eval_args=tfx.proto.EvalArgs(),
+        train_args=trainer_pb2.TrainArgs(),
+        eval_args=trainer_pb2.EvalArgs(),
         custom_config={
             "settings": settings,
             "image_size": image_size,
@@ -56,7 +58,7 @@ def trainer(
     )
 
 
-def run_fn(fn_args: tfx.components.FnArgs) -> None:
+def run_fn(fn_args: FnArgs) -> None:
     """Trains and exports; TensorBoard's logs and history.json go to the ModelRun artifact.
 
     Raises:
@@ -107,7 +109,7 @@ def _in_float32(network: keras.Model, image_size: int) -> keras.Model:
     return twin
 
 
-def _resume_folder(fn_args: tfx.components.FnArgs) -> Path:
+def _resume_folder(fn_args: FnArgs) -> Path:
     """One folder for each training, told apart by all that decides about its weights."""
     identity = [fn_args.custom_config, fn_args.train_files, fn_args.eval_files]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

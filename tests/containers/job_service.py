@@ -1,0 +1,36 @@
+"""Beam's own job service, with two workers for each job; PORT is its argument.
+
+`python -m apache_beam.runners.portability.local_job_service_main` is the same with one worker, as
+there is no option for their number. Runs inside the image, which has no tests.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import threading
+from typing import Any
+
+from apache_beam.runners.portability import local_job_service
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+
+
+class _Runner(fn_runner.FnApiRunner):
+    def __init__(self, **arguments: Any):
+        super().__init__(**arguments)
+        self._num_workers = 2
+
+
+class _Job(local_job_service.BeamJob):
+    def _invoke_runner(self) -> Any:
+        self.set_state(local_job_service.beam_job_api_pb2.JobState.RUNNING)
+        runner = _Runner(provision_info=self._provision_info)
+        return runner.run_via_runner_api(self._pipeline_proto, self.pipeline_options())
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)  # "Requesting worker at …", for each
+    service = local_job_service.LocalJobServicer(tempfile.mkdtemp(), beam_job_type=_Job)
+    print("listening at", service.start_grpc_server(int(sys.argv[1])), flush=True)
+    threading.Event().wait()

@@ -1,0 +1,140 @@
+"""Beam at scale: a job service and workers from the image give what the step by itself gives."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+import tensorflow_model_analysis as tfma
+
+from pipeline.sample_photos import draw_sample
+from tests.containers.conftest import POD, Run
+
+JOBS, WORKERS = 8099, 50000  # ports inside the containers' own network
+
+SMALL = [
+    "transform.image_size=32",
+    "trainer.epochs=1",
+    "trainer.head_epochs=0",
+    "evaluator.max_mae=100",
+]
+PORTABLE = [
+    "beam.runner=PortableRunner",
+    f"beam.options=[--job_endpoint=localhost:{JOBS}, --environment_type=EXTERNAL,"
+    f" --environment_config=localhost:{WORKERS}, --sdk_container_image=none]",
+]
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that every container sees at its own path, with photos in it."""
+    folder = tmp_path_factory.mktemp("volume")
+    folder.chmod(0o777)
+    draw_sample(folder / "photos", count=120)
+    return folder
+
+
+@contextlib.contextmanager
+def container(*arguments: str, says: str) -> Iterator[str]:
+    """Id of a container in the background, once it has said that it listens."""
+    started = subprocess.run(
+        ["docker", "run", "--detach", *POD, *arguments],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    id_ = started.stdout.strip()
+    try:
+        end = time.monotonic() + 60
+        while says not in logs(id_):
+            assert time.monotonic() < end, logs(id_)
+            time.sleep(0.2)
+        yield id_
+    finally:
+        subprocess.run(["docker", "rm", "--force", id_], capture_output=True, check=True)
+
+
+def logs(id_: str) -> str:
+    done = subprocess.run(["docker", "logs", id_], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def goodseed_run(in_pod: Run, volume: Path, name: str, sets: list[str], network: str) -> Path:
+    run_dir = volume / name
+    in_pod(
+        "goodseed", "run", "--profile=demo", f"--photos={volume / 'photos'}",
+        f"--run-dir={run_dir}", *(f"--set={one}" for one in [*SMALL, *sets]),
+        options=[f"--volume={volume}:{volume}", f"--network={network}"],
+    )  # fmt: skip
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def direct(in_pod: Run, volume: Path) -> Path:
+    return goodseed_run(in_pod, volume, "direct", [], "none")
+
+
+@pytest.fixture(scope="module")
+def portable(image: str, in_pod: Run, volume: Path) -> Path:
+    """A run by a job service with two workers, each a container's process or two of the image."""
+    script = Path(__file__).with_name("job_service.py")
+    seen = f"--volume={volume}:{volume}"
+    with container(
+        # Beam tells the workers this machine's name, which nobody would know without a network.
+        "--network=none", "--hostname=localhost", seen, f"--volume={script}:/job_service.py:ro",
+        image, "python", "/job_service.py", str(JOBS), says="listening at",
+    ) as service:  # fmt: skip
+        network = f"container:{service}"
+        with container(
+            f"--network={network}", seen, image, "python", "-c",
+            "import logging; logging.basicConfig(level=logging.INFO);"
+            "from apache_beam.runners.worker import worker_pool_main;"
+            f"worker_pool_main.main(['--service_port={WORKERS}'])",
+            says="Listening for workers",
+        ):  # fmt: skip
+            run_dir = goodseed_run(in_pod, volume, "portable", PORTABLE, network)
+            requested = logs(service).count("Requesting worker at")
+    assert requested >= 2
+    return run_dir
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(f"artifacts/{pattern}")
+    return found
+
+
+def records(run_dir: Path, pattern: str) -> list[bytes]:
+    files = [str(file) for file in run_dir.glob(f"artifacts/{pattern}")]
+    assert files
+    return sorted(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
+
+
+def test_same_examples(direct: Path, portable: Path) -> None:
+    for split in ("train", "eval", "test"):
+        for made in ("PhotoExampleGen/examples", "Transform/transformed_examples"):
+            pattern = f"{made}/*/Split-{split}/*"
+            assert records(direct, pattern) == records(portable, pattern), pattern
+
+
+def test_same_statistics(direct: Path, portable: Path) -> None:
+    for split in ("train", "eval", "test"):
+        pattern = f"StatisticsGen/statistics/*/Split-{split}/FeatureStats.pb"
+        one, other = (
+            tfdv.load_stats_binary(str(only(run_dir, pattern))) for run_dir in (direct, portable)
+        )
+        assert one == other, split
+
+
+def test_same_metrics(direct: Path, portable: Path) -> None:
+    one, other = (
+        dict(tfma.load_eval_result(str(only(run_dir, "Evaluator/evaluation/*"))).slicing_metrics)
+        for run_dir in (direct, portable)
+    )
+    assert one.keys() == other.keys() and () in one
+    for slice_key, outputs in one.items():
+        for name, value in outputs[""][""].items():
+            assert other[slice_key][""][""][name] == pytest.approx(value), (slice_key, name)
