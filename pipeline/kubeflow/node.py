@@ -14,7 +14,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
-from tfx.types import Artifact, artifact_utils, standard_artifacts  # noqa: F401 (types, by name)
+from tfx.types import Artifact, standard_artifacts
 
 from pipeline.kubeflow.launcher import Slot, Task
 from pipeline.kubeflow.records import RUN_ID, Record
@@ -101,7 +101,8 @@ def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
     """TFX's artifact of a type, at the launcher's path and with the properties it was made with."""
-    artifact = artifact_utils.get_artifact_type_class(kind)()
+    # By its name: of an input's type, the compiled graph leaves the properties out.
+    artifact: Artifact = getattr(standard_artifacts, kind.name)()
     artifact.uri = str(slot.path)
     for field in (_PROPERTIES, _CUSTOM):
         values = json.loads(slot.metadata.get(field, "{}"))
