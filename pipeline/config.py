@@ -116,6 +116,8 @@ _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[KMGT]i?)?$"
 class Resources(Section):
     """What a step's pod asks for, and may not exceed."""
 
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # `cpu: 8`, as in Kubernetes
+
     cpu: str = Field("2", pattern=_QUANTITY, description="Cores, as Kubernetes writes them")
     memory: str = Field("4Gi", pattern=_QUANTITY, description="As Kubernetes writes it")
 

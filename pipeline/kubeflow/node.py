@@ -6,15 +6,17 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
-from tfx.types import Artifact, artifact_utils, standard_artifacts  # noqa: F401 (types, by name)
+from tfx.types import Artifact, standard_artifacts
 
 from pipeline.kubeflow.launcher import Slot, Task
 from pipeline.kubeflow.records import RUN_ID, Record
@@ -101,26 +103,33 @@ def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
     """TFX's artifact of a type, at the launcher's path and with the properties it was made with."""
-    artifact = artifact_utils.get_artifact_type_class(kind)()
+    # By its name: of an input's type, the compiled graph leaves the properties out.
+    artifact: Artifact = getattr(standard_artifacts, kind.name)()
     artifact.uri = str(slot.path)
     for field in (_PROPERTIES, _CUSTOM):
-        values = json.loads(slot.metadata.get(field, "{}"))
         target = getattr(artifact.mlmd_artifact, field)
-        for name, value in data_types_utils.build_metadata_value_dict(values).items():
-            target[name].CopyFrom(value)
+        for name, value in json.loads(slot.metadata.get(field, "{}")).items():
+            if isinstance(value, dict):
+                json_format.ParseDict(value, target[name].struct_value)
+            else:
+                data_types_utils.set_metadata_value(target[name], value)
     return artifact
 
 
 def metadata_of(artifact: metadata_store_pb2.Artifact) -> dict[str, str]:
     """The properties as text, which comes back from the server as it went; numbers would not."""
     return {
-        field: json.dumps(data_types_utils.build_value_dict(getattr(artifact, field)))
-        for field in (_PROPERTIES, _CUSTOM)
+        field: json.dumps(_values(getattr(artifact, field))) for field in (_PROPERTIES, _CUSTOM)
     }
 
 
 def _plain(artifact: metadata_store_pb2.Artifact) -> dict[str, Any]:
+    return {**_values(artifact.properties), **_values(artifact.custom_properties)}
+
+
+def _values(properties: Mapping[str, metadata_store_pb2.Value]) -> dict[str, Any]:
+    """Strings, numbers and, for what TFX keeps as a structure, dictionaries."""
     return {
-        **data_types_utils.build_value_dict(artifact.properties),
-        **data_types_utils.build_value_dict(artifact.custom_properties),
+        name: json_format.MessageToDict(value) if isinstance(value, Message) else value
+        for name, value in data_types_utils.build_value_dict(properties).items()
     }

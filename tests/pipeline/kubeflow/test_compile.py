@@ -255,7 +255,7 @@ def test_another_beam_runner_gets_the_image_as_worker() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("kubeflow.image=", "name an image by digest"),
+        ("kubeflow.image=''", "name an image by digest"),
         ("kubeflow.image=registry:5000/goodseed", "a tag that changes with the code"),
         ("kubeflow.image=goodseed:latest", "a tag that changes with the code"),
         ("serving.root=s3://bucket/serving", "mount the bucket as a volume"),

@@ -118,6 +118,7 @@ def test_properties_come_back_as_they_went(custom: dict[str, Any], span: int) ->
             float: artifact.set_float_custom_property,
         }
         setters[type(value)](name, value)
+    artifact.set_json_value_custom_property("structure", {"a": [1.5, None], "b": {"c": True}})
     said = json_format.ParseDict(
         node.metadata_of(artifact.mlmd_artifact), pipeline_spec_pb2.RuntimeArtifact().metadata
     )

@@ -67,7 +67,7 @@ def test_properties_go_from_step_to_step(run: Run) -> None:
     examples = run[1]["photo-example-gen"].artifacts["examples"].metadata
     assert json.loads(json.loads(examples["properties"])["split_names"]) == SPLITS
     custom = json.loads(examples["custom_properties"])
-    assert custom["span"] == 0 and json.loads(custom["passengers"]) == []
+    assert custom["span"] == 0 and json.loads(custom["passengers"]) == ["gender", "store"]
     seen = record(run[2], "run-1", "ServingCheck")["inputs"]["PhotoExampleGen.examples"]
     assert {name: seen[name] for name in custom} == custom
 
