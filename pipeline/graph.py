@@ -37,7 +37,7 @@ def create_pipeline(config: Config) -> Pipeline:
     statistics = StatisticsGen(
         examples=raw,
         schema=curated.outputs["schema"],
-        stats_options=tfdv.StatsOptions(enable_semantic_domain_stats=True),
+        stats_options=statistics_options(),
     )
     inferred = SchemaGen(statistics=statistics.outputs["statistics"])
     validator = ExampleValidator(
@@ -101,6 +101,14 @@ def create_pipeline(config: Config) -> Pipeline:
         ),
         beam_pipeline_args=beam_args(config.beam),
     )
+
+
+def statistics_options() -> tfdv.StatsOptions:
+    """The picture summarised as an image; distinct strings counted by sketches.
+
+    TFDV's exact counts hold every file name and photo_id: some 3 KiB of memory a photo.
+    """
+    return tfdv.StatsOptions(enable_semantic_domain_stats=True, use_sketch_based_topk_uniques=True)
 
 
 def beam_args(beam: Beam) -> list[str]:

@@ -95,18 +95,18 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
 
 def run_statistics(examples: Path, image_size: int, out: Path) -> None:
     """Runs StatisticsGen's executor, with the pipeline's options, on a folder of raw examples."""
-    import tensorflow_data_validation as tfdv
     from tfx.components.statistics_gen.executor import Executor
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
+    from pipeline.graph import statistics_options
+
     found = standard_artifacts.ExampleStatistics()
     found.uri = str(out / "statistics")
-    options = tfdv.StatsOptions(enable_semantic_domain_stats=True)
     Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))).Do(
         inputs(examples),
         {"statistics": [found]},
-        {"stats_options_json": options.to_json(), "exclude_splits": "null"},
+        {"stats_options_json": statistics_options().to_json(), "exclude_splits": "null"},
     )
 
 
