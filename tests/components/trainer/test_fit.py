@@ -174,7 +174,7 @@ def test_adamw_moves_as_keras_does() -> None:
             gradients = [tf.constant(random.normal(size=v.shape), tf.float32) for v in variables]
             optimizer.apply(gradients)
         moved.append(np.concatenate([variable.numpy().ravel() for variable in variables]))
-    np.testing.assert_allclose(*moved, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(moved[0], moved[1], rtol=0, atol=1e-5)
 
 
 def test_head_has_its_own_learning_rate(tmp_path: Path) -> None:
