@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
-import os
 import shutil
 import threading
 import time
@@ -25,6 +23,7 @@ from pipeline import summary
 from pipeline.config import Config
 from pipeline.graph import NEVER_CACHED, create_pipeline
 from pipeline.memory import resident_mb
+from pipeline.run_folder import write_whole
 
 
 def run(config: Config, console: Console) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         peak_rss_mb=steps.peak_rss_mb,
     )
     try:
-        _write(run_dir / "summary.json", json.dumps(document, indent=2) + "\n")
+        write_whole(run_dir / "summary.json", document)
     except OSError as error:
         document["failure"] = document["failure"] or f"summary.json: {error.strerror}"
     return document
@@ -76,12 +75,6 @@ def _remove_leftovers(run_dir: Path) -> None:
     for folder in (run_dir / "artifacts").glob("*/*/*"):
         if folder.name.isdecimal() and folder.name not in complete:
             shutil.rmtree(folder)
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.next")
-    aside.write_text(text)
-    os.replace(aside, path)
 
 
 class _Steps(logging.Handler):

@@ -1,15 +1,16 @@
-"""The folder of a run: one run at a time, and one file for all that the libraries say."""
+"""The folder of a run: one run at a time, one log for all that libraries say, whole JSON files."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import io
+import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from components.errors import UserError
 
@@ -67,3 +68,10 @@ class _Stderr(io.TextIOBase):
         with contextlib.suppress(OSError):
             os.write(2, text.encode(errors="replace"))
         return len(text)
+
+
+def write_whole(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes JSON, all of it or nothing."""
+    aside = path.with_name(f".{path.name}.next")
+    aside.write_text(json.dumps(document, indent=2) + "\n")
+    os.replace(aside, path)

@@ -10,12 +10,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, one_line
 from pipeline.memory import resident_mb
+from pipeline.run_folder import write_whole
 
 RUN_ID = "KFP_RUN_ID"  # environment variable
 PLAN = "plan"
@@ -92,10 +93,3 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     """The records of a run by step, in the order in which they ended."""
     found = {file.stem: json.loads(file.read_text()) for file in (folder / "steps").glob("*.json")}
     return dict(sorted(found.items(), key=lambda item: item[1]["ended"]))
-
-
-def write_whole(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes JSON, all of it or nothing."""
-    aside = path.with_name(f".{path.name}.next")
-    aside.write_text(json.dumps(document, indent=2) + "\n")
-    os.replace(aside, path)

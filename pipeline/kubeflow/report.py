@@ -10,6 +10,7 @@ from pipeline.config import Evaluator
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
 from pipeline.kubeflow.views import page, write_page
+from pipeline.run_folder import write_whole
 from pipeline.summary import summarise
 
 SUMMARY = "summary"  # output key
@@ -22,8 +23,8 @@ def write(task: Task, folder: Path) -> None:
     """
     document = summary(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_whole(folder / "summary.json", document)
-    records.write_whole(task.outputs[SUMMARY].path / "summary.json", document)
+    write_whole(folder / "summary.json", document)
+    write_whole(task.outputs[SUMMARY].path / "summary.json", document)
     task.finish({}, {SUMMARY: {}, **write_page(task, _page(document))})
     # The API gives no outputs of a run, but a step's log: the client takes the last such line.
     print(json.dumps(document), flush=True)
