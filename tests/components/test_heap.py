@@ -16,7 +16,7 @@ from components import heap
 
 def hold():
     del bytearray(1 << 24)[:]  # glibc's own threshold rises above what follows
-    held = [bytearray(1 << 20) for _ in range(300)]
+    held = [bytearray(1 << 21) for _ in range(150)]
     full = psutil.Process().memory_info().rss
     del held[:-1]
     return full - psutil.Process().memory_info().rss
@@ -47,7 +47,7 @@ def test_children_are_told_and_later_ones_are_not(monkeypatch: pytest.MonkeyPatc
     from components import heap
 
     with pytest.raises(RuntimeError), heap.returned():
-        assert os.environ["MALLOC_MMAP_THRESHOLD_"] == "65536"
+        assert os.environ["MALLOC_MMAP_THRESHOLD_"] == "1048576"
         raise RuntimeError
     assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "7"
     assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
