@@ -9,8 +9,10 @@ import tfx.components
 from tfx.components.statistics_gen import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel
+from tfx_bsl.public.proto import slicing_spec_pb2
 
 from components import heap
+from schemas import features
 
 
 class Executor(executor.Executor):
@@ -41,6 +43,11 @@ class StatisticsGen(tfx.components.StatisticsGen):
             examples=examples,
             schema=schema,
             stats_options=tfdv.StatsOptions(
-                enable_semantic_domain_stats=True, use_sketch_based_topk_uniques=True
+                enable_semantic_domain_stats=True,
+                use_sketch_based_topk_uniques=True,
+                # Each span by itself, too, where there are spans: what is new may have drifted.
+                slicing_config=slicing_spec_pb2.SlicingConfig(
+                    slicing_specs=[slicing_spec_pb2.SlicingSpec(feature_keys=[features.SPAN])]
+                ),
             ),
         )
