@@ -17,19 +17,25 @@ import tensorflow_data_validation as tfdv
 from scipy.stats import binomtest
 from tensorflow_data_validation.utils.anomalies_util import load_anomalies_binary
 from tensorflow_data_validation.utils.stats_util import DatasetListView, DatasetView
-from tensorflow_metadata.proto.v0.statistics_pb2 import Histogram, NumericStatistics
+from tensorflow_metadata.proto.v0.anomalies_pb2 import DriftSkewInfo
+from tensorflow_metadata.proto.v0.statistics_pb2 import (
+    DatasetFeatureStatisticsList,
+    Histogram,
+    NumericStatistics,
+)
 
 from components.evaluator import MAE
 from components.photo_example_gen.component import REJECTS_FILE
 from components.photo_example_gen.rejects import INFORMATIONAL
 from components.review import population
-from components.review.evaluation import OVERALL, Figure, figures
+from components.review.evaluation import OVERALL, Figure, Slice, figures
 from components.review.inputs import Inputs
 from components.review.page import Block, Cell, Chart, Section, Table, Text
 from components.review.population import Population
 from schemas import features
 
 _Z = NormalDist().inv_cdf(0.975)  # half the width of a 95 % interval, in standard errors
+_SPAN = "span"  # the column that says of which span a photo is
 _EXAMPLES = 3  # rejects that are shown of each reason
 MSE = "mean_squared_error"
 
@@ -61,6 +67,7 @@ def section(inputs: Inputs) -> Section:
         *_measures(photos),
         *_rejects(inputs),
         *_anomalies(inputs),
+        *_drift(inputs),
     ]
     return Section("data", "The data", blocks)
 
@@ -151,7 +158,10 @@ def _ages(splits: Splits, reference: Population) -> Iterator[Block]:
     rows = [
         [
             band,
-            *(Cell(f"{found[split].get(band, 0):,}", found[split].get(band, 0)) for split in splits),
+            *(
+                Cell(f"{found[split].get(band, 0):,}", found[split].get(band, 0))
+                for split in splits
+            ),
             _share(_in_band(splits, band), sum(map(size, splits.values()))),
             Cell(f"{share:.1%}", share),
             Cell("under-represented", mark="bad") if band in few else "not fewer",
@@ -164,51 +174,55 @@ def _ages(splits: Splits, reference: Population) -> Iterator[Block]:
 
 def _lacking(splits: Splits, inputs: Inputs) -> Iterator[Block]:
     """How many photos of each age band are missing for an MAE that is known well enough."""
-    found, width = figures(inputs), inputs.settings["review"]["interval_width"]
+    found, settings = figures(inputs), inputs.settings["review"]
+    width, few = settings["interval_width"], settings["min_photos"]
     share = size(splits[features.TEST]) / max(sum(map(size, splits.values())), 1)
-    overall = _deviation(found[OVERALL])
+    bands = {band: found.get(((features.AGE_BAND, band),), {}) for band in features.AGE_BANDS}
     rows = [
-        _lacking_row(band, found.get(((features.AGE_BAND, band),), {}), overall, width, share)
-        for band in features.AGE_BANDS
+        _lacking_row(band, metrics, _deviation(found, metrics, few), width, share)
+        for band, metrics in bands.items()
     ]
     yield Text(
         [
-            f"How well each age band's MAE is known: a 95 % interval should be no wider than {width:g} "
-            "years from its lower to its upper end. So many test photos are needed: "
+            "How well each age band's MAE is known: a 95 % interval should be no wider than "
+            f"{width:g} years from its lower to its upper end. So many test photos are needed: "
             "n = (1.96 s / d)², where s is the standard deviation of the absolute errors in the "
             "band and d half the width (Cochran 1977, Sampling Techniques, section 4.6). For a "
-            "band with fewer than two photos, s is that of the whole test split. Since "
+            f"band with fewer than {few} photos, s is that of the whole test split. Since "
             f"{share:.0%} of the photos go to test, more are lacking in all.",
         ]
     )
     columns = [
-        "age band", "test photos", "MAE, years", "s, years", "test photos needed", "lacking in test",
-        "lacking in all",
+        "age band", "test photos", "MAE, years", "s, years", "test photos needed",
+        "lacking in test", "lacking in all",
     ]  # fmt: skip
     yield Table("Photos that each age band lacks", columns, rows)
 
 
 def _lacking_row(
-    band: str, metrics: Mapping[str, Figure], overall: float, width: float, share: float
+    band: str, metrics: Mapping[str, Figure], deviation: float, width: float, share: float
 ) -> list[Any]:
     count = round(metrics["example_count"].value) if metrics else 0
-    deviation = _deviation(metrics) if count > 1 else overall
     needed = photos_needed(deviation, width)
     lacking = max(0, needed - count)
     everywhere = math.ceil(lacking / share) if share else lacking
     return [
         band,
-        Cell(f"{count:,}", count),
+        _number(count),
         Cell(f"{metrics[MAE]:.2f}", metrics[MAE].value) if metrics else "no photos",
         Cell(f"{deviation:.2f}", deviation),
-        Cell(f"{needed:,}", needed),
+        _number(needed),
         Cell(f"{lacking:,}", lacking, "few" if lacking else "good"),
-        Cell(f"{everywhere:,}", everywhere),
+        _number(everywhere),
     ]
 
 
-def _deviation(metrics: Mapping[str, Figure]) -> float:
+def _deviation(
+    found: Mapping[Slice, Mapping[str, Figure]], metrics: Mapping[str, Figure], few: int
+) -> float:
     """Standard deviation of the absolute errors, from TFMA's MAE, mean squared error and count."""
+    if not metrics or metrics["example_count"].value < few:
+        metrics = found[OVERALL]
     count = metrics["example_count"].value
     variance = metrics[MSE].value - metrics[MAE].value ** 2
     return math.sqrt(max(variance, 0.0) * count / max(count - 1, 1))
@@ -224,10 +238,15 @@ def _age_chart(shares: Mapping[str, Mapping[str, float]]) -> Chart:
         alt.Chart(alt.InlineData(rows))
         .mark_bar()
         .encode(
-            alt.X("band:N", title="age band, years", sort=list(features.AGE_BANDS)),
+            alt.X(
+                "band:N",
+                title="age band, years",
+                sort=list(features.AGE_BANDS),
+                axis=alt.Axis(labelAngle=0),
+            ),
             alt.XOffset("of:N", sort=list(shares)),
             alt.Y("share:Q", title="share", axis=alt.Axis(format="%")),
-            alt.Color("of:N", title=None, sort=list(shares)),
+            alt.Color("of:N", title="of", sort=list(shares)),
         )
     )
     told = "; ".join(
@@ -235,6 +254,10 @@ def _age_chart(shares: Mapping[str, Mapping[str, float]]) -> Chart:
         for of, bands in shares.items()
     )
     return Chart("Ages of the photos and of the population", f"Shares by age band. {told}.", spec)
+
+
+def _number(count: int) -> Cell:
+    return Cell(f"{count:,}", count)
 
 
 def _share(count: int, of: int) -> Cell:
@@ -325,8 +348,8 @@ def _measure_chart(title: str, form: str, numbers: Mapping[str, NumericStatistic
         .encode(
             alt.X("value:Q", title=title),
             alt.Y("share:Q", title="how frequent", axis=alt.Axis(labels=False, ticks=False)),
-            alt.Color("split:N", title=None, sort=list(numbers)),
-            alt.StrokeDash("split:N", title=None, sort=list(numbers)),
+            alt.Color("split:N", title="split", scale=alt.Scale(domain=list(numbers))),
+            alt.StrokeDash("split:N", title="split", scale=alt.Scale(domain=list(numbers))),
         )
     )
     told = "; ".join(
@@ -361,7 +384,7 @@ def _rejects(inputs: Inputs) -> Iterator[Block]:
     rows = [
         [
             Cell(reason + (" (one copy is kept)" if reason in INFORMATIONAL else "")),
-            Cell(f"{len(found):,}", len(found)),
+            _number(len(found)),
             "; ".join(map(_reject, found[:_EXAMPLES])),
         ]
         for reason, found in sorted(by_reason.items(), key=lambda item: -len(item[1]))
@@ -375,11 +398,13 @@ def _reject(reject: Mapping[str, str]) -> str:
 
 
 def _anomalies(inputs: Inputs) -> Iterator[Block]:
-    rows = []
+    rows: list[list[str]] = []
     for split in features.SPLITS:
         file = inputs.artifacts["anomalies"].path / f"Split-{split}" / "SchemaDiff.pb"
         anomalies = load_anomalies_binary(str(file))
-        found = {name: info.description for name, info in sorted(anomalies.anomaly_info.items())}
+        found: dict[str, str] = {
+            name: info.description for name, info in sorted(anomalies.anomaly_info.items())
+        }
         if anomalies.HasField("dataset_anomaly_info"):
             found["(the split)"] = anomalies.dataset_anomaly_info.description
         rows += [[split, name, description] for name, description in found.items()]
@@ -387,3 +412,52 @@ def _anomalies(inputs: Inputs) -> Iterator[Block]:
         yield Table("Anomalies", ["split", "feature", "what is wrong"], rows)
     else:
         yield Text(["Anomalies: none. Each split is as the curated schema says it has to be."])
+
+
+def _drift(inputs: Inputs) -> Iterator[Block]:
+    """How far the newest span's photos differ from the span's before, as TFDV measures it."""
+    spans = _spans(statistics(inputs, features.TRAIN))
+    if len(spans) < 2:
+        yield Text(["Drift: these photos are of one span only, so there is nothing to compare."])
+        return
+    (old, before), (new, now) = spans[-2:]
+    schema = tfdv.load_schema_text(str(inputs.artifacts["schema"].path / "schema.pbtxt"))
+    found = tfdv.validate_statistics(_alone(now), schema, previous_statistics=_alone(before))
+    enough = min(size(before), size(now)) >= inputs.settings["review"]["min_photos"]
+    yield Text(
+        [
+            f"Drift: the photos of span {new} ({size(now):,} in train) against those of span {old} "
+            f"({size(before):,}). For values, the largest change of any value's share "
+            "(L-infinity); for numbers, the Jensen-Shannon divergence: 0 where both are alike, 1 "
+            "where they have nothing in common. Up to the bound, which the curated schema sets, "
+            "a difference is taken for chance.",
+        ]
+    )
+    rows = [_drift_row(info, enough) for info in found.drift_skew_info]
+    yield Table("Drift against the span before", ["what", "measure", "value", "bound", ""], rows)
+
+
+def _spans(every: DatasetListView) -> list[tuple[int, DatasetView]]:
+    """The spans' numbers and statistics, the newest last."""
+    prefix = f"{_SPAN}_"
+    slices = (name for name in every.list_slices() if name.startswith(prefix))
+    return sorted((int(name.removeprefix(prefix)), every.get_slice(name)) for name in slices)
+
+
+def _alone(photos: DatasetView) -> DatasetFeatureStatisticsList:
+    return DatasetFeatureStatisticsList(datasets=[photos.proto()])
+
+
+def _drift_row(info: DriftSkewInfo, enough: bool) -> list[Any]:
+    (drift,) = info.drift_measurements
+    measure = "L-infinity" if drift.type == drift.L_INFTY else "Jensen-Shannon"
+    drifted = drift.value > drift.threshold
+    verdict = ("drifted" if drifted else "alike") if enough else "too few photos to say"
+    mark = ("bad" if drifted else "good") if enough else "few"
+    return [
+        ".".join(info.path.step),
+        measure,
+        Cell(f"{drift.value:.3f}", drift.value),
+        Cell(f"{drift.threshold:g}", drift.threshold),
+        Cell(verdict, mark=mark),
+    ]

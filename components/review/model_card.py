@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import metadata as distributions
 from typing import Any, NamedTuple
 
@@ -20,6 +20,10 @@ from schemas import features
 
 FILE = "model_card.md"
 NOT_RECORDED = "not recorded"
+_THUMBNAILS = {
+    True: "the worst mistakes and the likeliest wrong labels, small, on the review page",
+    False: "none; thumbnails are switched off",
+}
 _TOO_FEW = "too few photos to say"
 _PACKAGES = ("tfx", "tensorflow", "keras", "tensorflow-model-analysis")
 _SPECIAL = str.maketrans(
@@ -70,9 +74,7 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
         "increase": f"{settings['evaluator']['max_mae_increase']:g}",
         "min_photos": settings["review"]["min_photos"],
         "licence": settings["review"]["data_licence"],
-        "thumbnails": "the worst mistakes and the likeliest wrong labels, small, on the review page."
-        if settings["review"]["thumbnails"]
-        else "none; thumbnails are switched off.",
+        "thumbnails": _THUMBNAILS[settings["review"]["thumbnails"]],
     }
 
 
@@ -179,10 +181,8 @@ def _worst(slices: Mapping[str, Mapping[str, Figure]]) -> str:
     return f"{name}, {metrics[MAE]:.2f} years, {_count(metrics):,} photos"
 
 
-def _differences(
-    groups: Mapping[tuple[str, str], Mapping[str, Figure]], few: int
-) -> Iterator[str]:
-    """For each column, the values with the smallest and the largest MAE, and whether it is chance."""
+def _differences(groups: Mapping[tuple[str, str], Mapping[str, Figure]], few: int) -> Iterator[str]:
+    """For each column, which values have the smallest and the largest MAE, and if by chance."""
     for column in sorted({column for column, _ in groups}):
         enough = sorted(
             (metrics[MAE].value, value)
@@ -194,12 +194,21 @@ def _differences(
             continue
         (_, best), (_, worst) = enough[0], enough[-1]
         low, high = (groups[column, value] for value in (best, worst))
-        apart = low[MAE].high < high[MAE].low
         yield (
             f"{column}: MAE from {low[MAE]:.2f} ({best}, {_count(low):,} photos) to "
-            f"{high[MAE]:.2f} ({worst}, {_count(high):,} photos) years. The intervals "
-            + ("are apart: a real difference." if apart else "overlap: it may be chance.")
+            f"{high[MAE]:.2f} ({worst}, {_count(high):,} photos) years. {_chance(low, high)}"
         )
+
+
+def _chance(low: Mapping[str, Figure], high: Mapping[str, Figure]) -> str:
+    gap = high[MAE].low - low[MAE].high
+    if math.isnan(gap):
+        return "Whether that is chance is not recorded: there is no interval."
+    return (
+        "Their intervals are apart: more than chance explains."
+        if gap > 0
+        else "Their intervals overlap: it may be chance."
+    )
 
 
 def _caveats(bands: Mapping[str, Mapping[str, Figure] | None], few: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from components.review.page import Block, Cell, Chart, Section, Table, Text
 from components.trainer.component import HISTORY_FILE
 from components.trainer.fit import EPOCHS, HEAD, PATIENCE
 
-_TRAIN, _EVAL = "photos that it learns from (train)", "photos that it does not learn from (eval)"
+_TRAIN, _EVAL = "train (it learns from these)", "eval (it does not)"
 
 Entry = Mapping[str, Any]  # one epoch of the history
 
@@ -46,10 +46,9 @@ def _story(history: Mapping[str, Any]) -> str:
     return (
         "An epoch is one pass over all photos of the train split, each shown as it is and "
         "mirrored; after each, the network is measured on the eval split, which it does not learn "
-        f"from. Here were {_count(len(epochs), 'epoch')} in {_duration(seconds)}, "
-        f"{seconds / len(epochs):,.1f} seconds each on average. The network has "
-        f"{_recorded(history, 'parameters')} weights and computed in "
-        f"{_recorded(history, 'precision')}."
+        f"from. The training lasted {_count(len(epochs), 'epoch')}: {_duration(seconds)} in all, "
+        f"{seconds / len(epochs):,.1f} seconds an epoch on average. Weights of the network: "
+        f"{_recorded(history, 'parameters')}; computed in: {_recorded(history, 'precision')}."
     )
 
 
@@ -71,7 +70,7 @@ def _end(history: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def _recorded(history: Mapping[str, Any], name: str) -> str:
-    value = history.get(name, "a number or type not recorded")
+    value = history.get(name, "not recorded")
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -97,10 +96,10 @@ def _curves(title: str, metric: str, unit: str, epochs: Sequence[Entry], best: i
         alt.Chart(alt.InlineData(rows))
         .mark_line(point=True)
         .encode(
-            alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            _epoch_axis(epochs),
             alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False)),
-            alt.Color("photos:N", title=None, sort=[_TRAIN, _EVAL]),
-            alt.StrokeDash("photos:N", title=None, sort=[_TRAIN, _EVAL]),
+            alt.Color("photos:N", title="photos", scale=alt.Scale(domain=[_TRAIN, _EVAL])),
+            alt.StrokeDash("photos:N", title="photos", scale=alt.Scale(domain=[_TRAIN, _EVAL])),
         )
     )
     kept = alt.Chart(alt.InlineData([{"epoch": best}])).mark_rule().encode(alt.X("epoch:Q"))
@@ -115,6 +114,11 @@ def _curves(title: str, metric: str, unit: str, epochs: Sequence[Entry], best: i
     return Chart(title, description, alt.layer(lines, kept))
 
 
+def _epoch_axis(epochs: Sequence[Entry]) -> alt.X:
+    whole = alt.Axis(values=[entry["epoch"] for entry in epochs], format="d")
+    return alt.X("epoch:Q", title="epoch", axis=whole)
+
+
 def _learning_rate(epochs: Sequence[Entry]) -> Chart:
     rows = [{key: entry[key] for key in ("epoch", "learning_rate")} for entry in epochs]
     rates = [entry["learning_rate"] for entry in epochs]
@@ -122,7 +126,7 @@ def _learning_rate(epochs: Sequence[Entry]) -> Chart:
         alt.Chart(alt.InlineData(rows))
         .mark_line(point=True)
         .encode(
-            alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            _epoch_axis(epochs),
             alt.Y("learning_rate:Q", title="learning rate"),
         )
     )
@@ -139,7 +143,9 @@ def _table(epochs: Sequence[Entry], best: int) -> Table:
         "loss on train, years²", "loss on eval, years²", "seconds",
     ]  # fmt: skip
     return Table(
-        "Each epoch; the weights of the marked one were kept", columns, [_row(e, best) for e in epochs]
+        "Each epoch; the weights of the marked one were kept",
+        columns,
+        [_row(e, best) for e in epochs],
     )
 
 

@@ -1,8 +1,7 @@
-"""A run's artifacts without the run: TFDV's statistics and TFMA's evaluation of a table of photos."""
+"""Artifacts without a run: TFDV's statistics and TFMA's evaluation of a table of photos."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,22 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from components.evaluator import age_bands, eval_config
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
-from pipeline.config import Config
+from components.review.page import Cell, Chart, Section, Table, Text
+from components.trainer.component import HISTORY_FILE
+from pipeline.config import Config, Data
 from schemas import features
+from tests.conftest import ROOT
 
 _NO_COLUMNS = ("split", "candidate", features.AGE_BAND)  # beside the raw features
 FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
+REVIEW: dict[str, Any] = {
+    "thumbnails": True,
+    "photos": 24,
+    "interval_width": 2.0,
+    "population": None,
+    "min_photos": 30,
+    "data_licence": "not stated by the photos' folder",
+}
 HISTORY: dict[str, Any] = {
     "parameters": 23_589_761,
     "precision": "bfloat16",
@@ -67,6 +77,17 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def trained(folder: Path, history: dict[str, Any]) -> Inputs:
+    """What the Review step would read of a training."""
+    (folder / HISTORY_FILE).write_text(json.dumps(history))
+    return _inputs({"model_run": Artifact("ModelRun", 1, str(folder), folder, {})})
+
+
+def _inputs(artifacts: dict[str, Artifact], **settings: Any) -> Inputs:
+    config = Config(run_dir="run", data=Data(photos="photos")).model_dump()
+    return Inputs(artifacts, {**config, "review": REVIEW | settings}, FACTS)
+
+
 def run(
     folder: Path,
     table: pd.DataFrame,
@@ -84,7 +105,10 @@ def run(
     for name in ("examples", "model_run"):
         (folder / name).mkdir()
     write(rejects, folder / "examples" / "rejects.csv")
-    (folder / "model_run" / "history.json").write_text(json.dumps(history or HISTORY))
+    (folder / "model_run" / HISTORY_FILE).write_text(json.dumps(history or HISTORY))
+    schema = (ROOT / "schemas" / "curated.pbtxt").read_text()
+    (folder / "schema").mkdir()
+    (folder / "schema" / "schema.pbtxt").write_text(schema)
     evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns)
     properties: dict[str, dict[str, Any]] = {
         "examples": {
@@ -96,17 +120,15 @@ def run(
         "infra_blessing": {"blessed": 1},
         "pushed_model": {"pushed_version": "1795575202"},
     }
-    return Inputs(
-        artifacts={
-            name: Artifact(name, 1, str(folder / name), folder / name, properties.get(name, {}))
-            for name in (
-                "examples", "statistics", "anomalies", "model_run", "evaluation", "blessing",
-                "infra_blessing", "pushed_model",
-            )  # fmt: skip
-        },
-        settings=Config(run_dir="run", data={"photos": "photos"}, review=settings).model_dump(),
-        run=FACTS,
-    )
+    names = (
+        "examples", "statistics", "schema", "anomalies", "model_run", "evaluation", "blessing",
+        "infra_blessing", "pushed_model",
+    )  # fmt: skip
+    artifacts = {
+        name: Artifact(name, 1, str(folder / name), folder / name, properties.get(name, {}))
+        for name in names
+    }
+    return _inputs(artifacts, **settings)
 
 
 def _statistics(folder: Path, table: pd.DataFrame) -> None:
@@ -138,3 +160,29 @@ def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
     config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
     tfma.analyze_raw_data(test, config, str(folder))
+
+
+def tables(section: Section) -> dict[str, list[dict[str, Any]]]:
+    """The tables of a section by their captions; each row by its columns."""
+    return {
+        block.caption: [
+            {
+                column: cell if isinstance(cell, Cell) else Cell(str(cell))
+                for column, cell in zip(block.columns, row, strict=True)
+            }
+            for row in block.rows
+        ]
+        for block in section.blocks
+        if isinstance(block, Table)
+    }
+
+
+def charts(section: Section) -> dict[str, Chart]:
+    """The charts of a section by their titles."""
+    return {block.title: block for block in section.blocks if isinstance(block, Chart)}
+
+
+def words(section: Section) -> str:
+    """All paragraphs of a section."""
+    texts = [block.paragraphs for block in section.blocks if isinstance(block, Text)]
+    return "\n".join(paragraph for paragraphs in texts for paragraph in paragraphs)
