@@ -381,7 +381,7 @@ def _rejects(inputs: Inputs) -> Iterator[Block]:
     if not by_reason:
         yield Text(["No row of the CSV was rejected: each gave a photo."])
         return
-    rows = [
+    rows: list[list[Any]] = [
         [
             Cell(reason + (" (one copy is kept)" if reason in INFORMATIONAL else "")),
             _number(len(found)),
