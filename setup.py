@@ -34,6 +34,7 @@ PIPELINE = [
     "pydantic>=2.10,<3",
     "PyYAML>=6,<7",
     "rich>=13,<16",
+    "scipy>=1.13,<2",  # intervals of shares, on the reviewers' page
     "tensorflow>=2.21,<2.22",
     "tensorboard>=2.20,<2.22",
     "tensorflow-data-validation>=1.21,<1.22",
@@ -75,6 +76,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[*PACKAGES, *(f"{name}.*" for name in PACKAGES)]),
     package_data={
+        "components.review": ["*.csv", "templates/*.j2"],
         "pipeline": ["profiles/*.yaml"],
         "schemas": ["*.pbtxt"],
         "serving.client": ["*.json", "*.proto", "*.pyi"],

@@ -26,9 +26,9 @@ def CuratedSchema(
     """
     proto = text_format.Parse(curated, schema_pb2.Schema())
     for column in json.loads(examples.get_string_custom_property("passengers")):
-        proto.feature.add(name=column, type=schema_pb2.BYTES, shape=None).value_count.CopyFrom(
-            schema_pb2.ValueCount(min=0, max=1)
-        )
+        feature = proto.feature.add(name=column, type=schema_pb2.BYTES, shape=None)
+        feature.value_count.CopyFrom(schema_pb2.ValueCount(min=0, max=1))
+        feature.drift_comparator.infinity_norm.threshold = 0.1
     tfdv.write_schema_text(proto, str(Path(schema.uri) / "schema.pbtxt"))
 
 

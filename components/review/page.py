@@ -15,6 +15,13 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Markdown:
+    """Text in CommonMark with tables; raw HTML in it is shown, not obeyed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A sentence to see first, marked as good or bad by more than its colour."""
 
@@ -75,7 +82,7 @@ class Photos:
     photos: Sequence[Photo]
 
 
-Block = Text | Verdict | Table | Chart | Photos
+Block = Text | Markdown | Verdict | Table | Chart | Photos
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from components.errors import UserError
 from components.trainer import data, model
 from components.trainer.fit import State, Training
 
+HISTORY_FILE = "history.json"  # in the ModelRun artifact
+
 
 def trainer(
     examples: BaseChannel,
@@ -72,13 +74,14 @@ def run_fn(fn_args: FnArgs) -> None:
     batch_size = min(settings["batch_size"], 2 * len(ages))
 
     folder = _resume_folder(fn_args)
+    precision = _precision(settings["precision"])
     with _strategy().scope():
         network = model.build(
             size,
             initial_weights=settings["initial_weights"],
             mean_age=float(ages.mean()),
             dropout=settings["dropout"],
-            precision=_precision(settings["precision"]),
+            precision=precision,
         )
         training = Training(network, settings, 2 * len(ages) // batch_size, folder)
         state = training.run(
@@ -88,7 +91,7 @@ def run_fn(fn_args: FnArgs) -> None:
             data.eval_batches(fn_args.eval_files, size, batch_size),
             _TensorBoard(fn_args.model_run_dir),
         )
-    _write_history(state, fn_args.model_run_dir)
+    _write_history(state, network, precision, fn_args.model_run_dir)
     model.export(
         _in_float32(network, size),
         fn_args.transform_graph_path,
@@ -158,6 +161,12 @@ class _TensorBoard:
             tf.summary.scalar("epoch_learning_rate", entry["learning_rate"])
 
 
-def _write_history(state: State, folder: str) -> None:
-    document = {"best_epoch": state.best_epoch, "epochs": state.history}
-    (Path(folder) / "history.json").write_text(json.dumps(document, indent=1))
+def _write_history(state: State, network: keras.Model, precision: str, folder: str) -> None:
+    document = {
+        "parameters": network.count_params(),
+        "precision": precision,
+        "stopped": state.stopped,
+        "best_epoch": state.best_epoch,
+        "epochs": state.history,
+    }
+    (Path(folder) / HISTORY_FILE).write_text(json.dumps(document, indent=1))

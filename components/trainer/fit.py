@@ -19,6 +19,7 @@ from components.progress import report
 from components.trainer.model import TRUNK
 
 HEAD, WHOLE = "head", "whole"
+EPOCHS, PATIENCE = "epochs", "patience"  # why a training stopped: the one over, or the other
 
 
 @dataclass
@@ -27,6 +28,7 @@ class State:
 
     best_mae: float = math.inf  # years, on the eval split
     best_epoch: int = 0
+    stopped: str = ""  # EPOCHS or PATIENCE, once it has
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
 
     @property
@@ -110,6 +112,7 @@ class Training:
                 )
             self._save(entry)
             on_epoch(entry)
+        self._state.stopped = EPOCHS if self._state.epochs_done >= last else PATIENCE
         best = tf.train.Checkpoint(variables=self._variables())  # the optimizer may be another now
         best.read(self._file(self._state.best_epoch)).expect_partial()
         return self._state

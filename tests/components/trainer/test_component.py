@@ -100,6 +100,8 @@ def test_it_writes_a_servable_a_history_and_tensorboard_logs(
     assert [entry["epoch"] for entry in epochs] == [1, 2, 3]
     best = min(epochs, key=lambda entry: entry["val_mae"])
     assert told["best_epoch"] == best["epoch"]
+    assert (told["stopped"], told["precision"]) == ("epochs", "float32")
+    assert told["parameters"] > 0
 
     train = scalars(Path(args.model_run_dir, "train"))
     validation = scalars(Path(args.model_run_dir, "validation"))

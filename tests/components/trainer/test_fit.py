@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.trainer import model
-from components.trainer.fit import HEAD, WHOLE, AdamW, State, Training
+from components.trainer.fit import EPOCHS, HEAD, PATIENCE, WHOLE, AdamW, State, Training
 from tests.components.trainer import tiny
 
 STEPS, BATCH = 4, 8
@@ -101,6 +101,7 @@ def test_it_learns(tmp_path: Path) -> None:
     state = train(tmp_path, net, epochs=12, learning_rate=0.05)
     assert state.best_mae < untrained / 2
     assert [entry["epoch"] for entry in state.history] == list(range(1, 13))
+    assert state.stopped == EPOCHS
 
 
 def net_mae(net: keras.Model, evaluation: tf.data.Dataset) -> float:
@@ -199,6 +200,7 @@ def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert len(maes) == 4
     assert maes == sorted(maes)
     assert (state.best_epoch, state.best_mae) == (1, maes[0])
+    assert state.stopped == PATIENCE
     assert net_mae(net, evaluation) == pytest.approx(maes[0], rel=1e-4)
     # A checkpoint has three numbers for each weight: only the best one and the last are kept.
     assert {file.name.split(".")[0] for file in tmp_path.glob("epoch-*")} == {"epoch-1", "epoch-4"}

@@ -1,0 +1,188 @@
+"""Artifacts without a run: TFDV's statistics and TFMA's evaluation of a table of photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow_data_validation as tfdv
+import tensorflow_model_analysis as tfma
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+
+from components.evaluator import age_bands, eval_config
+from components.photo_example_gen.rejects import Reject, write
+from components.review.inputs import Artifact, Inputs, RunFacts
+from components.review.page import Cell, Chart, Section, Table, Text
+from components.trainer.component import HISTORY_FILE
+from pipeline.config import Config, Data
+from schemas import features
+from tests.conftest import ROOT
+
+_NO_COLUMNS = ("split", "candidate", features.AGE_BAND)  # beside the raw features
+FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
+REVIEW: dict[str, Any] = {
+    "thumbnails": True,
+    "photos": 24,
+    "interval_width": 2.0,
+    "population": None,
+    "min_photos": 30,
+    "data_licence": "not stated by the photos' folder",
+}
+HISTORY: dict[str, Any] = {
+    "parameters": 23_589_761,
+    "precision": "bfloat16",
+    "stopped": "patience",
+    "best_epoch": 2,
+    "epochs": [
+        {
+            "epoch": number,
+            "phase": "head" if number == 1 else "whole",
+            "loss": 200.0 / number,
+            "mae": 12.0 / number,
+            "val_loss": 100.0 + abs(number - 2),
+            "val_mae": 8.0 + abs(number - 2),
+            "learning_rate": 5e-4 / number,
+            "seconds": 10.0 * number,
+        }
+        for number in (1, 2, 3)
+    ],
+}
+HOSTILE = "<script>alert(1)</script>|*x*"
+
+
+def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
+    """Photos in three splits; the older, the more an estimate is off. More columns may be given."""
+    random = np.random.default_rng(seed)
+    ages = random.uniform(0, 90, count).astype(np.float32)
+    table = {
+        "split": np.array(features.SPLITS)[random.choice(3, count, p=[0.6, 0.1, 0.3])],
+        features.AGE: ages,
+        features.AGE_BAND: [band.decode() for band in age_bands(ages)],
+        "candidate": ages + random.normal(0, 1 + ages / 10).astype(np.float32),
+        features.FILE_NAME: [f"final_files/{number}.jpg" for number in range(count)],
+        features.PHOTO_ID: [f"{number:064x}" for number in range(count)],
+        features.WIDTH: random.integers(100, 400, count),
+        features.HEIGHT: random.integers(100, 400, count),
+        features.SQUARENESS: random.uniform(0.5, 1, count).astype(np.float32),
+        features.FORMAT: random.choice(["JPEG", "PNG"], count, p=[0.9, 0.1]),
+        features.MODE: "RGB",
+        features.BRIGHTNESS: random.uniform(0.2, 0.8, count).astype(np.float32),
+        features.SHARPNESS: random.uniform(50, 1500, count).astype(np.float32),
+        **columns,
+    }
+    return pd.DataFrame(table)
+
+
+def trained(folder: Path, history: dict[str, Any]) -> Inputs:
+    """What the Review step would read of a training."""
+    (folder / HISTORY_FILE).write_text(json.dumps(history))
+    return _inputs({"model_run": Artifact("ModelRun", 1, str(folder), folder, {})})
+
+
+def _inputs(artifacts: dict[str, Artifact], **settings: Any) -> Inputs:
+    config = Config(run_dir="run", data=Data(photos="photos")).model_dump()
+    return Inputs(artifacts, {**config, "review": REVIEW | settings}, FACTS)
+
+
+def run(
+    folder: Path,
+    table: pd.DataFrame,
+    rejects: Sequence[Reject] = (),
+    history: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Inputs:
+    """What the Review step would read of a run on these photos; settings are of `review`."""
+    columns = [name for name in table if name not in (*features.RAW_FEATURES, *_NO_COLUMNS)]
+    _statistics(folder / "statistics", table)
+    for split in features.SPLITS:
+        file = folder / "anomalies" / f"Split-{split}" / "SchemaDiff.pb"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(anomalies_pb2.Anomalies().SerializeToString())
+    for name in ("examples", "model_run"):
+        (folder / name).mkdir()
+    write(rejects, folder / "examples" / "rejects.csv")
+    (folder / "model_run" / HISTORY_FILE).write_text(json.dumps(history or HISTORY))
+    schema = (ROOT / "schemas" / "curated.pbtxt").read_text()
+    (folder / "schema").mkdir()
+    (folder / "schema" / "schema.pbtxt").write_text(schema)
+    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns)
+    properties: dict[str, dict[str, Any]] = {
+        "examples": {
+            "passengers": json.dumps(columns),
+            "rejects": json.dumps(dict.fromkeys((reject.reason for reject in rejects), 1)),
+            "span": 0,
+        },
+        "blessing": {"blessed": 1},
+        "infra_blessing": {"blessed": 1},
+        "pushed_model": {"pushed_version": "1795575202"},
+    }
+    names = (
+        "examples", "statistics", "schema", "anomalies", "model_run", "evaluation", "blessing",
+        "infra_blessing", "pushed_model",
+    )  # fmt: skip
+    artifacts = {
+        name: Artifact(name, 1, str(folder / name), folder / name, properties.get(name, {}))
+        for name in names
+    }
+    return _inputs(artifacts, **settings)
+
+
+def _statistics(folder: Path, table: pd.DataFrame) -> None:
+    """As StatisticsGen leaves them: of all photos of a split, and of each span in it."""
+    for split in features.SPLITS:
+        rows = table[table["split"] == split].drop(columns=["split", "candidate"])
+        every = _described(rows)
+        if "span" in rows:
+            every.datasets[0].name = "All Examples"
+            for span, some in rows.groupby("span"):
+                every.datasets.append(_described(some).datasets[0])
+                every.datasets[-1].name = f"span_{span}"
+        file = folder / f"Split-{split}" / "FeatureStats.pb"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(every.SerializeToString())
+
+
+def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsList:
+    return tfdv.generate_statistics_from_dataframe(rows, n_jobs=1)
+
+
+def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
+    """TFMA's metrics as the Evaluator has them computed, by age band, column and both."""
+    config = eval_config(max_mae=8.0, max_mae_increase=0.25)
+    del config.model_specs[:]
+    config.model_specs.add(label_key=features.AGE, prediction_key="candidate")
+    for column in columns:
+        config.slicing_specs.add(feature_keys=[column])
+        config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
+    config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
+    tfma.analyze_raw_data(test, config, str(folder))
+
+
+def tables(section: Section) -> dict[str, list[dict[str, Any]]]:
+    """The tables of a section by their captions; each row by its columns."""
+    return {
+        block.caption: [
+            {
+                column: cell if isinstance(cell, Cell) else Cell(str(cell))
+                for column, cell in zip(block.columns, row, strict=True)
+            }
+            for row in block.rows
+        ]
+        for block in section.blocks
+        if isinstance(block, Table)
+    }
+
+
+def charts(section: Section) -> dict[str, Chart]:
+    """The charts of a section by their titles."""
+    return {block.title: block for block in section.blocks if isinstance(block, Chart)}
+
+
+def words(section: Section) -> str:
+    """All paragraphs of a section."""
+    texts = [block.paragraphs for block in section.blocks if isinstance(block, Text)]
+    return "\n".join(paragraph for paragraphs in texts for paragraph in paragraphs)

@@ -1,0 +1,81 @@
+"""The model card has no blanks, and says what the evaluation says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow_model_analysis as tfma
+from markdown_it import MarkdownIt
+
+from components.review import model_card
+from components.review.inputs import Inputs
+from schemas import features
+from tests.components.review import made
+
+HEADINGS = [  # of Mitchell et al. 2019, with the uses apart
+    "Model details", "Intended use", "Out-of-scope uses", "Factors", "Metrics", "Evaluation data",
+    "Training data", "Quantitative analyses", "Ethical considerations",
+    "Caveats and recommendations",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    columns: dict[str, Any] = {"gender": ["female", "male"] * 150, "store": [made.HOSTILE] * 300}
+    return made.run(tmp_path_factory.mktemp("run"), made.photos(300, **columns))
+
+
+def plain(card: str) -> str:
+    """What a reader sees of the card, as HTML."""
+    html: str = MarkdownIt("commonmark", {"html": True}).enable("table").render(card)
+    return html
+
+
+def assert_no_blanks(card: str) -> None:
+    assert not re.search(r"\bNone\b|\bnan\b|\{\{|\}\}|\{%|: *$|\(\)", card, re.MULTILINE), card
+    html = plain(card)
+    assert not re.search(r"<(li|td|th|p|h\d)[^>]*>\s*</", html), html
+
+
+def test_headings_and_no_blanks(inputs: Inputs) -> None:
+    card = model_card.markdown(inputs)
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == HEADINGS
+    assert_no_blanks(card)
+
+
+def test_its_figures_are_those_of_the_evaluation(inputs: Inputs) -> None:
+    card = model_card.markdown(inputs)
+    result = tfma.load_eval_result(str(inputs.artifacts["evaluation"].path))
+    for slice_key, name in (
+        ((), ""),
+        (((features.AGE_BAND, "65+"),), "65+"),
+        ((("gender", "female"),), "gender female"),
+    ):
+        mae = result.get_metrics_for_slice(slice_key)["mean_absolute_error"]
+        value = mae.get("boundedValue", {}).get("value", mae.get("doubleValue"))
+        assert re.search(rf"{re.escape(name)}[^\n]* {value:.2f}", card), (name, value)
+
+
+def test_nothing_from_the_csv_is_markup(inputs: Inputs) -> None:
+    html = plain(model_card.markdown(inputs))
+    assert "<script" not in html
+    assert "store &lt;script&gt;alert(1)&lt;/script&gt;|*x*" in html
+
+
+def test_a_run_of_which_little_is_known(inputs: Inputs, tmp_path: Path) -> None:
+    few = made.run(tmp_path, made.photos(12, seed=1), history={"best_epoch": 1, "epochs": [{}]})
+    artifacts = {
+        name: dataclasses.replace(artifact, properties={})
+        for name, artifact in few.artifacts.items()
+        if name not in ("pushed_model", "infra_blessing")
+    }
+    card = model_card.markdown(dataclasses.replace(few, artifacts=artifacts))
+    assert_no_blanks(card)
+    assert "none: it was not pushed" in card
+    assert "not let through" in card
+    assert "no groups to compare" in card
+    assert "not stated by the photos' folder" in card
