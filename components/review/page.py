@@ -1,10 +1,24 @@
-"""The page: sections of text, tables, charts and photos."""
+"""The page: sections of text, tables, charts and photos, as one file that needs nothing else."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
 from typing import Any
+
+import itables.options
+import jinja2
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from components.review import charts
 
 
 @dataclass(frozen=True)
@@ -92,3 +106,92 @@ class Section:
     id: str  # the anchor
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)
+
+
+def render(title: str, sections: Sequence[Section], files: Sequence[str] = ()) -> str:
+    """The page as HTML, whose Content-Security-Policy allows its own script and style and no other.
+
+    Args:
+        title: of the whole.
+        sections: in their order.
+        files: names of files beside it, which it links to.
+    """
+    style, script = _asset("page.css"), _script()
+    numbers = itertools.count(1)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("components.review"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"cell": _cell, "markdown": _markdown, "base64": _base64}
+    environment.tests |= {
+        kind.__name__.lower(): lambda block, kind=kind: isinstance(block, kind)
+        for kind in (Text, Markdown, Verdict, Table, Chart, Photos)
+    }
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        sections=sections,
+        files=files,
+        # Not escaped: ours, and by their hashes the only ones that a browser obeys.
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        number=lambda: next(numbers),
+        svg=lambda chart, at: charts.svg(chart.spec, chart.title, chart.description, at),
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("components.review").joinpath("assets", name).read_text("utf-8")
+
+
+def _script() -> str:
+    """DataTables with jQuery, as itables bundles them, and what starts them.
+
+    The bundle is a module, and what a module inside a page exports can't be imported.
+    """
+    bundle = Path(itables.options.dt_bundle).read_text("utf-8").replace("</script", r"<\/script")
+    start = _asset("page.js")
+    jquery = re.compile(r"export\{[^}]*?([\w$]+) as jQuery[^}]*\};?")
+    module, found = jquery.subn(lambda match: start.replace("JQUERY", match[1]), bundle)
+    assert found == 1, "itables' bundle exports jQuery"
+    return module
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _markdown(text: str) -> Markup:
+    """CommonMark with tables, its headings below those of a section."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"
+    return Markup(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _cell(value: Cell | str | float | int | None) -> Cell:
+    """A cell as the template takes it: sorted by a number that a browser can read, or by its text."""
+    if not isinstance(value, Cell):
+        if value is None:
+            value = Cell("–", math.nan)
+        elif isinstance(value, str):
+            value = Cell(value)
+        else:
+            value = Cell(f"{value:,}" if isinstance(value, int) else f"{value:,.2f}", value)
+    if isinstance(value.value, float) and not math.isfinite(value.value):
+        return Cell("–" if value.text == "nan" else value.text, _LAST, value.mark)
+    return value
+
+
+_LAST = 1e300  # what is no number sorts behind all numbers

@@ -1,0 +1,34 @@
+;const $ = JQUERY;
+// Without this script every table is there, in its order; with it, some can be sorted and filtered.
+for (const table of document.querySelectorAll("table.interactive")) {
+  const caption = table.caption.textContent;
+  const made = $(table).DataTable({
+    paging: false,
+    info: true,
+    order: [],
+    autoWidth: false,
+    layout: { topStart: "search", topEnd: null, bottomStart: "info", bottomEnd: null },
+    language: { search: "Find in the table", info: "_TOTAL_ rows", infoFiltered: "of _MAX_" },
+  });
+  const container = made.table().container();
+  const tools = document.createElement("div");
+  tools.className = "filters";
+  for (const name of JSON.parse(table.dataset.filters)) {
+    const column = made.columns().indexes().toArray()
+      .find((at) => made.column(at).title() === name);
+    const values = [...new Set(made.column(column).nodes().toArray().map((n) => n.textContent))];
+    const select = document.createElement("select");
+    select.append(new Option("all", ""));
+    for (const value of values) select.append(new Option(value, value));
+    select.addEventListener("change", () => {
+      const exact = select.value;
+      made.column(column).search(exact === "" ? "" : (text) => text === exact).draw();
+    });
+    const label = document.createElement("label");
+    label.append(name + " ", select);
+    tools.append(label);
+  }
+  container.prepend(tools);
+  container.setAttribute("aria-label", caption);
+  container.setAttribute("role", "group");
+}

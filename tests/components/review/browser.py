@@ -1,0 +1,92 @@
+"""Headless Chromium, which reaches no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pypdf
+import pytest
+from axe_core_python.base import AXE_SCRIPT  # type: ignore[import-untyped]
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+
+@contextmanager
+def opened() -> Iterator[Browser]:
+    """A browser; where there is none the test is skipped, or fails where it has to be there."""
+    driver = shutil.which("chromedriver")
+    if not (driver and shutil.which("chromium")):
+        reason = "no browser: apt-get install chromium chromium-driver"
+        if os.environ.get("GOODSEED_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = Options()
+    for flag in ("headless=new", "no-sandbox", "host-resolver-rules=MAP * ~NOTFOUND"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options, Service(driver))
+    try:
+        yield Browser(chrome)
+    finally:
+        chrome.quit()
+
+
+class Browser:
+    """What the tests do with a page."""
+
+    def __init__(self, chrome: webdriver.Chrome):
+        self.chrome = chrome
+
+    def open(self, page: Path | str, width: int = 1440, *, dark: bool = False) -> None:
+        """Opens a file or a URL in a window of so many pixels."""
+        self.chrome.get_log("browser")
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=900,
+                     deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.command("Emulation.setEmulatedMedia", features=[scheme])
+        self.chrome.get(page.as_uri() if isinstance(page, Path) else page)
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        """One of DevTools' commands."""
+        return self.chrome.execute_cdp_cmd(name, arguments)
+
+    def complaints(self) -> list[str]:
+        """What the console says since the page was opened."""
+        return [entry["message"] for entry in self.chrome.get_log("browser")]
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What a function's body returns in the page."""
+        return self.chrome.execute_script(script, *arguments)
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds that is serious or critical, and where."""
+        self.command("Page.setBypassCSP", enabled=True)  # for axe alone
+        self.run(AXE_SCRIPT)
+        found = self.chrome.execute_async_script(
+            "axe.run().then(arguments[arguments.length - 1])"
+        )
+        return [
+            f"{violation['id']}: {node['html'][:200]}"
+            for violation in found["violations"]
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    def screenshot(self, file: Path) -> None:
+        """The whole page as a picture."""
+        shot = self.command("Page.captureScreenshot", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(shot["data"]))
+
+    def printed(self) -> str:
+        """The text of the page as PDF."""
+        pdf = self.command("Page.printToPDF", printBackground=False)
+        pages = pypdf.PdfReader(io.BytesIO(base64.b64decode(pdf["data"]))).pages
+        return "\n".join(page.extract_text() for page in pages)
