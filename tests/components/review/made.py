@@ -93,6 +93,7 @@ def run(
     table: pd.DataFrame,
     rejects: Sequence[Reject] = (),
     history: dict[str, Any] | None = None,
+    intervals: bool = False,
     **settings: Any,
 ) -> Inputs:
     """What the Review step would read of a run on these photos; settings are of `review`."""
@@ -109,7 +110,7 @@ def run(
     schema = (ROOT / "schemas" / "curated.pbtxt").read_text()
     (folder / "schema").mkdir()
     (folder / "schema" / "schema.pbtxt").write_text(schema)
-    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns)
+    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns, intervals)
     properties: dict[str, dict[str, Any]] = {
         "examples": {
             "passengers": json.dumps(columns),
@@ -150,8 +151,10 @@ def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsLis
     return tfdv.generate_statistics_from_dataframe(rows, n_jobs=1)
 
 
-def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
-    """TFMA's metrics as the Evaluator has them computed, by age band, column and both."""
+def evaluate(
+    folder: Path, test: pd.DataFrame, columns: Sequence[str], intervals: bool = False
+) -> None:
+    """TFMA's metrics by age band, column and both; their intervals take several seconds."""
     config = eval_config(max_mae=8.0, max_mae_increase=0.25)
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="candidate")
@@ -159,6 +162,7 @@ def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
         config.slicing_specs.add(feature_keys=[column])
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
     config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
+    config.options.compute_confidence_intervals.value = intervals
     tfma.analyze_raw_data(test, config, str(folder))
 
 
