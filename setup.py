@@ -24,8 +24,11 @@ ANALYTICS = [
 
 PIPELINE = [
     "aiohttp>=3.10,<4",  # the model server's REST API
+    "altair>=6,<7",
     "apache-beam>=2.77,<2.78",
     "grpcio-health-checking>=1.67,<2",
+    "itables>=2.9,<3",  # DataTables, for a page that needs no network
+    "Jinja2>=3.1,<4",
     "kfp[kubernetes]>=2.16,<2.17",
     "psutil>=6,<8",
     "pydantic>=2.10,<3",
@@ -38,20 +41,24 @@ PIPELINE = [
     "tensorflow-model-analysis>=0.52,<0.53",
     "tensorflow-serving-api>=2.19.1,<2.22",
     "tfx==1.21.0",
+    "vl-convert-python>=1.9,<2",  # Altair's charts as SVG, without a browser
 ]
 
 # CUDA's libraries from PyPI, in the versions that this TensorFlow is built for.
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
 
 DEV = [
+    "axe-core-python",  # finds what a screen reader stumbles over
     "cryptography",
     "hypothesis",
     "kubernetes-validate",
     "mypy",
     "prometheus-client",
+    "pypdf",
     "pytest",
     "pytest-timeout",
     "ruff",
+    "selenium",
     "types-grpcio",
     "types-protobuf",
     "types-psutil",

@@ -1,11 +1,9 @@
-"""Evaluator: the gate. TFMA's metrics on the test split, by age band and passenger column."""
+"""Evaluator: the gate. TFMA's metrics on the test split, by age band, passenger column and both."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import apache_beam as beam
-import numpy as np
 import tensorflow_model_analysis as tfma
 import tfx.components
 from tensorflow_model_analysis.proto import config_pb2
@@ -14,6 +12,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel, artifact_utils
 from tfx.utils import io_utils, proto_utils
 
+from components import predictions
 from components.curated_schema import passengers
 from components.served_model import is_live
 from schemas import features
@@ -42,7 +41,7 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
             ),
         ),
     )
-    names = ("MeanSquaredError", "ExampleCount", "MeanPrediction", "Calibration")
+    names = ("MeanSquaredError", "ExampleCount", "MeanPrediction", "MeanLabel", "Calibration")
     specs = {
         "signature_name": "examples",
         "label_key": features.AGE,
@@ -73,26 +72,17 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
 def custom_extractors(
     eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
 ) -> list[Any]:
-    """TFMA's own extractors with the age band added to each example's features."""
+    """TFMA's own extractors, and one that writes down what each photo was given."""
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
         eval_config=eval_config,
         tensor_adapter_config=tensor_adapter_config,
     )
-    add_band = tfma.extractors.Extractor("AddAgeBand", beam.Map(_with_age_band))
-    return [extractors[0], add_band, *extractors[1:]]
-
-
-def age_bands(ages: np.ndarray) -> np.ndarray:
-    """The readable band of each age (years, any shape), as UTF-8 bytes as examples have them."""
-    labels = np.array([band.encode() for band in features.AGE_BANDS], object)
-    return labels[np.searchsorted(features.AGE_BAND_STARTS, ages, side="right") - 1]
-
-
-def _with_age_band(extracts: tfma.Extracts) -> tfma.Extracts:
-    columns = extracts[tfma.FEATURES_KEY]
-    bands = age_bands(np.asarray(columns[features.AGE]))
-    return {**extracts, tfma.FEATURES_KEY: {**columns, features.AGE_BAND: bands}}
+    columns = [key for spec in eval_config.slicing_specs for key in spec.feature_keys]
+    # TFMA drops the name of a model that stands alone.
+    models = {spec.name or CANDIDATE: spec.name for spec in eval_config.model_specs}
+    write = predictions.Write(predictions.folder.get(), list(dict.fromkeys(columns)), models)
+    return [*extractors, tfma.extractors.Extractor("WritePredictions", write)]
 
 
 class Executor(executor.Executor):
@@ -106,20 +96,23 @@ class Executor(executor.Executor):
     ) -> None:
         """Evaluates the candidate, beside the live model where there is one, and blesses it.
 
-        The evaluation's custom property MAE is the candidate's, BASELINE_MAE the live model's.
+        Beside what TFMA writes, the evaluation holds a row for each photo: `predictions.FILE`.
+        Its custom property MAE is the candidate's, BASELINE_MAE the live model's.
         """
         config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
         for column in passengers(schema):
             config.slicing_specs.add(feature_keys=[column])
+            config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
         inputs = dict(input_dict)
         live = is_live(artifact_utils.get_single_instance(input_dict["baseline_model"]))
         if not live:
             del inputs["baseline_model"]
         properties = {**exec_properties, "eval_config": proto_utils.proto_to_json(config)}
-        super().Do(inputs, output_dict, properties)
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
+        predictions.folder.set(evaluation.uri)
+        super().Do(inputs, output_dict, properties)
         # TFMA drops the name of a model that stands alone.
         models = {MAE: CANDIDATE, BASELINE_MAE: BASELINE} if live else {MAE: ""}
         for name, model in models.items():

@@ -11,10 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from tfx.components import Transform
+import tfx.components
+from tfx.components.transform import executor
+from tfx.dsl.components.base import executor_spec
 from tfx.proto import transform_pb2
-from tfx.types import BaseChannel
+from tfx.types import Artifact, BaseChannel
 
+from components import heap
 from schemas import features
 
 
@@ -80,6 +83,26 @@ def preprocessing_fn(
         features.AGE: tf.identity(inputs[features.AGE]),
         features.PHOTO_ID: tf.identity(inputs[features.PHOTO_ID]),
     }
+
+
+class Executor(executor.Executor):
+    """TFX's, whose memory does not grow with the number of photos."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Transforms every split."""
+        with heap.returned():
+            super().Do(input_dict, output_dict, exec_properties)
+
+
+class Transform(tfx.components.Transform):
+    """TFX's Transform with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
 def transform(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("--photos", required=True, help="folder with a labels CSV and photos")
     run.add_argument("--run-dir", required=True, help="folder of the run, made where missing")
+    run.add_argument(
+        "--exclude", metavar="CSV", help="photos to leave out, as in a review's suspects.csv"
+    )
     run.add_argument("--profile", default="cpu", help="demo, cpu or gpu (default: cpu)")
     run.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
@@ -82,11 +86,12 @@ def _run(options: argparse.Namespace) -> NoReturn:
     from pipeline import config, run_folder
 
     console = Console()
+    exclude = [f"data.exclude={json.dumps(options.exclude)}"] if options.exclude else []
     loaded = config.load(
         profile=options.profile,
         photos=options.photos,
         run_dir=options.run_dir,
-        overrides=options.overrides,
+        overrides=[*options.overrides, *exclude],
     )
     if not Path(loaded.data.photos).is_dir():
         raise UserError(f"{loaded.data.photos}: no such folder; see --photos")

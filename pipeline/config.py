@@ -36,6 +36,9 @@ class Data(Section):
     conflict_years: float = Field(
         3.0, ge=0, description="Ages of one picture may differ by so many years"
     )
+    exclude: str | None = Field(
+        None, description="CSV whose column file_name lists photos to leave out (--exclude)"
+    )
 
     @model_validator(mode="after")
     def _leaves_a_test_split(self) -> Data:
@@ -253,6 +256,8 @@ def apply(values: dict[str, Any], override: str) -> None:
 def _absolute(config: Config) -> Config:
     data, trainer, serving = config.data, config.trainer, config.serving
     data = data.model_copy(update={"photos": str(Path(data.photos).absolute())})
+    if data.exclude:
+        data = data.model_copy(update={"exclude": str(Path(data.exclude).absolute())})
     if trainer.initial_weights not in ("imagenet", "none"):
         weights = Path(trainer.initial_weights).absolute()
         if not weights.is_file():

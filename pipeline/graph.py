@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-import tensorflow_data_validation as tfdv
-from tfx.components import SchemaGen, StatisticsGen
+from tfx.components import SchemaGen
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2
@@ -18,6 +17,7 @@ from components.photo_example_gen import PhotoExampleGen
 from components.pusher import Pusher
 from components.served_model import ServedModel
 from components.serving_check import ServingCheck
+from components.statistics_gen import StatisticsGen
 from components.trainer import trainer
 from components.transform import transform
 from pipeline.config import PIPELINE_NAME, Beam, Config
@@ -34,11 +34,7 @@ def create_pipeline(config: Config) -> Pipeline:
     curated = CuratedSchema(
         examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()
     )
-    statistics = StatisticsGen(
-        examples=raw,
-        schema=curated.outputs["schema"],
-        stats_options=statistics_options(),
-    )
+    statistics = StatisticsGen(examples=raw, schema=curated.outputs["schema"])
     inferred = SchemaGen(statistics=statistics.outputs["statistics"])
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"]
@@ -101,14 +97,6 @@ def create_pipeline(config: Config) -> Pipeline:
         ),
         beam_pipeline_args=beam_args(config.beam),
     )
-
-
-def statistics_options() -> tfdv.StatsOptions:
-    """The picture summarised as an image; distinct strings counted by sketches.
-
-    TFDV's exact counts hold every file name and photo_id: some 3 KiB of memory a photo.
-    """
-    return tfdv.StatsOptions(enable_semantic_domain_stats=True, use_sketch_based_topk_uniques=True)
 
 
 def beam_args(beam: Beam) -> list[str]:

@@ -7,11 +7,13 @@ group, store …) ride along in raw examples under their own, lower-cased names 
 
 from __future__ import annotations
 
+import bisect
 from itertools import pairwise
 
 # Raw examples.
 IMAGE = "image"  # bytes: an upright RGB JPEG
 AGE = "age"  # float: years
+AGE_BAND = "age_band"  # bytes: the readable band of AGE, one of AGE_BANDS
 FILE_NAME = "file_name"  # bytes: the photo's path inside the photos folder, '/'-separated
 PHOTO_ID = "photo_id"  # bytes: SHA-256, in hex, of the decoded upright RGB pixels and their size
 WIDTH = "width"  # int: pixels, as found on disk
@@ -23,8 +25,12 @@ BRIGHTNESS = "brightness"  # float: mean luma, 0 to 1
 SHARPNESS = "sharpness"  # float: variance of the Laplacian of luma (luma 0 to 255)
 
 RAW_FEATURES = (
-    IMAGE, AGE, FILE_NAME, PHOTO_ID, WIDTH, HEIGHT, SQUARENESS, FORMAT, MODE, BRIGHTNESS, SHARPNESS,
+    IMAGE, AGE, AGE_BAND, FILE_NAME, PHOTO_ID, WIDTH, HEIGHT, SQUARENESS, FORMAT, MODE, BRIGHTNESS,
+    SHARPNESS,
 )  # fmt: skip
+
+# A passenger, too, where the photos come in span-N folders: N, as text.
+SPAN = "span"
 
 # Transformed examples hold IMAGE (a JPEG of image_size × image_size pixels), AGE and PHOTO_ID.
 TRANSFORMED_FEATURES = (IMAGE, AGE, PHOTO_ID)
@@ -41,9 +47,13 @@ SPLITS = (TRAIN, EVAL, TEST)
 MAX_AGE = 120.0  # years; the oldest age on record is 122, and no label above 120 is a checkout's
 
 # Age bands of the reports: the first age of each, in years. 18 and 21 are legal ages for alcohol.
-AGE_BAND = "age_band"
 AGE_BAND_STARTS = (0, 13, 18, 21, 25, 35, 45, 55, 65)
 AGE_BANDS = (
     *(f"{a}–{b - 1}" for a, b in pairwise(AGE_BAND_STARTS)),
     f"{AGE_BAND_STARTS[-1]}+",
 )
+
+
+def age_band(age: float) -> str:
+    """The band of an age in years, 0 or more: "18–20"."""
+    return AGE_BANDS[bisect.bisect_right(AGE_BAND_STARTS, age) - 1]

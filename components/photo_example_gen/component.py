@@ -82,6 +82,7 @@ class PhotoExampleGenSpec(ComponentSpec):
         "max_rejected": ExecutionParameter(type=float),
         "max_pixels": ExecutionParameter(type=int),
         "conflict_years": ExecutionParameter(type=float),
+        "exclude": ExecutionParameter(type=str, optional=True),
     }
 
 
@@ -97,7 +98,7 @@ class Driver(component_driver.BaseDriver, base_driver.BaseDriver):
         has = execution_info.exec_properties
         output = driver_output_pb2.DriverOutput()
         output.exec_properties[FINGERPRINT].string_value = labels.fingerprint(
-            has["photos"], has["labels_file"], has["span_window"]
+            has["photos"], has["labels_file"], has["span_window"], has.get("exclude")
         )
         return output
 
@@ -122,6 +123,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         root.mkdir(parents=True, exist_ok=True)
         tables = labels.find(has["photos"], has["labels_file"], has["span_window"])
         found = labels.read(has["photos"], tables, has["file_column"], has["age_column"])
+        if exclude := has.get("exclude"):
+            found = labels.leave_out(found, exclude, has["photos"])
         with tempfile.TemporaryDirectory(prefix=".", dir=root) as scratch:
             outcomes = self._inspect(found.rows, has["photos"], has["max_pixels"], scratch)
             splits, rejected = settle(
@@ -177,6 +180,7 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
         max_rejected: float = 0.05,
         max_pixels: int = 50_000_000,
         conflict_years: float = 3.0,
+        exclude: str | None = None,
     ) -> None:
         """Output `examples`: raw examples in the splits train, eval and test, and a rejects.csv.
 
@@ -195,6 +199,7 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
             max_rejected: share of rows that may be rejected before the step fails, 0 to 1.
             max_pixels: width × height of the largest picture that is decoded.
             conflict_years: how far apart, in years, the ages of one picture may be.
+            exclude: a CSV with the pictures to leave out, see `labels.leave_out`.
         """
         super().__init__(
             PhotoExampleGenSpec(
@@ -208,6 +213,7 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
                 max_rejected=float(max_rejected),
                 max_pixels=max_pixels,
                 conflict_years=float(conflict_years),
+                exclude=exclude,
                 examples=Channel(type=standard_artifacts.Examples),
             )
         )
@@ -376,6 +382,7 @@ def _example(row: Row, photo: photos.Photo) -> tf.train.Example:
     values: dict[str, bytes | int | float] = {
         features.IMAGE: photo.jpeg,
         features.AGE: row.age,
+        features.AGE_BAND: _utf8(features.age_band(row.age)),
         features.FILE_NAME: _utf8(row.path),
         features.PHOTO_ID: _utf8(photo.photo_id),
         features.WIDTH: photo.width,

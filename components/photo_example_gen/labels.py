@@ -9,8 +9,8 @@ import io
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ APPA_REAL = {  # APPA-REAL's own release: CSV → folder of pictures, split
 
 _SPAN = re.compile(r"span-(\d+)")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_TAKEN = frozenset(features.RAW_FEATURES) | {features.AGE_BAND}
+_TAKEN = frozenset(features.RAW_FEATURES) | {features.SPAN}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Row(NamedTuple):
     file_name: str  # as the CSV says it
     path: str  # of the picture inside the photos folder, '/'-separated
     age: float  # years
-    passengers: dict[str, str]  # further columns; empty cells are left out
+    passengers: dict[
+        str, str
+    ]  # further columns, empty cells left out, and the span if there is one
 
     def reject(self, reason: Reason, detail: str) -> Reject:
         """This row's line of rejects.csv."""
@@ -61,7 +63,7 @@ class Labels:
 
     rows: list[Row]
     rejects: list[Reject]
-    passengers: list[str]  # names of the further columns, in the order of the CSVs
+    passengers: list[str]  # names of the further columns, in the order of the CSVs, and SPAN
     span: int  # the newest
 
 
@@ -117,16 +119,20 @@ def _layout(root: Path, inside: str, labels_file: str, span: int) -> list[Table]
     ]
 
 
-def fingerprint(photos: str, labels_file: str = "labels.csv", span_window: int = 0) -> str:
+def fingerprint(
+    photos: str, labels_file: str = "labels.csv", span_window: int = 0, exclude: str | None = None
+) -> str:
     """SHA-256, in hex, of what `read` would read: it changes when a photo or a CSV does.
 
     CSVs count by their bytes, pictures by name, size and time of change (reading them all would
     take as long as using them): a photo that changed within its size and its time goes unseen.
 
     Raises:
-        UserError: as `find`.
+        UserError: as `find`; the CSV `exclude` can't be read.
     """
     digest = hashlib.sha256()
+    if exclude:
+        digest.update(hashlib.sha256(_read_bytes(Path(exclude))).digest())
     for table in find(photos, labels_file, span_window):
         digest.update(f"{table}\n".encode())
         digest.update(hashlib.sha256(_read_bytes(Path(photos, table.csv))).digest())
@@ -160,13 +166,17 @@ def read(
         UserError: a CSV cannot be read, lacks a column, has one twice or one that is named like a
             feature, or the CSVs together have no rows.
     """
+    renamed = {_normal(file_column): features.FILE_NAME, _normal(age_column): features.AGE}
     rows: list[Row] = []
     rejects: list[Reject] = []
     passengers: dict[str, None] = {}
     for table in tables:
         path = Path(photos, table.csv)
-        columns, records = _parse(path, file_column, age_column)
+        columns, records = _parse(path, renamed)
+        _check_passengers(path, columns)
         passengers |= dict.fromkeys(name for name in columns if name and name not in _TAKEN)
+        if table.span:
+            passengers |= {features.SPAN: None}
         for line, cells in records:
             record = dict(zip(columns, cells, strict=False))
             try:
@@ -179,6 +189,42 @@ def read(
     return Labels(rows, rejects, list(passengers), max(table.span for table in tables))
 
 
+def leave_out(found: Labels, exclude: str, photos: str) -> Labels:
+    """The same without the pictures that a CSV lists, as the reviewers' suspects.csv does.
+
+    Args:
+        found: as `read` gave them.
+        exclude: the CSV; its column file_name has the pictures' paths inside the photos folder.
+        photos: that folder.
+
+    Raises:
+        UserError: the CSV can't be read or lacks the column, or names what is not in the folder.
+    """
+    path = Path(exclude)
+    columns, records = _parse(path, {features.FILE_NAME: features.FILE_NAME})
+    at = columns.index(features.FILE_NAME)
+    listed = {cells[at].strip(): line for line, cells in records if len(cells) > at}
+    known = {row.path for row in found.rows}
+    for name, line in listed.items():
+        # A span outside of the window is no mistake.
+        if name not in known and not _is_file(Path(photos, name)):
+            raise UserError(f"{path} row {line}: no photo {name[:80]!r} in {photos}: mend the row")
+    rejects = [
+        row.reject(Reason.EXCLUDED, f"row {listed[row.path]} of {path.name}")
+        for row in found.rows
+        if row.path in listed
+    ]
+    rows = [row for row in found.rows if row.path not in listed]
+    return replace(found, rows=rows, rejects=found.rejects + rejects)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        return False
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -187,14 +233,13 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _parse(
-    path: Path, file_column: str, age_column: str
+    path: Path, renamed: Mapping[str, str]
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """A CSV's columns and its records, each with the line on which it starts.
 
-    The columns of file and age are renamed to the features'; one without a name is "".
+    The columns that must be there are renamed to the features'; one without a name is "".
     """
     text = _decode(_read_bytes(path))
-    renamed = {_normal(file_column): features.FILE_NAME, _normal(age_column): features.AGE}
     records = _records(path, text, _delimiter(text, renamed.keys()))
     header = [_normal(cell) for cell in next(records, (1, []))[1]]
     for column in renamed:
@@ -202,14 +247,17 @@ def _parse(
             problem = "has twice" if column in header else "lacks"
             found = ", ".join(filter(None, header)) or "nothing"
             raise UserError(f"{path} {problem} the column {column}; its header says: {found}")
-    passengers = [name for name in header if name and name not in renamed]
-    for name in passengers:
-        if name in _TAKEN or passengers.count(name) > 1:
+    return [renamed.get(name, name) for name in header], records
+
+
+def _check_passengers(path: Path, columns: Sequence[str]) -> None:
+    for name in filter(None, columns):
+        own = name in (features.FILE_NAME, features.AGE)
+        if columns.count(name) > 1 or (name in _TAKEN and not own):
             raise UserError(
                 f"{path} has a column {name}, which is also the name of another column or of what"
                 " every example holds: rename it"
             )
-    return [renamed.get(name, name) for name in header], records
 
 
 def _delimiter(text: str, wanted: Set[str]) -> str:
@@ -256,6 +304,7 @@ def _normal(column: str) -> str:
 
 def _row(table: Table, line: int, record: dict[str, str]) -> Row:
     file_name = record.get(features.FILE_NAME, "").strip()
+    span = {features.SPAN: str(table.span)} if table.span else {}
     return Row(
         table=table,
         line=line,
@@ -266,7 +315,8 @@ def _row(table: Table, line: int, record: dict[str, str]) -> Row:
             name: value.strip()
             for name, value in record.items()
             if name and name not in _TAKEN and value.strip()
-        },
+        }
+        | span,
     )
 
 

@@ -26,10 +26,12 @@ class Reason(StrEnum):
     DUPLICATE_ROW = "duplicate row"
     CONFLICT = "age conflict"
     DUPLICATE_PICTURE = "duplicate picture"
+    EXCLUDED = "excluded"
 
 
-# An identical picture under another name is no fault of its row, and one copy of it is kept.
-INFORMATIONAL = frozenset({Reason.DUPLICATE_PICTURE})
+# No fault of the row: an identical picture under another name, of which one copy is kept, and what
+# the user left out.
+INFORMATIONAL = frozenset({Reason.DUPLICATE_PICTURE, Reason.EXCLUDED})
 
 
 class Rejected(Exception):

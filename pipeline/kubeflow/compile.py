@@ -82,6 +82,8 @@ def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) ->
     ]
     if defaults["initial_weights"] not in ("imagenet", "none"):
         inside.append(("trainer.initial_weights", defaults["initial_weights"], pods.work_mount))
+    if config.data.exclude:
+        inside.append(("data.exclude", config.data.exclude, pods.photos_mount))
     for option, path, mount in inside:
         if "://" in path:
             raise UserError(

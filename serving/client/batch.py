@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import csv
 import os
 import time
@@ -13,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.features import AGE, AGE_BAND_STARTS, AGE_BANDS, FILE_NAME
+from schemas.features import AGE, FILE_NAME, age_band
 from serving.client import wire
 from serving.client.advice import Failure, Reason
 from serving.client.client import AgeClient
@@ -167,13 +166,8 @@ def _answer(client: AgeClient, photos: Photos, rows: Sequence[Row]) -> list[Row]
             answer[REASON] = failure.reason
         else:
             answer[AGE] = prediction.age
-            answer[AGE_GROUP] = age_group(prediction.age)
+            answer[AGE_GROUP] = age_band(prediction.age)
     return answers
-
-
-def age_group(age: float) -> str:
-    """The group of an age in years, named as in the reviewers' reports: "18–20"."""
-    return AGE_BANDS[bisect.bisect_right(AGE_BAND_STARTS, age) - 1]
 
 
 def _predict(client: AgeClient, jpegs: Sequence[bytes]) -> tuple[list[wire.Prediction], int | None]:

@@ -72,11 +72,10 @@ def inputs(examples: Path) -> dict[str, list[Any]]:
 
 def run_transform(examples: Path, image_size: int, out: Path) -> None:
     """Runs Transform's executor on a folder of raw examples."""
-    from tfx.components.transform.executor import Executor
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import Channel, standard_artifacts
 
-    from components.transform import transform
+    from components.transform import Executor, transform
 
     step = transform(
         Channel(type=standard_artifacts.Examples),
@@ -95,18 +94,20 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
 
 def run_statistics(examples: Path, image_size: int, out: Path) -> None:
     """Runs StatisticsGen's executor, with the pipeline's options, on a folder of raw examples."""
-    from tfx.components.statistics_gen.executor import Executor
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
-    from tfx.types import standard_artifacts
+    from tfx.types import Channel, standard_artifacts
 
-    from pipeline.graph import statistics_options
+    from components.statistics_gen import Executor, StatisticsGen
 
+    step = StatisticsGen(
+        Channel(type=standard_artifacts.Examples), Channel(type=standard_artifacts.Schema)
+    )
     found = standard_artifacts.ExampleStatistics()
     found.uri = str(out / "statistics")
     Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))).Do(
         inputs(examples),
         {"statistics": [found]},
-        {"stats_options_json": statistics_options().to_json(), "exclude_splits": "null"},
+        step.exec_properties,
     )
 
 

@@ -5,46 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
-from hypothesis import given
-from hypothesis import strategies as st
 from tensorflow_model_analysis.evaluators import metrics_validator
 from tensorflow_model_analysis.metrics import metric_types
 
-from components.evaluator import BASELINE, CANDIDATE, age_bands, eval_config
-from schemas import features
+from components.evaluator import BASELINE, CANDIDATE, eval_config
 
 OVERALL: tuple[Any, ...] = ()
 CHILDREN = (("age_band", "0–12"),)
-
-
-@pytest.mark.parametrize(
-    ("age", "band"),
-    [
-        (0, "0–12"),
-        (12.99, "0–12"),
-        (13, "13–17"),
-        (17.5, "13–17"),
-        (18, "18–20"),
-        (20, "18–20"),
-        (21, "21–24"),
-        (25, "25–34"),
-        (64.9, "55–64"),
-        (65, "65+"),
-        (120, "65+"),
-    ],
-)
-def test_age_bands(age: float, band: str) -> None:
-    assert age_bands(np.array([[age]])).tolist() == [[band.encode()]]
-
-
-@given(st.floats(0, features.MAX_AGE))
-def test_every_age_has_the_band_that_names_it(age: float) -> None:
-    (band,) = age_bands(np.array([age]))
-    first, _, last = band.decode().replace("+", "–120").partition("–")
-    assert int(first) <= age < int(last) + 1
 
 
 def validated(mae: float, live_mae: float | None, slice_key: tuple[Any, ...] = OVERALL) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.client import AgeClient, Failure, batch
-from serving.client.batch import age_group, find, write_ages
+from serving.client.batch import find, write_ages
 from serving.client.photo import prepare
 from serving.client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 from tests.conftest import goodseed
@@ -102,17 +102,6 @@ def test_photos_keep_their_ages_in_order(photos: Path, tmp_path: Path) -> None:
     with serving(answer) as server, AgeClient(server) as client:
         write_ages(client, find(photos), output, batch_size=1)
     assert [row["age"] for row in rows(output)] == expected
-
-
-@pytest.mark.parametrize(
-    ("age", "group"),
-    [
-        (0, "0–12"), (12.99, "0–12"), (13, "13–17"), (17.9, "13–17"), (18, "18–20"), (21, "21–24"),
-        (25, "25–34"), (35, "35–44"), (45, "45–54"), (55, "55–64"), (65, "65+"), (120, "65+"),
-    ],
-)  # fmt: skip
-def test_age_groups(age: float, group: str) -> None:
-    assert age_group(age) == group
 
 
 def test_a_server_that_comes_late(

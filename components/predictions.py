@@ -1,0 +1,69 @@
+"""What each test photo was given: a row a photo, beside the metrics that TFMA makes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow_model_analysis as tfma
+
+from schemas import features
+
+FILE = "predictions.parquet"  # in the Evaluator's evaluation
+
+# The evaluation that is being written. TFX asks for extractors without saying so, of a module that
+# it loads anew: not this one.
+folder: ContextVar[str] = ContextVar("folder")
+
+
+class Write(beam.PTransform):
+    """Writes FILE from TFMA's extracts, one a photo, which pass unchanged.
+
+    Its columns: FILE_NAME, PHOTO_ID and the string features given, as strings or null; AGE and each
+    model's age as float32, years.
+
+    Args:
+        folder: where to.
+        columns: names of string features.
+        models: a column for each, and what TFMA calls the model.
+    """
+
+    def __init__(self, folder: str, columns: Sequence[str], models: Mapping[str, str]):
+        super().__init__()
+        self._file = os.path.join(folder, FILE)
+        self._texts = [features.FILE_NAME, features.PHOTO_ID, *columns]
+        self._models = models
+
+    def expand(self, extracts: beam.PCollection) -> beam.PCollection:
+        """Adds the file to the pipeline."""
+        schema = pa.schema(
+            [(name, pa.string()) for name in self._texts]
+            + [(name, pa.float32()) for name in (features.AGE, *self._models)]
+        )
+        write = beam.io.WriteToParquet(self._file, schema, num_shards=1, shard_name_template="")
+        _ = extracts | "Row" >> beam.Map(self._row) | write
+        return extracts
+
+    def _row(self, extracts: tfma.Extracts) -> dict[str, Any]:
+        found, given = extracts[tfma.FEATURES_KEY], extracts[tfma.PREDICTIONS_KEY]
+        by_model = {column: given[name] if name else given for column, name in self._models.items()}
+        return {
+            **{name: _text(found.get(name)) for name in self._texts},
+            features.AGE: _age(found),
+            **{column: _age(outputs) for column, outputs in by_model.items()},
+        }
+
+
+def _age(values: Mapping[str, Any]) -> float:
+    return float(np.ravel(values[features.AGE])[0])
+
+
+def _text(value: Any) -> str | None:
+    """A string feature's value, dense or sparse; None where the example lacks it."""
+    values = [] if value is None else np.ravel(getattr(value, "values", value))
+    return values[0].decode(errors="replace") if len(values) else None
