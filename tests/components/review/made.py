@@ -13,7 +13,7 @@ import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
-from components.evaluator import age_bands, eval_config
+from components.evaluator import eval_config
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
 from components.review.page import Cell, Chart, Section, Table, Text
@@ -22,7 +22,7 @@ from pipeline.config import Config, Data
 from schemas import features
 from tests.conftest import ROOT
 
-_NO_COLUMNS = ("split", "candidate", features.AGE_BAND)  # beside the raw features
+_NO_COLUMNS = ("split", "candidate")  # beside the raw features
 FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
 REVIEW: dict[str, Any] = {
     "thumbnails": True,
@@ -61,7 +61,7 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
     table = {
         "split": np.array(features.SPLITS)[random.choice(3, count, p=[0.6, 0.1, 0.3])],
         features.AGE: ages,
-        features.AGE_BAND: [band.decode() for band in age_bands(ages)],
+        features.AGE_BAND: [features.age_band(age) for age in ages],
         "candidate": ages + random.normal(0, 1 + ages / 10).astype(np.float32),
         features.FILE_NAME: [f"final_files/{number}.jpg" for number in range(count)],
         features.PHOTO_ID: [f"{number:064x}" for number in range(count)],
