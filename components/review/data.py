@@ -35,7 +35,6 @@ from components.review.population import Population
 from schemas import features
 
 _Z = NormalDist().inv_cdf(0.975)  # half the width of a 95 % interval, in standard errors
-_SPAN = "span"  # the column that says of which span a photo is
 _EXAMPLES = 3  # rejects that are shown of each reason
 MSE = "mean_squared_error"
 
@@ -439,7 +438,7 @@ def _drift(inputs: Inputs) -> Iterator[Block]:
 
 def _spans(every: DatasetListView) -> list[tuple[int, DatasetView]]:
     """The spans' numbers and statistics, the newest last."""
-    prefix = f"{_SPAN}_"
+    prefix = f"{features.SPAN}_"
     slices = (name for name in every.list_slices() if name.startswith(prefix))
     return sorted((int(name.removeprefix(prefix)), every.get_slice(name)) for name in slices)
 

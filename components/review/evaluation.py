@@ -33,9 +33,6 @@ class Figure:
         return f"{value} ({self.low:{form}} to {self.high:{form}})"
 
 
-NOTHING = Figure(math.nan, math.nan, math.nan)
-
-
 def figures(inputs: Inputs) -> dict[Slice, dict[str, Figure]]:
     """The candidate's metrics, by slice and name."""
     # Named no model, TFMA takes the one that was compared with the live one, or the only one.

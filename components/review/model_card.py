@@ -12,7 +12,7 @@ import jinja2
 
 from components.evaluator import MAE
 from components.review import data, population
-from components.review.evaluation import NOTHING, OVERALL, Figure, Slice, figures
+from components.review.evaluation import OVERALL, Figure, Slice, figures
 from components.review.inputs import Inputs
 from components.review.page import Markdown, Section
 from components.review.training import read_history
@@ -165,8 +165,8 @@ def _row(name: str, metrics: Mapping[str, Figure] | None, few: int) -> Row:
         return Row(name, "0", "no photos", "no photos")
     count = _count(metrics)
     remark = f", {_TOO_FEW}" if count < few else ""
-    mae, bias = metrics[MAE], metrics.get("mean_error", NOTHING)
-    return Row(name, f"{count:,}", f"{mae:.2f}{remark}", f"{bias:+.2f}{remark}")
+    bias = metrics["mean_prediction"].value - metrics["mean_label"].value
+    return Row(name, f"{count:,}", f"{metrics[MAE]:.2f}{remark}", f"{bias:+.2f}{remark}")
 
 
 def _sentence(row: Row) -> str:

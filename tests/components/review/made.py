@@ -13,7 +13,7 @@ import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
-from components.evaluator import age_bands, eval_config
+from components.evaluator import eval_config
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
 from components.review.page import Cell, Chart, Section, Table, Text
@@ -22,7 +22,7 @@ from pipeline.config import Config, Data
 from schemas import features
 from tests.conftest import ROOT
 
-_NO_COLUMNS = ("split", "candidate", features.AGE_BAND)  # beside the raw features
+_NO_COLUMNS = ("split", "candidate")  # beside the raw features
 FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
 REVIEW: dict[str, Any] = {
     "thumbnails": True,
@@ -61,7 +61,7 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
     table = {
         "split": np.array(features.SPLITS)[random.choice(3, count, p=[0.6, 0.1, 0.3])],
         features.AGE: ages,
-        features.AGE_BAND: [band.decode() for band in age_bands(ages)],
+        features.AGE_BAND: [features.age_band(age) for age in ages],
         "candidate": ages + random.normal(0, 1 + ages / 10).astype(np.float32),
         features.FILE_NAME: [f"final_files/{number}.jpg" for number in range(count)],
         features.PHOTO_ID: [f"{number:064x}" for number in range(count)],
@@ -93,6 +93,7 @@ def run(
     table: pd.DataFrame,
     rejects: Sequence[Reject] = (),
     history: dict[str, Any] | None = None,
+    intervals: bool = False,
     **settings: Any,
 ) -> Inputs:
     """What the Review step would read of a run on these photos; settings are of `review`."""
@@ -109,7 +110,7 @@ def run(
     schema = (ROOT / "schemas" / "curated.pbtxt").read_text()
     (folder / "schema").mkdir()
     (folder / "schema" / "schema.pbtxt").write_text(schema)
-    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns)
+    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns, intervals)
     properties: dict[str, dict[str, Any]] = {
         "examples": {
             "passengers": json.dumps(columns),
@@ -150,8 +151,10 @@ def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsLis
     return tfdv.generate_statistics_from_dataframe(rows, n_jobs=1)
 
 
-def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
-    """TFMA's metrics as the Evaluator has them computed, by age band, column and both."""
+def evaluate(
+    folder: Path, test: pd.DataFrame, columns: Sequence[str], intervals: bool = False
+) -> None:
+    """TFMA's metrics by age band, column and both; their intervals take several seconds."""
     config = eval_config(max_mae=8.0, max_mae_increase=0.25)
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="candidate")
@@ -159,6 +162,7 @@ def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
         config.slicing_specs.add(feature_keys=[column])
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
     config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
+    config.options.compute_confidence_intervals.value = intervals
     tfma.analyze_raw_data(test, config, str(folder))
 
 

@@ -12,7 +12,7 @@ import tensorflow_model_analysis as tfma
 from markdown_it import MarkdownIt
 
 from components.review import model_card
-from components.review.inputs import Inputs
+from components.review.inputs import Inputs, RunFacts
 from schemas import features
 from tests.components.review import made
 
@@ -26,7 +26,7 @@ HEADINGS = [  # of Mitchell et al. 2019, with the uses apart
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     columns: dict[str, Any] = {"gender": ["female", "male"] * 150, "store": [made.HOSTILE] * 300}
-    return made.run(tmp_path_factory.mktemp("run"), made.photos(300, **columns))
+    return made.run(tmp_path_factory.mktemp("run"), made.photos(300, **columns), intervals=True)
 
 
 def plain(card: str) -> str:
@@ -56,13 +56,15 @@ def test_its_figures_are_those_of_the_evaluation(inputs: Inputs) -> None:
         ((("gender", "female"),), "gender female"),
     ):
         mae = result.get_metrics_for_slice(slice_key)["mean_absolute_error"]
-        value = mae.get("boundedValue", {}).get("value", mae.get("doubleValue"))
-        assert re.search(rf"{re.escape(name)}[^\n]* {value:.2f}", card), (name, value)
+        value, low, high = (mae["boundedValue"][k] for k in ("value", "lowerBound", "upperBound"))
+        told = rf"{re.escape(name)}[^\n]* {value:.2f} \({low:.2f} to {high:.2f}\)"
+        assert re.search(told, card), (name, told)
 
 
 def test_nothing_from_the_csv_is_markup(inputs: Inputs) -> None:
-    html = plain(model_card.markdown(inputs))
-    assert "<script" not in html
+    card = model_card.markdown(inputs)
+    assert "<" not in card
+    html = plain(card)
     assert "store &lt;script&gt;alert(1)&lt;/script&gt;|*x*" in html
 
 
@@ -73,7 +75,9 @@ def test_a_run_of_which_little_is_known(inputs: Inputs, tmp_path: Path) -> None:
         for name, artifact in few.artifacts.items()
         if name not in ("pushed_model", "infra_blessing")
     }
-    card = model_card.markdown(dataclasses.replace(few, artifacts=artifacts))
+    facts = RunFacts(who="", when="", code="", run_id="", host="")
+    card = model_card.markdown(dataclasses.replace(few, artifacts=artifacts, run=facts))
+    assert "in the run not recorded of not recorded by not recorded" in card
     assert_no_blanks(card)
     assert "none: it was not pushed" in card
     assert "not let through" in card
