@@ -141,6 +141,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _write(splits, root)
         rejects.write(rejected, root / REJECTS_FILE)
         _describe(artifact, found, splits, rejected)
+        artifact.set_string_custom_property(FINGERPRINT, has.get(FINGERPRINT, ""))
 
     def _inspect(
         self, rows: Sequence[Row], folder: str, max_pixels: int, scratch: str
@@ -186,7 +187,7 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
 
         The artifact's custom properties: `examples` (JSON, split → photos), `rejects` (JSON,
         reason → rows), `passengers` (JSON, names of the string features beyond RAW_FEATURES; an
-        example whose cell was empty lacks that feature), `span` (the newest that was read).
+        example whose cell was empty lacks that feature), `span` (the newest that was read), FINGERPRINT.
 
         Args:
             photos: folder with the CSV and the pictures, or with span-N folders of these.

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tensorflow_model_analysis as tfma
+from scipy.stats import t as student
 
+from components.evaluator import MAE
 from components.review.inputs import Inputs
 
 Slice = tuple[tuple[str, str], ...]  # (column, value) pairs; () is the whole test split
 OVERALL: Slice = ()
+MSE, COUNT, MEAN_ERROR = "mean_squared_error", "example_count", "mean_error"
 
 
 @dataclass(frozen=True)
@@ -33,19 +37,57 @@ class Figure:
         return f"{value} ({self.low:{form}} to {self.high:{form}})"
 
 
+Metrics = Mapping[str, Figure]
+
+
 def figures(inputs: Inputs) -> dict[Slice, dict[str, Figure]]:
     """The candidate's metrics, by slice and name."""
     # Named no model, TFMA takes the one that was compared with the live one, or the only one.
-    result = tfma.load_eval_result(str(inputs.artifacts["evaluation"].path))
+    return read(inputs.artifacts["evaluation"].path)
+
+
+def read(folder: Path, model: str = "") -> dict[Slice, dict[str, Figure]]:
+    """A model's metrics from an evaluation's folder, by slice and name; none where it has no such.
+
+    MEAN_ERROR, the bias, is TFMA's mean prediction less its mean label.
+    """
+    result = tfma.load_eval_result(str(folder), model_name=model)
     return {
-        key: {name: _figure(value) for name, value in metrics[""][""].items()}
+        key: _with_intervals({name: _number(value) for name, value in metrics[""][""].items()})
         for key, metrics in result.slicing_metrics
     }
 
 
-def _figure(metric: Mapping[str, Any]) -> Figure:
-    """TFMA's doubleValue or boundedValue; JSON has NaN as a string."""
-    bounded = metric.get("boundedValue", {})
-    value = bounded.get("value", metric.get("doubleValue", math.nan))
-    bounds = (bounded.get(end, math.nan) for end in ("lowerBound", "upperBound"))
-    return Figure(float(value), *map(float, bounds))
+def _with_intervals(values: Mapping[str, float]) -> dict[str, Figure]:
+    found = {name: Figure(value, math.nan, math.nan) for name, value in values.items()}
+    count, square = values.get(COUNT, 0), values.get(MSE, math.nan)
+    if "mean_prediction" in values and "mean_label" in values:
+        bias = values["mean_prediction"] - values["mean_label"]
+        found[MEAN_ERROR] = _interval(bias, square, count)
+    if MAE in values:
+        found[MAE] = _interval(values[MAE], square, count)
+    return found
+
+
+def _interval(mean: float, mean_square: float, count: float) -> Figure:
+    """A mean with its 95 % jackknife interval.
+
+    Of a mean, the jackknife that leaves out one photo at a time has the standard error s / √n
+    exactly (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 11.2), and TFMA gives
+    what s² = n / (n - 1) (mean square - mean²) takes. Times Student's t with n - 1 degrees.
+
+    Args:
+        mean: of errors or of absolute errors, years.
+        mean_square: of the same, years².
+        count: photos, n.
+    """
+    if not count > 1:
+        return Figure(mean, math.nan, math.nan)
+    error = math.sqrt(max(mean_square - mean**2, 0) / (count - 1))
+    half = float(student.ppf(0.975, count - 1)) * error
+    return Figure(mean, mean - half, mean + half)
+
+
+def _number(metric: Mapping[str, Any]) -> float:
+    """TFMA's double value, whose JSON has NaN as a string; NaN for what is no number."""
+    return float(metric.get("doubleValue", math.nan))

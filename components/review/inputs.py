@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+import getpass
+import os
+import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
+
+# Environment variables of a pod and of the image.
+RUN_ID, ACCOUNT, REVISION = "KFP_RUN_ID", "KFP_SERVICE_ACCOUNT", "GOODSEED_REVISION"
 
 
 @dataclass(frozen=True)
@@ -37,3 +46,35 @@ class Inputs:
     artifacts: Mapping[str, Artifact]
     settings: Mapping[str, Any]  # the whole configuration as plain values
     run: RunFacts
+
+
+def run_facts(run_dir: str) -> RunFacts:
+    """Of the run that this process belongs to: a pod's, or one in a folder of this machine."""
+    now = datetime.datetime.now(datetime.UTC)
+    account = os.environ.get(ACCOUNT)
+    return RunFacts(
+        who=f"service account {account}" if account else _user(),
+        when=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        code=f"goodseed {distributions.version('goodseed')}, {_revision()}",
+        run_id=os.environ.get(RUN_ID, run_dir),
+        host=platform.node() or "not recorded",
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
+def _revision() -> str:
+    """The git revision that the image was built from, or that is checked out here."""
+    if revision := os.environ.get(REVISION):
+        return f"revision {revision}"
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "revision not recorded"
+    return f"revision {done.stdout.strip() or 'not recorded'}"
