@@ -84,6 +84,23 @@ class Evaluator(Section):
     )
 
 
+class Review(Section):
+    """The page that reviewers open."""
+
+    thumbnails: bool = Field(True, description="Whether it shows photos, small: the worst mistakes")
+    photos: int = Field(24, ge=0, description="How many photos of each kind it shows, at most")
+    min_photos: int = Field(30, ge=2, description="Photos that a slice needs to be judged")
+    interval_width: float = Field(
+        2.0, gt=0, description="How wide the interval of a band's MAE may be, years"
+    )
+    population: str | None = Field(
+        None, description="CSV of the reference population; none: Germany's of 2023"
+    )
+    data_licence: str = Field(
+        "not stated by the photos' folder", description="What the model card says of the photos"
+    )
+
+
 class Serving(Section):
     """Where the model goes live."""
 
@@ -179,6 +196,7 @@ class Config(Section):
     transform: Transform = Transform()
     trainer: Trainer = Trainer()
     evaluator: Evaluator = Evaluator()
+    review: Review = Review()
     serving: Serving = Serving()
     beam: Beam = Beam()
     kubeflow: Kubeflow = Kubeflow()
@@ -254,7 +272,7 @@ def apply(values: dict[str, Any], override: str) -> None:
 
 
 def _absolute(config: Config) -> Config:
-    data, trainer, serving = config.data, config.trainer, config.serving
+    data, trainer, serving, review = config.data, config.trainer, config.serving, config.review
     data = data.model_copy(update={"photos": str(Path(data.photos).absolute())})
     if data.exclude:
         data = data.model_copy(update={"exclude": str(Path(data.exclude).absolute())})
@@ -267,10 +285,11 @@ def _absolute(config: Config) -> Config:
         trainer = trainer.model_copy(update={"initial_weights": str(weights)})
     if serving.root:
         serving = serving.model_copy(update={"root": str(Path(serving.root).absolute())})
-    run_dir = str(Path(config.run_dir).absolute())
-    return config.model_copy(
-        update={"run_dir": run_dir, "data": data, "trainer": trainer, "serving": serving}
-    )
+    if review.population:
+        population = str(Path(review.population).absolute())
+        review = review.model_copy(update={"population": population})
+    changed = {"data": data, "trainer": trainer, "serving": serving, "review": review}
+    return config.model_copy(update={"run_dir": str(Path(config.run_dir).absolute()), **changed})
 
 
 def _one_line(error: ValidationError) -> str:

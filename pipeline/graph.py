@@ -15,6 +15,7 @@ from components.evaluator import Evaluator, eval_config
 from components.example_validator import ExampleValidator
 from components.photo_example_gen import PhotoExampleGen
 from components.pusher import Pusher
+from components.review.component import Review
 from components.served_model import ServedModel
 from components.serving_check import ServingCheck
 from components.statistics_gen import StatisticsGen
@@ -22,8 +23,8 @@ from components.trainer import trainer
 from components.transform import transform
 from pipeline.config import PIPELINE_NAME, Beam, Config
 
-# What is live changes without the graph: these ask anew in every run, whatever a cache holds.
-NEVER_CACHED = frozenset({"ServedModel", "Pusher"})
+# What is live changes without the graph, and the page tells of one run: never from a cache.
+NEVER_CACHED = frozenset({"ServedModel", "Pusher", "Review"})
 
 
 def create_pipeline(config: Config) -> Pipeline:
@@ -75,6 +76,21 @@ def create_pipeline(config: Config) -> Pipeline:
             )
         ),
     )
+    review = Review(
+        examples=raw,
+        statistics=statistics.outputs["statistics"],
+        inferred_schema=inferred.outputs["schema"],
+        schema=curated.outputs["schema"],
+        anomalies=validator.outputs["anomalies"],
+        model=trained.outputs["model"],
+        model_run=trained.outputs["model_run"],
+        baseline_model=served.outputs["model"],
+        evaluation=evaluator.outputs["evaluation"],
+        blessing=evaluator.outputs["blessing"],
+        infra_blessing=check.outputs["blessing"],
+        pushed_model=pusher.outputs["pushed_model"],
+        settings=config.model_dump_json(exclude={"kubeflow"}),
+    )
     return Pipeline(
         pipeline_name=PIPELINE_NAME,
         pipeline_root=str(run_dir / "artifacts"),
@@ -90,6 +106,7 @@ def create_pipeline(config: Config) -> Pipeline:
             evaluator,
             check,
             pusher,
+            review,
         ],
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(

@@ -187,7 +187,8 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
 
         The artifact's custom properties: `examples` (JSON, split → photos), `rejects` (JSON,
         reason → rows), `passengers` (JSON, names of the string features beyond RAW_FEATURES; an
-        example whose cell was empty lacks that feature), `span` (the newest that was read), FINGERPRINT.
+        example whose cell was empty lacks that feature), `span` (the newest that was read),
+        FINGERPRINT.
 
         Args:
             photos: folder with the CSV and the pictures, or with span-N folders of these.

@@ -30,8 +30,8 @@ _CONFIG = {
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},
     "range": {"category": list(COLOURS)},
     "bar": {"color": FILL}, "line": {"color": FILL}, "point": {"color": FILL, "filled": True},
-    "rule": {"color": INK}, "tick": {"color": FILL}, "area": {"color": FILL}, "text": {"color": INK},
-    "errorbar": {"color": INK},
+    "rule": {"color": INK}, "tick": {"color": FILL}, "area": {"color": FILL},
+    "text": {"color": INK},
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Figure:
         return f"{value} ({self.low:{form}} to {self.high:{form}})"
 
 
+NOTHING = Figure(math.nan, math.nan, math.nan)
 Metrics = Mapping[str, Figure]
 
 
@@ -63,18 +64,18 @@ def _with_intervals(values: Mapping[str, float]) -> dict[str, Figure]:
     count, square = values.get(COUNT, 0), values.get(MSE, math.nan)
     if "mean_prediction" in values and "mean_label" in values:
         bias = values["mean_prediction"] - values["mean_label"]
-        found[MEAN_ERROR] = _interval(bias, square, count)
+        found[MEAN_ERROR] = interval(bias, square, count)
     if MAE in values:
-        found[MAE] = _interval(values[MAE], square, count)
+        found[MAE] = interval(values[MAE], square, count)
     return found
 
 
-def _interval(mean: float, mean_square: float, count: float) -> Figure:
+def interval(mean: float, mean_square: float, count: float) -> Figure:
     """A mean with its 95 % jackknife interval.
 
     Of a mean, the jackknife that leaves out one photo at a time has the standard error s / √n
-    exactly (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 11.2), and TFMA gives
-    what s² = n / (n - 1) (mean square - mean²) takes. Times Student's t with n - 1 degrees.
+    exactly (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 11.2), and TFMA
+    gives what s² = n / (n - 1) (mean square - mean²) takes. Times Student's t with n - 1 degrees.
 
     Args:
         mean: of errors or of absolute errors, years.

@@ -181,7 +181,7 @@ def _markdown(text: str) -> Markup:
 
 
 def _cell(value: Cell | str | float | int | None) -> Cell:
-    """A cell as the template takes it: sorted by a number that a browser can read, or by its text."""
+    """A cell as the template takes it: sorted by a number that a browser reads, or by its text."""
     if not isinstance(value, Cell):
         if value is None:
             value = Cell("–", math.nan)

@@ -70,9 +70,7 @@ class Browser:
         """What axe-core finds that is serious or critical, and where."""
         self.command("Page.setBypassCSP", enabled=True)  # for axe alone
         self.run(AXE_SCRIPT)
-        found = self.chrome.execute_async_script(
-            "axe.run().then(arguments[arguments.length - 1])"
-        )
+        found = self.chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
         return [
             f"{violation['id']}: {node['html'][:200]}"
             for violation in found["violations"]

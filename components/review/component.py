@@ -1,0 +1,118 @@
+"""The step: from a run's artifacts to the reviewers' page."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import tfx.types
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import (
+    ExampleAnomalies,
+    Examples,
+    ExampleStatistics,
+    InfraBlessing,
+    Model,
+    ModelBlessing,
+    ModelEvaluation,
+    ModelRun,
+    PushedModel,
+    Schema,
+)
+
+from components.review import data, decision, mistakes, model_card, slices, training
+from components.review.inputs import Artifact, Inputs, run_facts
+from components.review.page import render
+
+PAGE = "index.html"
+
+
+class ReviewPage(tfx.types.Artifact):
+    """A folder with PAGE and the files that it links to."""
+
+    TYPE_NAME = "ReviewPage"
+
+
+@component
+def Review(
+    examples: InputArtifact[Examples],
+    statistics: InputArtifact[ExampleStatistics],
+    inferred_schema: InputArtifact[Schema],
+    schema: InputArtifact[Schema],
+    anomalies: InputArtifact[ExampleAnomalies],
+    model: InputArtifact[Model],
+    model_run: InputArtifact[ModelRun],
+    baseline_model: InputArtifact[Model],
+    evaluation: InputArtifact[ModelEvaluation],
+    blessing: InputArtifact[ModelBlessing],
+    infra_blessing: InputArtifact[InfraBlessing],
+    pushed_model: InputArtifact[PushedModel],
+    review: OutputArtifact[ReviewPage],
+    settings: Parameter[str],
+) -> None:
+    """Writes the page, the model card and the suspected labels, whether or not the gate opened.
+
+    This step must not be cached: it tells of this run.
+
+    Args:
+        examples: raw examples.
+        statistics: of them.
+        inferred_schema: SchemaGen's.
+        schema: the curated one.
+        anomalies: ExampleValidator's.
+        model: the candidate.
+        model_run: its training's history.
+        baseline_model: what was live, or an empty artifact.
+        evaluation: the Evaluator's, with its predictions.
+        blessing: the Evaluator's.
+        infra_blessing: ServingCheck's.
+        pushed_model: the Pusher's, which says whether it was pushed.
+        review: gets PAGE, model_card.md and suspects.csv.
+        settings: the run's configuration, as JSON.
+
+    Raises:
+        UserError: the table of the reference population is wrong.
+    """
+    artifacts = {
+        "examples": examples, "statistics": statistics, "inferred_schema": inferred_schema,
+        "schema": schema, "anomalies": anomalies, "model": model, "model_run": model_run,
+        "baseline_model": baseline_model, "evaluation": evaluation, "blessing": blessing,
+        "infra_blessing": infra_blessing, "pushed_model": pushed_model,
+    }  # fmt: skip
+    write(inputs_of(artifacts, json.loads(settings)), Path(review.uri))
+
+
+def inputs_of(artifacts: Mapping[str, tfx.types.Artifact], settings: Mapping) -> Inputs:
+    """What the sections read, from TFX's artifacts by their keys among the step's inputs."""
+    return Inputs(
+        {name: _artifact(artifact) for name, artifact in artifacts.items()},
+        settings,
+        run_facts(settings["run_dir"]),
+    )
+
+
+def _artifact(artifact: tfx.types.Artifact) -> Artifact:
+    proto = artifact.mlmd_artifact
+    values = {**proto.properties, **proto.custom_properties}
+    return Artifact(
+        kind=artifact.type_name,
+        id=artifact.id,
+        uri=artifact.uri,
+        path=Path(artifact.uri),
+        properties={name: getattr(v, v.WhichOneof("value")) for name, v in values.items()},
+    )
+
+
+def write(inputs: Inputs, folder: Path) -> None:
+    """Writes the page and the files beside it; nothing where one of them can't be made."""
+    sections = [
+        part.section(inputs) for part in (decision, slices, mistakes, data, training, model_card)
+    ]
+    files = {
+        model_card.FILE: model_card.markdown(inputs),
+        mistakes.SUSPECTS_FILE: mistakes.suspects_csv(inputs),
+    }
+    files[PAGE] = render("Good Seed Age Check: review of a model", sections, list(files))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")
