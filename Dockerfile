@@ -79,3 +79,4 @@ CMD ["goodseed", "--help"]
 ARG REVISION=
 LABEL org.opencontainers.image.title="Good Seed Age Check" \
       org.opencontainers.image.revision=$REVISION
+ENV GOODSEED_REVISION=$REVISION

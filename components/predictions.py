@@ -65,5 +65,5 @@ def _age(values: Mapping[str, Any]) -> float:
 
 def _text(value: Any) -> str | None:
     """A string feature's value, dense or sparse; None where the example lacks it."""
-    values = [] if value is None else np.ravel(getattr(value, "values", value))
+    values = np.ravel(getattr(value, "values", value)) if value is not None else np.array([])
     return values[0].decode(errors="replace") if len(values) else None

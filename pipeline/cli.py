@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from components.errors import UserError
-from pipeline import kfp_cli, outcome, serving_cli
+from pipeline import kfp_cli, outcome, review_cli, serving_cli
 from pipeline.outcome import INTERRUPTED, PUSHED, USER_MISTAKE
 
 
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="another seed, other faces")
     sample.set_defaults(command=_sample_photos)
 
+    review_cli.add_commands(commands)
     kfp_cli.add_commands(commands)
     serving_cli.add_commands(commands)
     return parser

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+URI = "uri"  # of an artifact, among its properties
 PUSHED, FAILED, USER_MISTAKE, GATE_SHUT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -37,6 +38,8 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
         table.add_row(
             "pushed version", f"{pushed}" if pushed else "not pushed: " + "; ".join(gate["reasons"])
         )
+    if document["review"]:
+        table.add_row("review", document["review"])
     total, peak = document["seconds"]["total"], document["peak_rss_mb"]["total"]
     table.add_row("took", f"{total:,.0f} s, at most {peak:,.0f} MB")
     console.print(table)

@@ -14,10 +14,12 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 
 from components.evaluator import BASELINE_MAE, MAE
+from components.review import PAGE
 from components.serving_check import REASON
 from pipeline.config import Evaluator
+from pipeline.outcome import URI
 
-# A step's outputs: (node, output key) → the artifact's properties and custom properties.
+# A step's outputs: (node, output key) → the artifact's properties, custom properties and URI.
 Outputs = Mapping[tuple[str, str], Mapping[str, Any]]
 
 _PACKAGES = ("goodseed", "tfx", "tensorflow", "keras", "apache-beam", "tensorflow-model-analysis")
@@ -39,7 +41,8 @@ def run_outputs(metadata_db: Path, run_id: str) -> dict[tuple[str, str], dict[st
         for event in store.get_events_by_execution_ids([execution.id]):
             if event.type == metadata_store_pb2.Event.OUTPUT:
                 (artifact,) = store.get_artifacts_by_id([event.artifact_id])
-                outputs[nodes[0], event.path.steps[0].key] = properties(artifact)
+                made = {URI: artifact.uri, **properties(artifact)}
+                outputs[nodes[0], event.path.steps[0].key] = made
     return outputs
 
 
@@ -71,10 +74,12 @@ def summarise(
     """
     examples = outputs.get(("PhotoExampleGen", "examples"))
     pushed = outputs.get(("Pusher", "pushed_model"))
+    review = outputs.get(("Review", "review"))
     return {
         "examples": _examples(examples) if examples else None,
         "gate": _gate(gate, outputs),
         "pushed_version": _pushed_version(pushed) if pushed else None,
+        "review": f"{review[URI]}/{PAGE}" if review else None,
         "failure": failure,
         "seconds": seconds,
         "peak_rss_mb": peak_rss_mb,

@@ -1,0 +1,3 @@
+"""The reviewers' page. What it is called, in a module that imports nothing."""
+
+PAGE = "index.html"

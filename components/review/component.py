@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tfx.types
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
@@ -20,11 +21,9 @@ from tfx.types.standard_artifacts import (
     Schema,
 )
 
-from components.review import data, decision, mistakes, model_card, slices, training
+from components.review import PAGE, data, decision, mistakes, model_card, slices, training
 from components.review.inputs import Artifact, Inputs, run_facts
 from components.review.page import render
-
-PAGE = "index.html"
 
 
 class ReviewPage(tfx.types.Artifact):
@@ -82,7 +81,7 @@ def Review(
     write(inputs_of(artifacts, json.loads(settings)), Path(review.uri))
 
 
-def inputs_of(artifacts: Mapping[str, tfx.types.Artifact], settings: Mapping) -> Inputs:
+def inputs_of(artifacts: Mapping[str, tfx.types.Artifact], settings: Mapping[str, Any]) -> Inputs:
     """What the sections read, from TFX's artifacts by their keys among the step's inputs."""
     return Inputs(
         {name: _artifact(artifact) for name, artifact in artifacts.items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def _with_intervals(values: Mapping[str, float]) -> dict[str, Figure]:
         bias = values["mean_prediction"] - values["mean_label"]
         found[MEAN_ERROR] = interval(bias, square, count)
     if MAE in values:
-        found[MAE] = interval(values[MAE], square, count)
+        mae = interval(values[MAE], square, count)
+        found[MAE] = replace(mae, low=max(mae.low, 0.0))  # NaN stays
     return found
 
 

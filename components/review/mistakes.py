@@ -20,7 +20,7 @@ from components.evaluator import CANDIDATE
 from components.review.charts import COLOURS
 from components.review.evaluation import Figure, interval
 from components.review.inputs import Inputs
-from components.review.page import Block, Chart, Photo, Photos, Section, Table, Text
+from components.review.page import Block, Chart, Photo, Photos, Row, Section, Table, Text
 from schemas import features
 from serving.client.policy import Policy
 
@@ -196,10 +196,10 @@ def _distribution(found: Estimates) -> Chart:
     low, middle, high = np.quantile(found.errors, [0.05, 0.5, 0.95])
     chart = (
         alt.Chart(alt.InlineData(rows))
-        .mark_bar()
+        .mark_rect(fill=COLOURS[0])
         .encode(
             alt.X("error:Q", title="estimate less real age, years"), alt.X2("to:Q"),
-            alt.Y("photos:Q", title="photos"),
+            alt.Y("photos:Q", title="photos"), alt.Y2Datum(0),
         )
         .properties(height=200)
     )  # fmt: skip
@@ -251,7 +251,7 @@ def _at_the_till(found: Estimates) -> Table:
         ),
         (f"{policy.challenge_age} and older: would be asked for ID", adults, ~old_enough),
     )
-    rows = [
+    rows: list[Row] = [
         [name, int(sum(group & happens)), int(sum(group)), _share(group & happens, group)]
         for name, group, happens in groups
     ]
@@ -280,9 +280,9 @@ def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     about = (
         f"{len(outliers):,} labels are suspected to be wrong: the error is far from those of "
         "photos with like estimates. That is a suspicion and no more: the model may be what is "
-        f"wrong. Look at each photo, delete from {SUSPECTS_FILE} the rows whose label is right, and "
-        f"run again with --exclude {SUSPECTS_FILE}. To leave out what the model merely finds hard "
-        "would make the MAE look better than it is."
+        f"wrong. Look at each photo, delete from {SUSPECTS_FILE} the rows whose label is right, "
+        f"and run again with --exclude {SUSPECTS_FILE}. To leave out what the model merely finds "
+        "hard would make the MAE look better than it is."
     )
     yield Text([about])
     if not settings["thumbnails"]:

@@ -52,13 +52,16 @@ class Cell:
     mark: str = ""  # "", "good", "bad" or "few" (too few photos to say); never by colour alone
 
 
+Row = Sequence[Cell | str | float | int | None]  # numbers are written as `Cell`s would be
+
+
 @dataclass(frozen=True)
 class Table:
     """A table; `interactive` ones can be sorted by each column and filtered."""
 
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell | str | float | int | None]]  # numbers are written by `Cell`s
+    rows: Sequence[Row]
     interactive: bool = False
     filters: Sequence[str] = ()  # columns with a filter of their own, by value
 
@@ -125,7 +128,12 @@ def render(title: str, sections: Sequence[Section], files: Sequence[str] = ()) -
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"cell": _cell, "markdown": _markdown, "base64": _base64}
+    environment.filters |= {
+        "cell": _cell,
+        "markdown": _markdown,
+        "base64": _base64,
+        "numeric": _numeric,
+    }
     environment.tests |= {
         kind.__name__.lower(): lambda block, kind=kind: isinstance(block, kind)
         for kind in (Text, Markdown, Verdict, Table, Chart, Photos)
@@ -192,6 +200,12 @@ def _cell(value: Cell | str | float | int | None) -> Cell:
     if isinstance(value.value, float) and not math.isfinite(value.value):
         return Cell("–" if value.text == "nan" else value.text, _LAST, value.mark)
     return value
+
+
+def _numeric(table: Table, at: int) -> bool:
+    """Whether a column holds numbers."""
+    values = [_cell(row[at]).value for row in table.rows]
+    return bool(values) and all(isinstance(value, int | float) for value in values)
 
 
 _LAST = 1e300  # what is no number sorts behind all numbers

@@ -174,7 +174,7 @@ def _enough(found: Metrics, few: int) -> bool:
     return found.get(COUNT, NOTHING).value >= few  # not where there is no count
 
 
-def _dots(rows: Sequence[Mapping[str, Any]], models: int, title: str) -> alt.LayerChart:
+def _dots(rows: Sequence[Mapping[str, Any]], models: int, title: str) -> alt.TopLevelMixin:
     base = alt.Chart(alt.InlineData(list(rows)))
     bands = [band for band in features.AGE_BANDS if any(row["age"] == band for row in rows)]
     y = alt.Y("age:N", sort=bands, title="age, years")
@@ -211,7 +211,7 @@ def _crossed(one: Evaluation, few: int) -> Iterator[Block]:
             )
 
 
-def _heat(rows: Sequence[Mapping[str, Any]], column: str) -> alt.LayerChart:
+def _heat(rows: Sequence[Mapping[str, Any]], column: str) -> alt.TopLevelMixin:
     base = alt.Chart(alt.InlineData(list(rows))).encode(
         alt.X("group:N", title=column, axis=alt.Axis(labelAngle=0, labelLimit=90)),
         alt.Y("age:N", sort=list(features.AGE_BANDS), title="age, years"),

@@ -21,12 +21,12 @@ from tfx.dsl.compiler import compiler as tfx_compiler
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.errors import UserError
+from components.review.inputs import ACCOUNT, RUN_ID
 from pipeline.config import PIPELINE_NAME, Config, Resources
 from pipeline.graph import NEVER_CACHED, create_pipeline
 from pipeline.kubeflow.node import NODE
 from pipeline.kubeflow.parameters import KNOBS, REST, arguments
 from pipeline.kubeflow.plan import CODE
-from pipeline.kubeflow.records import RUN_ID
 from pipeline.kubeflow.report import SUMMARY as SUMMARY_KEY
 from pipeline.kubeflow.step import PLAN, SUMMARY, snake
 from pipeline.kubeflow.views import METRICS, REPORT, VIEWS
@@ -35,7 +35,7 @@ COMMAND = ("python", "-m", "pipeline.kubeflow.step")
 EXECUTOR_INPUT = "{{$}}"  # KFP puts the task's whole ExecutorInput in its place
 
 _DESCRIPTION = "Learns to tell an age from a photo, proves that the model may go live, pushes it."
-_TRAINER = "Trainer"
+_TRAINER, _REVIEW = "Trainer", "Review"
 # Who reads the photos and the serving root; everybody's is the run folder.
 _READS_PHOTOS = frozenset({PLAN, "PhotoExampleGen"})
 _READS_SERVING = frozenset({PLAN, "ServedModel", "Pusher"})
@@ -228,6 +228,8 @@ def _place(config: Config, task: dsl.PipelineTask, step: str) -> None:
     if pods.retries and step != PLAN:  # which fails of mistakes in the parameters
         task.set_retry(pods.retries, f"{pods.backoff_seconds}s", 2.0)
     kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
+    if step == _REVIEW:
+        kubernetes.use_field_path_as_env(task, ACCOUNT, "spec.serviceAccountName")
     if pods.image_pull_secret:
         kubernetes.set_image_pull_secrets(task, [pods.image_pull_secret])
     kubernetes.mount_pvc(task, pods.work_claim, pods.work_mount)

@@ -17,8 +17,9 @@ import yaml
 from docker.types import Mount
 
 from components.errors import UserError
+from components.review.inputs import RUN_ID
 from pipeline.kubeflow import parameters
-from pipeline.kubeflow.records import RUN_ID, run_folder
+from pipeline.kubeflow.records import run_folder
 from pipeline.run_folder import stderr_to
 
 

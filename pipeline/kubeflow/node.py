@@ -18,9 +18,11 @@ from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import Artifact, standard_artifacts
 
+from components.review.inputs import RUN_ID
 from pipeline.kubeflow.launcher import Slot, Task
-from pipeline.kubeflow.records import RUN_ID, Record
+from pipeline.kubeflow.records import Record
 from pipeline.kubeflow.views import VIEWS
+from pipeline.outcome import URI
 
 NODE = "node"  # input parameter: the plan's part of the graph
 _PROPERTIES, _CUSTOM = "properties", "custom_properties"
@@ -61,7 +63,10 @@ def run(name: str, task: Task, record: Record) -> None:
         result = _operator(pipeline, name).run_executor(info)
     made = {key: listed.artifacts[0] for key, listed in result.output_artifacts.items()}
     metadata: dict[str, dict[str, Any]] = {key: metadata_of(made[key]) for key in made}
-    record.outputs = {f"{name}.{key}": _plain(artifact) for key, artifact in made.items()}
+    record.outputs = {
+        f"{name}.{key}": {URI: task.outputs[key].uri, **_plain(artifact)}
+        for key, artifact in made.items()
+    }
     if name in VIEWS:
         metadata |= VIEWS[name].draw(task, record.outputs)
     task.finish({}, metadata)
@@ -104,7 +109,8 @@ def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
     """TFX's artifact of a type, at the launcher's path and with the properties it was made with."""
     # By its name: of an input's type, the compiled graph leaves the properties out.
-    artifact: Artifact = getattr(standard_artifacts, kind.name)()
+    known = getattr(standard_artifacts, kind.name, None)
+    artifact: Artifact = known() if known else Artifact(kind)
     artifact.uri = str(slot.path)
     for field in (_PROPERTIES, _CUSTOM):
         target = getattr(artifact.mlmd_artifact, field)

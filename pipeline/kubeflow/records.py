@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, one_line
+from components.review.inputs import RUN_ID
 from pipeline.memory import resident_mb
 from pipeline.run_folder import write_whole
 
-RUN_ID = "KFP_RUN_ID"  # environment variable
 PLAN = "plan"
 LOST = "it ended without a word: killed, out of memory or evicted"
 

@@ -76,7 +76,14 @@ def _pusher(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
     return {METRICS: {"pushed": float(bool(version))}, **write_page(task, page(said, {}, why))}
 
 
+def _review(task: Task, _: Mapping[str, Mapping[str, Any]]) -> Metadata:
+    from components.review import PAGE
+
+    return write_page(task, (task.outputs["review"].path / PAGE).read_text("utf-8"))
+
+
 VIEWS = {
     "Evaluator": View((METRICS, REPORT), _evaluator),
     "Pusher": View((METRICS, REPORT), _pusher),
+    "Review": View((REPORT,), _review),
 }

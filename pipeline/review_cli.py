@@ -1,0 +1,77 @@
+"""`goodseed review`: the reviewers' page of a run, or of two, served to this machine's browser."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+import webbrowser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+from components.review import PAGE
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `review` to the parser of `goodseed`."""
+    review = commands.add_parser(
+        "review", help="open the reviewers' page of a run", allow_abbrev=False,
+        description="Serves the newest page of a run folder on 127.0.0.1 until Ctrl-C.",
+    )  # fmt: skip
+    review.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    review.add_argument("--compare", metavar="OTHER_RUN", type=Path, help="beside another run")
+    review.add_argument("--open", action="store_true", help="open it in the browser, too")
+    review.add_argument("--port", type=int, default=0, help="TCP port (default: a free one)")
+    review.set_defaults(command=_review)
+
+
+def _review(options: argparse.Namespace) -> int:
+    from pipeline import reviews  # TFX takes seconds
+
+    if not options.compare:
+        return _serve(reviews.newest(options.run_dir), options)
+    runs = [(str(path), reviews.inputs(path)) for path in (options.run_dir, options.compare)]
+    with tempfile.TemporaryDirectory() as folder:
+        from components.review import comparison
+        from components.review.page import render
+
+        page = render("Good Seed Age Check: two runs", comparison.sections(runs))
+        Path(folder, PAGE).write_text(page, "utf-8")
+        return _serve(Path(folder), options)
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """The folder's files and no listing, never from a cache, as what their names say."""
+
+    extensions_map = {  # noqa: RUF012
+        ".html": "text/html; charset=utf-8",
+        ".md": "text/markdown; charset=utf-8",
+        ".csv": "text/csv; charset=utf-8",
+    }
+
+    def end_headers(self) -> None:
+        """Adds what a browser should mind."""
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+def _serve(folder: Path, options: argparse.Namespace) -> int:
+    handler = functools.partial(_Files, directory=str(folder))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", options.port), handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"port {options.port}: {reason}; choose another --port") from None
+    with server:
+        url = f"http://127.0.0.1:{server.server_port}/"
+        print(f"{url} until Ctrl-C; its files are in {folder}", flush=True)
+        if options.open:
+            webbrowser.open(url)
+        server.serve_forever()
+    return 0
