@@ -59,8 +59,10 @@ class Write(beam.PTransform):
         }
 
 
-def _age(values: Mapping[str, Any]) -> float:
-    return float(np.ravel(values[features.AGE])[0])
+def _age(values: Any) -> float:
+    # TFMA drops the name of an output that stands alone.
+    alone = not isinstance(values, Mapping)
+    return float(np.ravel(values if alone else values[features.AGE])[0])
 
 
 def _text(value: Any) -> str | None:

@@ -38,8 +38,8 @@ def print_summary(document: Mapping[str, Any], console: Console) -> None:
         table.add_row(
             "pushed version", f"{pushed}" if pushed else "not pushed: " + "; ".join(gate["reasons"])
         )
-    if document["review"]:
-        table.add_row("review", document["review"])
+    if page := document.get("review"):  # a package of before has none
+        table.add_row("review", page)
     total, peak = document["seconds"]["total"], document["peak_rss_mb"]["total"]
     table.add_row("took", f"{total:,.0f} s, at most {peak:,.0f} MB")
     console.print(table)

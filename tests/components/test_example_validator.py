@@ -37,6 +37,8 @@ def statistics(**changes: str) -> statistics_pb2.DatasetFeatureStatisticsList:
     text = f"string_stats {{ {common} unique: 5 }}"
     kinds = {"image": f"type: BYTES bytes_stats {{ {common} }}"}
     kinds |= dict.fromkeys(("file_name", "photo_id", "format", "mode"), f"type: STRING {text}")
+    band = text.replace("unique: 5", 'rank_histogram { buckets { label: "65+" sample_count: 10 } }')
+    kinds["age_band"] = f"type: STRING {band}"
     kinds |= dict.fromkeys(
         ("age", "squareness", "brightness", "sharpness"), f"type: FLOAT {number}"
     )
@@ -71,6 +73,10 @@ def test_what_the_schema_describes_passes(tmp_path: Path) -> None:
         ("width", "type: INT num_stats { COMMON min: 0 max: 30 }"),
         ("brightness", "type: FLOAT num_stats { COMMON min: 0 max: 255 }"),
         ("age", ""),
+        (
+            "age_band",
+            "type: STRING string_stats { COMMON rank_histogram { buckets { label: 'old' } } }",
+        ),
         ("store", "type: STRING string_stats { COMMON unique: 2 }"),
     ],
 )

@@ -38,6 +38,7 @@ STEPS = [
     "Evaluator",
     "ServingCheck",
     "Pusher",
+    "Review",
 ]
 
 

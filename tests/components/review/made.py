@@ -13,6 +13,7 @@ import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
+from components import predictions
 from components.evaluator import eval_config
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
@@ -93,7 +94,6 @@ def run(
     table: pd.DataFrame,
     rejects: Sequence[Reject] = (),
     history: dict[str, Any] | None = None,
-    intervals: bool = False,
     **settings: Any,
 ) -> Inputs:
     """What the Review step would read of a run on these photos; settings are of `review`."""
@@ -110,7 +110,7 @@ def run(
     schema = (ROOT / "schemas" / "curated.pbtxt").read_text()
     (folder / "schema").mkdir()
     (folder / "schema" / "schema.pbtxt").write_text(schema)
-    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns, intervals)
+    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns)
     properties: dict[str, dict[str, Any]] = {
         "examples": {
             "passengers": json.dumps(columns),
@@ -119,11 +119,12 @@ def run(
         },
         "blessing": {"blessed": 1},
         "infra_blessing": {"blessed": 1},
+        "baseline_model": {"served_version": 0},
         "pushed_model": {"pushed_version": "1795575202"},
     }
     names = (
         "examples", "statistics", "schema", "anomalies", "model_run", "evaluation", "blessing",
-        "infra_blessing", "pushed_model",
+        "infra_blessing", "pushed_model", "model", "baseline_model",
     )  # fmt: skip
     artifacts = {
         name: Artifact(name, 1, str(folder / name), folder / name, properties.get(name, {}))
@@ -151,10 +152,8 @@ def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsLis
     return tfdv.generate_statistics_from_dataframe(rows, n_jobs=1)
 
 
-def evaluate(
-    folder: Path, test: pd.DataFrame, columns: Sequence[str], intervals: bool = False
-) -> None:
-    """TFMA's metrics by age band, column and both; their intervals take several seconds."""
+def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
+    """TFMA's metrics by age band, column and both, and what each photo was given."""
     config = eval_config(max_mae=8.0, max_mae_increase=0.25)
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="candidate")
@@ -162,8 +161,9 @@ def evaluate(
         config.slicing_specs.add(feature_keys=[column])
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
     config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
-    config.options.compute_confidence_intervals.value = intervals
     tfma.analyze_raw_data(test, config, str(folder))
+    given = [features.FILE_NAME, features.PHOTO_ID, features.AGE, "candidate"]
+    test[given].to_parquet(folder / predictions.FILE)
 
 
 def tables(section: Section) -> dict[str, list[dict[str, Any]]]:

@@ -26,7 +26,7 @@ HEADINGS = [  # of Mitchell et al. 2019, with the uses apart
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     columns: dict[str, Any] = {"gender": ["female", "male"] * 150, "store": [made.HOSTILE] * 300}
-    return made.run(tmp_path_factory.mktemp("run"), made.photos(300, **columns), intervals=True)
+    return made.run(tmp_path_factory.mktemp("run"), made.photos(300, **columns))
 
 
 def plain(card: str) -> str:

@@ -181,8 +181,8 @@ def test_waiting_shows_the_steps_and_ends_as_a_run_here(
     said = kfp("run", "--wait")
     assert (said.status, said.err) == (0, "")
     lines = [line for line in said.out.splitlines() if line.startswith("(")]
-    assert lines[0] == "(1/13) plan: succeeded, 42 s"
-    assert lines[-1] == "(13/13) summary: succeeded, 42 s"
+    assert lines[0] == "(1/14) plan: succeeded, 42 s"
+    assert lines[-1] == "(14/14) summary: succeeded, 42 s"
     assert "6.50 years (bound 8.00)" in said.out and "1764000000" in said.out
 
     server.summary = SHUT
@@ -293,7 +293,7 @@ def test_logs_of_a_step(
 def test_steps_come_in_an_order_in_which_they_can_run(package: Path) -> None:
     spec = next(yaml.safe_load_all(package.read_text()))
     names = [name for name, _ in client._containers(spec, spec["root"]["dag"], "root")]
-    assert names[0] == "plan" and names[-2:] == ["pusher", "summary"]
+    assert names[0] == "plan" and names[-3:] == ["pusher", "review", "summary"]
     assert names.index("trainer") < names.index("evaluator")
 
 

@@ -208,8 +208,9 @@ def test_pods_get_what_they_need_and_no_more(package: Package) -> None:
     assert all(mount["/work"] == "goodseed-work" for mount in mounts.values())
     for name, document in package.platform.items():
         assert document["imagePullSecret"][0]["secretName"] == "pull"
-        (variable,) = document["fieldPathAsEnv"]
-        assert variable["fieldPath"] == "metadata.labels['pipeline/runid']"
+        paths = [variable["fieldPath"] for variable in document["fieldPathAsEnv"]]
+        account = ["spec.serviceAccountName"] if name == "exec-review" else []
+        assert paths == ["metadata.labels['pipeline/runid']", *account]
         resources = package.containers[name]["resources"]
         assert resources["resourceCpuLimit"] and resources["resourceMemoryLimit"]
 

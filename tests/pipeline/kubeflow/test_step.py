@@ -102,7 +102,7 @@ def test_a_shut_gate_is_a_success_that_pushes_nothing(run: Run) -> None:
     ran = cluster.run("run-2", {"max_mae": 0.5})
     assert all(task.succeeded for task in ran.values())
     fresh = {name for name, task in ran.items() if task.finished}
-    assert fresh == {"plan", "served-model", "evaluator", "pusher", "summary"}
+    assert fresh == {"plan", "served-model", "evaluator", "pusher", "review", "summary"}
     document, before = summary(volumes, "run-2"), summary(volumes, "run-1")
     assert document["pushed_version"] is None and document["failure"] is None
     assert document["gate"]["reasons"][0].endswith("is above the bound of 0.50")

@@ -1,0 +1,147 @@
+"""The page: what it holds is shown and nothing of it acts; it works alone, for everybody."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from pathlib import Path
+
+import altair as alt
+import pytest
+from PIL import Image
+
+from components.review.page import (
+    Cell,
+    Chart,
+    Markdown,
+    Photo,
+    Photos,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    render,
+)
+from tests.browser import Browser
+
+HOSTILE = "<script>document.title='taken'</script>\"'&]]><img src=x onerror=document.title='taken'>"
+LONG = "n" * 300
+
+
+def table(rows: int = 40) -> Table:
+    """Values in no order, one of them none."""
+    numbers = [*((at * 37) % rows for at in range(rows)), float("nan")]
+    return Table(
+        f"Slices {HOSTILE}",
+        ["slice", "kind", f"MAE {HOSTILE}"],
+        [
+            [f"slice {at} {HOSTILE if at == 3 else ''}", "even" if at % 2 == 0 else "odd",
+             Cell(f"{number:.2f}", number, "good" if number == 1 else "")]
+            for at, number in enumerate(numbers)
+        ],
+        interactive=True,
+        filters=("kind",),
+    )  # fmt: skip
+
+
+def chart() -> Chart:
+    rows = [{"band": band, "mae": mae} for band, mae in (("0–12", 5.0), (HOSTILE, 8.0))]
+    spec = alt.Chart(alt.InlineData(rows)).mark_point().encode(x="mae:Q", y="band:N")
+    return Chart(f"A chart {HOSTILE}", f"Points {HOSTILE}", spec)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of everything, with what must not act everywhere."""
+    jpeg = io.BytesIO()
+    Image.new("RGB", (96, 96), (90, 120, 60)).save(jpeg, "JPEG")
+    photo = Photo(jpeg.getvalue(), f"A photo {HOSTILE}", [HOSTILE, LONG])
+    text = render(
+        f"Review {HOSTILE}",
+        [
+            Section("first", "First", [Verdict(HOSTILE, True), Text([HOSTILE])]),
+            Section("second", "Second", [Verdict("No.", False), chart(), chart(), table()]),
+            Section("third", "Third", [Table("Plain", ["a"], [[LONG]]), Photos("Them", [photo])]),
+            Section("fourth", "Fourth", [Markdown(f"# Card\n\n{HOSTILE}")]),
+        ],
+        ["model_card.md"],
+    )
+    file = tmp_path_factory.mktemp("page") / "index.html"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def test_the_policy_allows_one_style_and_one_script(page: Path) -> None:
+    text = re.sub(r"(?s)(<script[^>]*>).*?</script>", r"\1", page.read_text("utf-8"))
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    policy = html.unescape(policy)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy and text.count("<script") == 1 == text.count("<style")
+    assert not re.search(r"<[a-z]+[^>]* (style|on[a-z]+)=", text)
+
+
+def test_ids_are_unique(page: Path) -> None:
+    ids = re.findall(r' id="([^"]*)"', re.sub(r"(?s)<script.*", "", page.read_text("utf-8")))
+    assert len(ids) == len(set(ids))
+
+
+def test_what_is_not_a_number_is_last() -> None:
+    text = render("t", [Section("s", "S", [table(4)])])
+    assert re.findall(r'data-order="([^"]*)"', text)[-1] == "1e+300"
+    assert "nan" not in html.unescape(re.sub(r"(?s)<(script|style).*?</\1>", "", text))
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_is_for_everybody(browser: Browser, page: Path, width: int, dark: bool) -> None:
+    browser.open(page, width, dark=dark)
+    assert browser.complaints() == []
+    assert browser.run("return document.title").startswith("Review <script>")
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert browser.barriers() == []
+
+
+def column(browser: Browser, at: int) -> list[str]:
+    return browser.run(
+        "return [...document.querySelectorAll('table.interactive tbody tr')]"
+        ".map((row) => row.cells[arguments[0]].firstChild.textContent)",
+        at,
+    )
+
+
+def test_sorting_and_filtering(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    header = "document.querySelectorAll('table.interactive thead th')[2]"
+    browser.run(f"{header}.querySelector('[role=button]').click()")
+    values = column(browser, 2)
+    assert values == [f"{number:.2f}" for number in range(40)] + ["–"]
+    assert browser.run(f"return {header}.ariaSort") == "ascending"
+    browser.run(
+        "const select = document.querySelector('.filters select'); select.value = 'odd';"
+        "select.dispatchEvent(new Event('change'))"
+    )
+    assert set(column(browser, 1)) == {"odd"}
+    browser.run(
+        "const field = document.querySelector('.dt-search input'); field.value = '\"slice 17\"';"
+        "field.dispatchEvent(new Event('input'))"
+    )
+    assert column(browser, 0) == ["slice 17 "]
+
+
+def test_without_scripts_the_tables_are_there(browser: Browser, page: Path) -> None:
+    browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page)
+        rows = len(browser.chrome.find_elements("css selector", "table.interactive tbody tr"))
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+    assert rows == 41
+
+
+def test_printing_keeps_every_row(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    printed = browser.printed()
+    for at in range(41):
+        assert re.search(rf"slice {at}\s", printed)
+    assert "Plain" in printed and "In words" not in printed
