@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
+from components import predictions
 from pipeline import config
 from pipeline.summary import metadata_store, run_outputs, summarise
 from serving import AgeClient, Reason
@@ -92,6 +94,26 @@ def test_the_summary_tells_all(first: tuple[Path, Finished, dict[str, Any]]) -> 
     assert 100 < document["peak_rss_mb"]["total"] < 4096
     assert document["versions"]["tfx"] == "1.21.0"
     assert document["failure"] is None
+
+
+def test_every_test_photo_is_in_the_evaluation(
+    first: tuple[Path, Finished, dict[str, Any]],
+) -> None:
+    (folder,) = (first[0] / "artifacts" / "Evaluator" / "evaluation").iterdir()
+    rows = pq.read_table(folder / predictions.FILE).to_pandas()
+    result = tfma.load_eval_result(str(folder))
+    assert len(rows) == first[2]["examples"]["test"] == rows["photo_id"].nunique()
+    errors = (rows["candidate"] - rows["age"]).abs()
+    assert errors.mean() == pytest.approx(first[2]["gate"]["value"], rel=1e-5)
+    for key, metrics in result.slicing_metrics:
+        inside = np.full(len(rows), True)
+        for column, value in key:
+            inside &= rows[column] == value
+        mae = metrics[""][""]["mean_absolute_error"]["doubleValue"]
+        assert errors[inside].mean() == pytest.approx(mae, rel=1e-5), key
+    assert {tuple(column for column, _ in key) for key in result.get_slice_names()} == {
+        (), ("age_band",), ("gender",), ("store",), ("age_band", "gender"), ("age_band", "store"),
+    }  # fmt: skip
 
 
 def test_the_pushed_model_answers(

@@ -263,3 +263,68 @@ def test_fingerprint_changes_with_what_is_read_and_with_nothing_else(make_folder
     assert changed(csv_file, csv_file.read_bytes() + b"b.jpg,30\n")
     with pytest.raises(UserError):
         fingerprint(str(root / "final_files"))
+
+
+@pytest.fixture
+def leave_out(read, tmp_path):
+    """What is left of three photos without those that a CSV of such bytes lists."""
+    found = read("file_name,real_age\na.jpg,23\nb.jpg,45\nc.jpg,60\n")
+    for name in ("a", "b", "c", "gone"):
+        (tmp_path / "final_files" / f"{name}.jpg").touch()
+
+    def leave_out(data: bytes | str) -> Labels:
+        path = tmp_path / "suspects.csv"
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return labels.leave_out(found, str(path), str(tmp_path))
+
+    return leave_out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name\nfinal_files/b.jpg\n",
+        "\ufeffscore;File Name\r\n9,5;final_files/b.jpg\r\n",
+        'age,age,file_name,age_band\n1,2,"final_files/b.jpg",x\n',
+        "file_name\nfinal_files/b.jpg\nfinal_files/gone.jpg\n",  # in another span, say
+    ],
+)
+def test_listed_photos_are_left_out(leave_out, text):
+    left = leave_out(text)
+    assert [row.file_name for row in left.rows] == ["a.jpg", "c.jpg"]
+    (reject,) = left.rejects
+    assert (reject.reason, reject.row) == (Reason.EXCLUDED, 3)
+    assert "suspects.csv" in reject.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("photo\nfinal_files/b.jpg\n", "lacks the column file_name"),
+        ("file_name\nfinal_files/b.jpg\nb.jpg\n", "row 3: no photo 'b.jpg'"),
+        ("file_name\n" + "x" * 5000 + "\n", "row 2: no photo 'xxx"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_an_error(leave_out, text, said):
+    with pytest.raises(UserError, match=said):
+        leave_out(text)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=200))
+def test_any_bytes_leave_out_or_are_an_error(leave_out, data):
+    try:
+        leave_out(b"file_name\n" + data)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+def test_the_fingerprint_knows_the_list(leave_out, tmp_path):
+    listed = str(tmp_path / "suspects.csv")
+    prints = [fingerprint(str(tmp_path))]
+    for name in ("b", "c"):
+        leave_out(f"file_name\nfinal_files/{name}.jpg\n")
+        prints.append(fingerprint(str(tmp_path), exclude=listed))
+    assert len(set(prints)) == 3
+    with pytest.raises(UserError, match="cannot read"):
+        fingerprint(str(tmp_path), exclude=str(tmp_path / "none.csv"))
