@@ -30,7 +30,9 @@ PIPELINE = [
     "itables>=2.9,<3",  # DataTables, for a page that needs no network
     "Jinja2>=3.1,<4",
     "kfp[kubernetes]>=2.16,<2.17",
+    "markdown-it-py>=3,<5",
     "psutil>=6,<8",
+    "pyarrow>=14",
     "pydantic>=2.10,<3",
     "PyYAML>=6,<7",
     "rich>=13,<16",
@@ -76,7 +78,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[*PACKAGES, *(f"{name}.*" for name in PACKAGES)]),
     package_data={
-        "components.review": ["*.csv", "templates/*.j2"],
+        "components.review": ["*.csv", "assets/*", "templates/*.j2"],
         "pipeline": ["profiles/*.yaml"],
         "schemas": ["*.pbtxt"],
         "serving.client": ["*.json", "*.proto", "*.pyi"],
