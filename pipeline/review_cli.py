@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import tempfile
 import webbrowser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.review import PAGE
+from pipeline import run_folder
 
 
 def add_commands(commands: Any) -> None:
@@ -28,18 +30,26 @@ def add_commands(commands: Any) -> None:
 
 
 def _review(options: argparse.Namespace) -> int:
-    from pipeline import reviews  # TFX takes seconds
+    with tempfile.TemporaryDirectory() as aside:
+        return _serve(_folder(options, Path(aside)), options)
 
-    if not options.compare:
-        return _serve(reviews.newest(options.run_dir), options)
-    runs = [(str(path), reviews.inputs(path)) for path in (options.run_dir, options.compare)]
-    with tempfile.TemporaryDirectory() as folder:
-        from components.review import comparison
-        from components.review.page import render
 
-        page = render("Good Seed Age Check: two runs", comparison.sections(runs))
-        Path(folder, PAGE).write_text(page, "utf-8")
-        return _serve(Path(folder), options)
+def _folder(options: argparse.Namespace, aside: Path) -> Path:
+    """The folder of the page; of one that compares two runs, `aside`."""
+    from rich.console import Console
+
+    with (
+        Console().status("loading TFX"),
+        open(os.devnull, "w") as nowhere,
+        run_folder.stderr_to(nowhere.fileno()),  # TensorFlow talks while it is imported
+    ):
+        from pipeline import reviews
+
+        if not options.compare:
+            return reviews.newest(options.run_dir)
+        runs = [(str(path), reviews.inputs(path)) for path in (options.run_dir, options.compare)]
+        (aside / PAGE).write_text(reviews.compared(runs), "utf-8")
+        return aside
 
 
 class _Files(SimpleHTTPRequestHandler):

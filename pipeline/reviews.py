@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_metadata.metadata_store import MetadataStore
@@ -10,8 +11,10 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.types import artifact_utils
 
 from components.errors import UserError
+from components.review import comparison
 from components.review.component import ReviewPage, inputs_of
 from components.review.inputs import Inputs
+from components.review.page import render
 from pipeline.summary import metadata_store
 
 
@@ -42,6 +45,11 @@ def inputs(run_dir: Path) -> Inputs:
             artifacts[event.path.steps[0].key] = found
     settings = json.loads(execution.custom_properties["settings"].string_value)
     return inputs_of(artifacts, settings)
+
+
+def compared(runs: Sequence[tuple[str, Inputs]]) -> str:
+    """The page of runs side by side, each with what it is called."""
+    return render("Good Seed Age Check: two runs", comparison.sections(runs))
 
 
 def _newest(run_dir: Path) -> tuple[MetadataStore, metadata_store_pb2.Artifact]:

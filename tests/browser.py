@@ -29,7 +29,8 @@ def opened() -> Iterator[Browser]:
             pytest.fail(reason)
         pytest.skip(reason)
     options = Options()
-    for flag in ("headless=new", "no-sandbox", "host-resolver-rules=MAP * ~NOTFOUND"):
+    nowhere = "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    for flag in ("headless=new", "no-sandbox", nowhere):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = webdriver.Chrome(options, Service(driver))

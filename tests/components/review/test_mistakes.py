@@ -49,8 +49,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("run")
     photos = made.photos(400)
     test = photos.index[photos["split"] == features.TEST]
-    oldest = photos.loc[test, features.AGE].idxmax()
-    photos.loc[oldest, [features.FILE_NAME, "candidate"]] = ["=final_files/<b>,1.jpg", 400.0]
+    middle = (photos.loc[test, features.AGE] - 40).abs().idxmin()
+    photos.loc[middle, [features.FILE_NAME, "candidate"]] = ["=final_files/<b>,1.jpg", 400.0]
     inputs = made.run(folder, photos, photos=3)
     shards = folder / "examples" / "Split-test"
     shards.mkdir()
