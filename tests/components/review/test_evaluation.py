@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from components.evaluator import MAE
 from components.review import slices
 from components.review.evaluation import MEAN_ERROR, OVERALL, Figure, interval, read
-from components.review.page import Cell
+from components.review.page import Cell, Table
 from schemas import features
 from tests.components.review import made
 
@@ -64,7 +64,7 @@ def test_every_slice_is_in_the_table(evaluated: tuple[Path, pd.DataFrame]) -> No
     result = tfma.load_eval_result(str(folder))
     section = slices.blocks([slices.Evaluation("this model", read(folder))], few=10)
     table = section[-1]
-    assert isinstance(table, slices.Table) and table.interactive
+    assert isinstance(table, Table) and table.interactive
     assert len(table.rows) == len(result.slicing_metrics)
     at = table.columns.index("MAE, years")
     shown = {row[0].text: row[at] for row in table.rows if isinstance(row[0], Cell)}
@@ -85,7 +85,7 @@ def test_any_metric_and_any_key_two_models_side_by_side() -> None:
     first = slices.Evaluation("first", {OVERALL: metrics, key: metrics})
     second = slices.Evaluation("second", {OVERALL: {**metrics, MAE: Figure(7.0, 6.0, 8.0)}})
     table = slices.blocks([first, second], few=30)[-1]
-    assert isinstance(table, slices.Table)
+    assert isinstance(table, Table)
     assert "first: unheard_of" in table.columns and "second: MAE, years" in table.columns
     rows = [
         [cell.text if isinstance(cell, Cell) else str(cell) for cell in row] for row in table.rows
