@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
+from typing import Any
 
 # mallopt(3): parameters of malloc.h, and the names by which a child process takes them.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -36,6 +37,15 @@ def returned() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class GivesBack:
+    """Put before an executor: what its `Do` frees is returned."""
+
+    def Do(self, *arguments: Any) -> None:
+        """Runs the executor."""
+        with returned():
+            super().Do(*arguments)  # type: ignore[misc]
 
 
 def _limit(size: int) -> None:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow_data_validation as tfdv
 import tfx.components
 from tfx.components.statistics_gen import executor
 from tfx.dsl.components.base import executor_spec
-from tfx.types import Artifact, BaseChannel
+from tfx.types import BaseChannel
 from tfx_bsl.public.proto import slicing_spec_pb2
 
 from components import heap
 from schemas import features
 
 
-class Executor(executor.Executor):
-    """TFX's, whose memory does not grow with the number of photos."""
-
-    def Do(
-        self,
-        input_dict: dict[str, list[Artifact]],
-        output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Describes every split."""
-        with heap.returned():
-            super().Do(input_dict, output_dict, exec_properties)
+class Executor(heap.GivesBack, executor.Executor):
+    """TFX's, whose memory hardly grows with the number of photos."""
 
 
 class StatisticsGen(tfx.components.StatisticsGen):

@@ -15,7 +15,7 @@ import tfx.components
 from tfx.components.transform import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import transform_pb2
-from tfx.types import Artifact, BaseChannel
+from tfx.types import BaseChannel
 
 from components import heap
 from schemas import features
@@ -85,18 +85,8 @@ def preprocessing_fn(
     }
 
 
-class Executor(executor.Executor):
-    """TFX's, whose memory does not grow with the number of photos."""
-
-    def Do(
-        self,
-        input_dict: dict[str, list[Artifact]],
-        output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Transforms every split."""
-        with heap.returned():
-            super().Do(input_dict, output_dict, exec_properties)
+class Executor(heap.GivesBack, executor.Executor):
+    """TFX's, whose memory hardly grows with the number of photos."""
 
 
 class Transform(tfx.components.Transform):
