@@ -12,8 +12,8 @@ from tfx.types import artifact_utils
 
 from components.errors import UserError
 from components.review import comparison
-from components.review.component import ReviewPage, inputs_of
-from components.review.inputs import Inputs
+from components.review.component import RUN, ReviewPage, inputs_of
+from components.review.inputs import Inputs, RunFacts
 from components.review.page import render
 from pipeline.summary import metadata_store
 
@@ -44,7 +44,8 @@ def inputs(run_dir: Path) -> Inputs:
             found = artifact_utils.deserialize_artifact(kind, artifact)
             artifacts[event.path.steps[0].key] = found
     settings = json.loads(execution.custom_properties["settings"].string_value)
-    return inputs_of(artifacts, settings)
+    facts = RunFacts(**json.loads(page.custom_properties[RUN].string_value))
+    return inputs_of(artifacts, settings, facts)
 
 
 def compared(runs: Sequence[tuple[str, Inputs]]) -> str:

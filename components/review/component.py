@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from tfx.types.standard_artifacts import (
 )
 
 from components.review import PAGE, data, decision, mistakes, model_card, slices, training
-from components.review.inputs import Artifact, Inputs, run_facts
+from components.review.inputs import Artifact, Inputs, RunFacts, run_facts
 from components.review.page import render
+
+RUN = "run"  # custom property of the review: its RunFacts as JSON
 
 
 class ReviewPage(tfx.types.Artifact):
@@ -66,7 +69,7 @@ def Review(
         blessing: the Evaluator's.
         infra_blessing: ServingCheck's.
         pushed_model: the Pusher's, which says whether it was pushed.
-        review: gets PAGE, model_card.md and suspects.csv.
+        review: gets PAGE, model_card.md and suspects.csv; says in RUN of which run they are.
         settings: the run's configuration, as JSON.
 
     Raises:
@@ -78,16 +81,18 @@ def Review(
         "baseline_model": baseline_model, "evaluation": evaluation, "blessing": blessing,
         "infra_blessing": infra_blessing, "pushed_model": pushed_model,
     }  # fmt: skip
-    write(inputs_of(artifacts, json.loads(settings)), Path(review.uri))
+    values = json.loads(settings)
+    facts = run_facts(values["run_dir"])
+    write(inputs_of(artifacts, values, facts), Path(review.uri))
+    review.set_string_custom_property(RUN, json.dumps(asdict(facts)))
 
 
-def inputs_of(artifacts: Mapping[str, tfx.types.Artifact], settings: Mapping[str, Any]) -> Inputs:
+def inputs_of(
+    artifacts: Mapping[str, tfx.types.Artifact], settings: Mapping[str, Any], facts: RunFacts
+) -> Inputs:
     """What the sections read, from TFX's artifacts by their keys among the step's inputs."""
-    return Inputs(
-        {name: _artifact(artifact) for name, artifact in artifacts.items()},
-        settings,
-        run_facts(settings["run_dir"]),
-    )
+    found = {name: _artifact(artifact) for name, artifact in artifacts.items()}
+    return Inputs(found, settings, facts)
 
 
 def _artifact(artifact: tfx.types.Artifact) -> Artifact:

@@ -221,4 +221,4 @@ def _heat(rows: Sequence[Mapping[str, Any]], column: str) -> alt.TopLevelMixin:
     return alt.layer(
         base.mark_rect(fill=COLOURS[1]).encode(shade),
         base.mark_text().encode(alt.Text("mae:Q", format=".1f")),
-    )
+    ).properties(height=alt.Step(26))

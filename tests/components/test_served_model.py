@@ -37,4 +37,4 @@ def test_the_newest_version_is_copied(tmp_path: Path) -> None:
 
 
 def test_it_asks_anew_in_every_run() -> None:
-    assert {"ServedModel", "Pusher"} == NEVER_CACHED
+    assert {"ServedModel", "Pusher"} < NEVER_CACHED
