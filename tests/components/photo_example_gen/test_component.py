@@ -135,6 +135,15 @@ def test_copies_of_a_picture_are_no_fault(make_faces, run):
     assert output.rejects[0]["detail"] == "same as labels.csv row 2"
 
 
+def test_photos_that_are_left_out_are_no_fault(make_faces, run, tmp_path):
+    listed = tmp_path / "suspects.csv"
+    listed.write_text("file_name\n" + "".join(f"final_files/{i}.jpg\n" for i in range(20)))
+    output = run(make_faces(80), max_rejected=0, exclude=str(listed))
+    assert sum(output.property("examples").values()) == 60
+    assert output.property("rejects") == {"excluded": 20}
+    assert output.rejects[0]["detail"] == "row 2 of suspects.csv"
+
+
 def test_too_few_photos_for_three_splits(make_faces, run):
     with pytest.raises(UserError, match="2 photos are too few: none is left for"):
         run(make_faces(2))

@@ -210,6 +210,8 @@ def test_spans(make_folder):
     rows = labels.read(str(root), labels.find(str(root)))
     assert rows.span == 10
     assert rows.rows[0].path == "span-1/final_files/a.jpg"
+    assert rows.passengers == ["span"]
+    assert [row.passengers for row in rows.rows] == [{"span": n} for n in ("1", "2", "10")]
 
 
 def test_another_labels_file(make_folder):

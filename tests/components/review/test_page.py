@@ -48,7 +48,7 @@ def table(rows: int = 40) -> Table:
 
 def chart() -> Chart:
     rows = [{"band": band, "mae": mae} for band, mae in (("0–12", 5.0), (HOSTILE, 8.0))]
-    spec = alt.Chart(alt.InlineData(rows)).mark_point().encode(x="mae:Q", y="band:N")
+    spec = alt.Chart(alt.InlineData(rows)).mark_point(clip=True).encode(x="mae:Q", y="band:N")
     return Chart(f"A chart {HOSTILE}", f"Points {HOSTILE}", spec)
 
 
