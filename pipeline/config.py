@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.errors import UserError
+from components.review import population
 
 PIPELINE_NAME = "goodseed-age-check"
 
@@ -286,8 +287,9 @@ def _absolute(config: Config) -> Config:
     if serving.root:
         serving = serving.model_copy(update={"root": str(Path(serving.root).absolute())})
     if review.population:
-        population = str(Path(review.population).absolute())
-        review = review.model_copy(update={"population": population})
+        table = str(Path(review.population).absolute())
+        population.read(table)  # now, rather than at the end of the run
+        review = review.model_copy(update={"population": table})
     changed = {"data": data, "trainer": trainer, "serving": serving, "review": review}
     return config.model_copy(update={"run_dir": str(Path(config.run_dir).absolute()), **changed})
 

@@ -80,3 +80,12 @@ def test_any_override_is_taken_or_refused(text: str) -> None:
         loaded(text)
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_a_wrong_reference_population_is_told_at_once(tmp_path: Path) -> None:
+    table = tmp_path / "population.csv"
+    with pytest.raises(UserError, match=r"population\.csv"):
+        loaded(f"review.population={table}")
+    table.write_text("age,people\n0-12,many\n")
+    with pytest.raises(UserError, match=r"population\.csv.*say in lines"):
+        loaded(f"review.population={table}")
