@@ -8,8 +8,8 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup, escape
 
-# Okabe & Ito 2008, "Color Universal Design": told apart by the colour-blind and in grey. The page
-# has a lighter tone of each for the dark.
+# The hues of Okabe & Ito 2008, "Color Universal Design", that the colour-blind tell apart, each of
+# another lightness, so that they differ in grey as well. The page has others for the dark.
 COLOURS = tuple(f"var(--series-{number})" for number in range(1, 5))
 INK, GRID = "currentColor", "var(--grid)"
 FILL = COLOURS[0]  # of a chart with one series
@@ -24,7 +24,10 @@ _CONFIG = {
     "axis": {
         "labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK,
         "gridColor": GRID, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+        # Room for a reader's font, which may be wider than the one that it is laid out with.
+        "titlePadding": 14, "labelSeparation": 10,
     },
+    "axisQuantitative": {"tickCount": 7},
     "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12,
                "orient": "top"},
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},

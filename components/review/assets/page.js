@@ -2,6 +2,7 @@
 // Without this script every table is there, in its order; with it, some can be sorted and filtered.
 for (const table of document.querySelectorAll("table.interactive")) {
   const caption = table.caption.textContent;
+  const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
   const made = $(table).DataTable({
     paging: false,
     info: true,
@@ -14,8 +15,7 @@ for (const table of document.querySelectorAll("table.interactive")) {
   const tools = document.createElement("div");
   tools.className = "filters";
   for (const name of JSON.parse(table.dataset.filters)) {
-    const column = made.columns().indexes().toArray()
-      .find((at) => made.column(at).title() === name);
+    const column = titles.indexOf(name);
     const values = [...new Set(made.column(column).nodes().toArray().map((n) => n.textContent))];
     const select = document.createElement("select");
     select.append(new Option("all", ""));

@@ -28,6 +28,7 @@ from tests.browser import Browser
 
 HOSTILE = "<script>document.title='taken'</script>\"'&]]><img src=x onerror=document.title='taken'>"
 LONG = "n" * 300
+KIND = "R&D <kind>"  # a column of a CSV may be called so
 
 
 def table(rows: int = 40) -> Table:
@@ -35,14 +36,14 @@ def table(rows: int = 40) -> Table:
     numbers = [*((at * 37) % rows for at in range(rows)), float("nan")]
     return Table(
         f"Slices {HOSTILE}",
-        ["slice", "kind", f"MAE {HOSTILE}"],
+        ["slice", KIND, f"MAE {HOSTILE}"],
         [
             [f"slice {at} {HOSTILE if at == 3 else ''}", "even" if at % 2 == 0 else "odd",
              Cell(f"{number:.2f}", number, "good" if number == 1 else "")]
             for at, number in enumerate(numbers)
         ],
         interactive=True,
-        filters=("kind",),
+        filters=(KIND,),
     )  # fmt: skip
 
 
@@ -159,3 +160,19 @@ def test_printing_keeps_every_row(browser: Browser, page: Path) -> None:
     for at in range(41):
         assert re.search(rf"slice {at}\s", printed)
     assert "Plain" in printed and "In words" not in printed
+
+
+def test_a_filtered_table_says_so_on_paper(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run(
+        "const field = document.querySelector('.dt-search input'); field.value = '\"slice 17\"';"
+        "field.dispatchEvent(new Event('input'))"
+    )
+    assert "1 rows of 41" in browser.printed()
+
+
+def test_ink_on_paper_is_dark(browser: Browser, page: Path) -> None:
+    browser.open(page, dark=True)
+    browser.command("Emulation.setEmulatedMedia", media="print",
+                    features=[{"name": "prefers-color-scheme", "value": "dark"}])  # fmt: skip
+    assert browser.run("return getComputedStyle(document.body).color") == "rgb(29, 31, 33)"
