@@ -245,7 +245,7 @@ def _age_chart(shares: Mapping[str, Mapping[str, float]]) -> Chart:
             ),
             alt.XOffset("of:N", sort=list(shares)),
             alt.Y("share:Q", title="share", axis=alt.Axis(format="%")),
-            alt.Color("of:N", title="of", sort=list(shares)),
+            alt.Color("of:N", title=None, sort=list(shares)),
         )
     )
     told = "; ".join(
