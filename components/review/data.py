@@ -433,7 +433,8 @@ def _drift(inputs: Inputs) -> Iterator[Block]:
         ]
     )
     rows = [_drift_row(info, enough) for info in found.drift_skew_info]
-    yield Table("Drift against the span before", ["what", "measure", "value", "bound", "verdict"], rows)
+    columns = ["what", "measure", "value", "bound", "verdict"]
+    yield Table("Drift against the span before", columns, rows)
 
 
 def _spans(every: DatasetListView) -> list[tuple[int, DatasetView]]:
