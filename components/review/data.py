@@ -245,7 +245,7 @@ def _age_chart(shares: Mapping[str, Mapping[str, float]]) -> Chart:
             ),
             alt.XOffset("of:N", sort=list(shares)),
             alt.Y("share:Q", title="share", axis=alt.Axis(format="%")),
-            alt.Color("of:N", title="of", sort=list(shares)),
+            alt.Color("of:N", title=None, sort=list(shares)),
         )
     )
     told = "; ".join(
@@ -433,7 +433,7 @@ def _drift(inputs: Inputs) -> Iterator[Block]:
         ]
     )
     rows = [_drift_row(info, enough) for info in found.drift_skew_info]
-    yield Table("Drift against the span before", ["what", "measure", "value", "bound", ""], rows)
+    yield Table("Drift against the span before", ["what", "measure", "value", "bound", "verdict"], rows)
 
 
 def _spans(every: DatasetListView) -> list[tuple[int, DatasetView]]:

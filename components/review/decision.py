@@ -14,7 +14,7 @@ from components.review.page import Block, Cell, Section, Table, Text, Verdict
 from components.served_model import VERSION
 from components.serving_check import REASON
 
-COLUMNS = ("what", "value (95 % interval)", "bound", "margin", "photos", "")
+COLUMNS = ("what", "value (95 % interval)", "bound", "margin", "photos", "verdict")
 
 # What a metric is called on the page, and its unit.
 NAMES = {
@@ -55,7 +55,7 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
         ["model", "MAE, years (95 % interval)", "photos"],
         list(_models(inputs)),
     )
-    yield Table("The run", ["what", ""], [[name, value] for name, value in _facts(inputs)])
+    yield Table("The run", ["what", "which"], [[name, value] for name, value in _facts(inputs)])
     yield Table(
         "Lineage: what came from what, by the ids of the metadata store",
         ["step by step", "id", "what it says", "where"],

@@ -331,8 +331,8 @@ def _shown(caption: str, some: Estimates, jpegs: Mapping[str, bytes]) -> Photos:
         [
             Photo(
                 jpegs[photo_id],
-                f"A person whose labelled age is {age:g} and whose estimate is {given:.0f}",
-                [name, f"labelled {age:g} years", f"estimate {given:.0f} ({given - age:+.0f})"],
+                f"A person whose labelled age is {age:.4g} and whose estimate is {given:.0f}",
+                [name, f"labelled {age:.4g} years", f"estimate {given:.0f} ({given - age:+.0f})"],
             )
             for name, photo_id, age, given in zip(*some, strict=True)
             if photo_id in jpegs

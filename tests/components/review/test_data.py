@@ -131,10 +131,10 @@ def test_rejects_by_reason_with_examples(section: Section) -> None:
 
 def test_drift_against_the_span_before(section: Section) -> None:
     rows = {row["what"].text: row for row in made.tables(section)["Drift against the span before"]}
-    assert rows["brightness"][""].mark == "bad"
+    assert rows["brightness"]["verdict"].mark == "bad"
     assert rows["format"]["value"].value > 0.8
     assert rows["mode"]["value"].value == 0
-    assert rows["sharpness"][""].text == "alike"
+    assert rows["sharpness"]["verdict"].text == "alike"
     assert "of span 2" in made.words(section)
 
 
