@@ -65,7 +65,9 @@ def _differences(settings: Sequence[Mapping[str, str]]) -> Iterator[list[str]]:
 
 
 def _slices(runs: Sequence[Run]) -> Section:
-    evaluations = [slices.Evaluation(name, figures(inputs)) for name, inputs in runs]
+    evaluations = [
+        slices.evaluation(name, inputs.artifacts["evaluation"].path) for name, inputs in runs
+    ]
     prints = {inputs.artifacts["examples"].properties.get("fingerprint") for _, inputs in runs}
     warning = (
         []

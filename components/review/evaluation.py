@@ -8,15 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
 from scipy.stats import t as student
 
-from components.evaluator import MAE
+from components import predictions
+from components.evaluator import CANDIDATE, MAE
 from components.review.inputs import Inputs
+from schemas import features
 
 Slice = tuple[tuple[str, str], ...]  # (column, value) pairs; () is the whole test split
 OVERALL: Slice = ()
 MSE, COUNT, MEAN_ERROR = "mean_squared_error", "example_count", "mean_error"
+ABSOLUTE_ERROR = "absolute error"  # a column; none of the CSV's has a space in its name
 
 
 @dataclass(frozen=True)
@@ -50,23 +56,41 @@ def figures(inputs: Inputs) -> dict[Slice, dict[str, Figure]]:
 def read(folder: Path, model: str = "") -> dict[Slice, dict[str, Figure]]:
     """A model's metrics from an evaluation's folder, by slice and name; none where it has no such.
 
+    A metric of one of several outputs, or with a key of its own, has these after its name.
     MEAN_ERROR, the bias, is TFMA's mean prediction less its mean label.
     """
     result = tfma.load_eval_result(str(folder), model_name=model)
     return {
-        key: _with_intervals({name: _number(value) for name, value in metrics[""][""].items()})
-        for key, metrics in result.slicing_metrics
+        key: _with_intervals(
+            {
+                " ".join(filter(None, (name, output, sub_key))): _figure(value)
+                for output, by_sub_key in outputs.items()
+                for sub_key, metrics in by_sub_key.items()
+                for name, value in metrics.items()
+            }
+        )
+        for key, outputs in result.slicing_metrics
     }
 
 
-def _with_intervals(values: Mapping[str, float]) -> dict[str, Figure]:
-    found = {name: Figure(value, math.nan, math.nan) for name, value in values.items()}
-    count, square = values.get(COUNT, 0), values.get(MSE, math.nan)
-    if "mean_prediction" in values and "mean_label" in values:
-        bias = values["mean_prediction"] - values["mean_label"]
+def absolute_errors(folder: Path, model: str = CANDIDATE) -> pa.Table:
+    """A row for each test photo: its PHOTO_ID, what it is sliced by, and ABSOLUTE_ERROR, years.
+
+    What TFMA's metrics do not hold: how two models differ on one photo.
+    """
+    photos = pq.read_table(folder / predictions.FILE)
+    error = pc.abs(pc.subtract(photos[model], photos[features.AGE])).cast(pa.float64())
+    return photos.append_column(ABSOLUTE_ERROR, error)
+
+
+def _with_intervals(found: dict[str, Figure]) -> dict[str, Figure]:
+    """With those that TFMA was not told to compute, and the bias."""
+    count, square = found.get(COUNT, NOTHING).value, found.get(MSE, NOTHING).value
+    if MEAN_ERROR not in found and "mean_prediction" in found and "mean_label" in found:
+        bias = found["mean_prediction"].value - found["mean_label"].value
         found[MEAN_ERROR] = interval(bias, square, count)
-    if MAE in values:
-        mae = interval(values[MAE], square, count)
+    if MAE in found and math.isnan(found[MAE].low):
+        mae = interval(found[MAE].value, square, count)
         found[MAE] = replace(mae, low=max(mae.low, 0.0))  # NaN stays
     return found
 
@@ -90,6 +114,10 @@ def interval(mean: float, mean_square: float, count: float) -> Figure:
     return Figure(mean, mean - half, mean + half)
 
 
-def _number(metric: Mapping[str, Any]) -> float:
-    """TFMA's double value, whose JSON has NaN as a string; NaN for what is no number."""
-    return float(metric.get("doubleValue", math.nan))
+def _figure(metric: Mapping[str, Any]) -> Figure:
+    """TFMA's number, with the interval where it computed one; NaN for what is no number.
+
+    Its JSON has NaN as a string.
+    """
+    bounded = metric.get("boundedValue", {"value": metric.get("doubleValue", math.nan)})
+    return Figure(*(float(bounded.get(n, math.nan)) for n in ("value", "lowerBound", "upperBound")))

@@ -28,18 +28,19 @@ SUSPECTS_FILE = "suspects.csv"
 
 _STEP = 5  # years in a bin of the charts
 _YOUNG, _OLD = 25, 55  # years: below the one is young, from the other on old
+_CLOSE = 2  # years; an estimate that is not off by more is almost perfect
 _NEIGHBOURS = 101  # photos of like estimates that an error is seen among
 _SUSPICIOUS = 3.5  # of the modified z-score
 _SIDE = 96  # pixels of a thumbnail
 
 
 class Estimates(NamedTuple):
-    """The test photos that have an estimate, in the order of the file."""
+    """Test photos, in the order of the file."""
 
     file_names: np.ndarray  # str [N]
     photo_ids: np.ndarray  # str [N]
     ages: np.ndarray  # float [N], years
-    given: np.ndarray  # float [N], years
+    given: np.ndarray  # float [N], years; NaN where the model could not read the photo
 
     @property
     def errors(self) -> np.ndarray:
@@ -53,22 +54,27 @@ class Estimates(NamedTuple):
 
 def section(inputs: Inputs) -> Section:
     """Charts of all estimates, what they mean at the till, and the photos to look at."""
-    found = estimates(inputs)
-    return Section("mistakes", "Where it errs", list(_blocks(inputs, found)))
+    every = estimates(inputs)
+    known = np.isfinite(every.errors)
+    return Section("mistakes", "Where it errs", list(_blocks(inputs, every.of(known), sum(~known))))
 
 
 def estimates(inputs: Inputs) -> Estimates:
-    """What the Evaluator wrote down; a photo that the model could not read is left out."""
+    """What the Evaluator wrote down."""
     file = inputs.artifacts["evaluation"].path / predictions.FILE
     columns = [features.FILE_NAME, features.PHOTO_ID, features.AGE, CANDIDATE]
     table = pq.read_table(file, columns=columns)
-    every = Estimates(*(table[name].to_numpy() for name in columns))
-    return every.of(np.isfinite(every.errors))
+    return Estimates(*(table[name].to_numpy() for name in columns))
 
 
 def suspects_csv(inputs: Inputs) -> str:
-    """The suspected labels as a CSV that `goodseed run --exclude` takes, the likeliest first."""
-    found = estimates(inputs)
+    """The suspected labels as a CSV that `goodseed run --exclude` takes, the likeliest first.
+
+    Names of files stay as they are, for --exclude to find them. A spreadsheet takes none for a
+    formula: each starts with the folder of its layout.
+    """
+    every = estimates(inputs)
+    found = every.of(np.isfinite(every.errors))
     scores = scored(found.given, found.errors)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -113,7 +119,9 @@ def suspected(scores: np.ndarray) -> np.ndarray:
     return order[np.abs(scores)[order] > _SUSPICIOUS]
 
 
-def _blocks(inputs: Inputs, found: Estimates) -> Iterator[Block]:
+def _blocks(inputs: Inputs, found: Estimates, unread: int) -> Iterator[Block]:
+    if unread:
+        yield Text([f"{unread:,} photos, which the model could not read, are left out below."])
     if not len(found.ages):
         yield Text(["The evaluation holds no estimates."])
         return
@@ -121,7 +129,7 @@ def _blocks(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     yield Text([_young_and_old(found, few)])
     yield _scatter(found)
     yield _distribution(found)
-    yield _by_age(found)
+    yield _by_age(found, few)
     yield _at_the_till(found)
     yield from _photos(inputs, found)
 
@@ -143,8 +151,9 @@ def _young_and_old(found: Estimates, few: int) -> str:
         answer = "The elderly: the other way round here, by more than chance."
     else:
         answer = "The elderly: it can't be told apart from chance here."
-    share = np.mean(np.abs(young.errors) <= 2)
-    return f"{asked}{figures} {answer} The young: {share:.0%} of them are within 2 years."
+    close = np.abs(young.errors) <= _CLOSE
+    share = _share(close, np.full_like(close, True))
+    return f"{asked}{figures} {answer} The young: within {_CLOSE} years are {share} of them."
 
 
 def _mae(found: Estimates) -> Figure:
@@ -210,13 +219,17 @@ def _distribution(found: Estimates) -> Chart:
     return Chart("How the errors are spread", told, chart)
 
 
-def _by_age(found: Estimates) -> Chart:
+def _by_age(found: Estimates, few: int) -> Block:
     rows = []
     bins = _bins(found.ages)
     for age in np.unique(bins):
-        low, middle, high = np.quantile(found.errors[bins == age], [0.1, 0.5, 0.9])
-        rows.append({"age": int(age), "to": int(age) + _STEP, "low": float(low),
-                     "middle": float(middle), "high": float(high)})  # fmt: skip
+        errors = found.errors[bins == age]
+        if len(errors) >= few:
+            low, middle, high = map(float, np.quantile(errors, [0.1, 0.5, 0.9]))
+            rows.append({"age": int(age), "to": int(age) + _STEP, "low": low, "middle": middle,
+                         "high": high, "photos": len(errors)})  # fmt: skip
+    if not rows:
+        return Text([f"Error by age: no {_STEP} years have {few} photos: too few to say."])
     base = alt.Chart(alt.InlineData(rows))
     x, x2 = alt.X("age:Q", title="real age, years"), alt.X2("to:Q")
     chart = alt.layer(
@@ -228,11 +241,13 @@ def _by_age(found: Estimates) -> Chart:
     ).properties(height=260)
     told = "; ".join(
         f"{row['age']} to {row['to']} years: {row['middle']:+.1f} ({row['low']:+.1f} to "
-        f"{row['high']:+.1f})"
+        f"{row['high']:+.1f}), {row['photos']:,} photos"
         for row in rows
     )
     return Chart(
-        "Error by age: the middle one and the range of eight photos in ten", f"{told}.", chart
+        "Error by age: the middle one and the range of eight photos in ten",
+        f"{told}. Ages with fewer than {few} photos are left out.",
+        chart,
     )
 
 
@@ -288,7 +303,8 @@ def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     if not settings["thumbnails"]:
         yield Text(["Thumbnails are switched off (review.thumbnails)."])
         yield _listed("The worst mistakes", found.of(worst))
-        yield _listed("The likeliest wrong labels", found.of(likeliest))
+        if len(likeliest):
+            yield _listed("The likeliest wrong labels", found.of(likeliest))
         return
     yield Text(
         ["The thumbnails below are the only photos of the examples on this page. They show people: "
@@ -297,7 +313,8 @@ def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     chosen = found.of(np.union1d(worst, likeliest).astype(int))
     jpegs = thumbnails(inputs.artifacts["examples"].path, frozenset(chosen.photo_ids))
     yield _shown("The worst mistakes", found.of(worst), jpegs)
-    yield _shown("The likeliest wrong labels", found.of(likeliest), jpegs)
+    if len(likeliest):
+        yield _shown("The likeliest wrong labels", found.of(likeliest), jpegs)
 
 
 def _listed(caption: str, some: Estimates) -> Table:

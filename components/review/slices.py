@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from components.evaluator import BASELINE, MAE
+from components.evaluator import BASELINE, CANDIDATE, MAE
 from components.review.charts import COLOURS
 from components.review.decision import NAMES
 from components.review.evaluation import (
+    ABSOLUTE_ERROR,
     COUNT,
     MEAN_ERROR,
     NOTHING,
@@ -19,6 +23,8 @@ from components.review.evaluation import (
     Figure,
     Metrics,
     Slice,
+    absolute_errors,
+    interval,
     read,
 )
 from components.review.inputs import Inputs
@@ -29,22 +35,29 @@ from schemas import features
 _FIRST = (COUNT, MAE, MEAN_ERROR)  # metrics, in this order; any others follow
 _DIFFERENCE = "_diff"  # what TFMA appends to a metric's name for the candidate less the live model
 _MOST_GROUPS = 12  # values of a column that a chart can still show
+_SQUARE = "square of the change"  # a column, as ABSOLUTE_ERROR
 
 
 class Evaluation(NamedTuple):
-    """One model's metrics by slice."""
+    """One model's metrics by slice, and what `absolute_errors` says of it."""
 
     name: str
     slices: Mapping[Slice, Metrics]
+    photos: pa.Table
 
 
 def section(inputs: Inputs) -> Section:
     """Candidate and live model, slice by slice."""
     folder = inputs.artifacts["evaluation"].path
-    evaluations = [Evaluation("this model", read(folder))]
+    evaluations = [evaluation("this model", folder)]
     if live := inputs.artifacts["baseline_model"].properties.get(VERSION):
-        evaluations.append(Evaluation(f"live, version {live}", read(folder, BASELINE)))
+        evaluations.append(evaluation(f"live, version {live}", folder, BASELINE))
     return Section("slices", "TFMA slices by age", blocks(evaluations, few_below(inputs)))
+
+
+def evaluation(name: str, folder: Path, model: str = "") -> Evaluation:
+    """Of a folder's model, by default of the candidate, under a name for the reader."""
+    return Evaluation(name, read(folder, model), absolute_errors(folder, model or CANDIDATE))
 
 
 def few_below(inputs: Inputs) -> int:
@@ -57,22 +70,36 @@ def blocks(evaluations: Sequence[Evaluation], few: int) -> list[Block]:
 
     Args:
         evaluations: the first is the one that the others are seen beside.
-        few: a slice with fewer photos is marked, and neither coloured nor drawn.
+        few: a slice with fewer photos is marked, and neither coloured, drawn nor ranked.
     """
     return [
-        Text(
-            [
-                "The test split in parts, as TensorFlow Model Analysis computed them: by age band, "
-                "by each further column of the photos' table, and by both. The intervals are 95 % "
-                "jackknife intervals. ✓ marks an MAE whose whole interval is below that of all "
-                "photos, ✗ one whose whole interval is above it. A part with fewer than "
-                f"{few} photos is marked (few): too few to say."
-            ]
-        ),
-        *_by_band(evaluations, few),
+        Text([*_introduction(evaluations, few)]),
+        *_by_column(evaluations, few),
         *_crossed(evaluations[0], few),
         _table(evaluations, few),
     ]
+
+
+def _introduction(evaluations: Sequence[Evaluation], few: int) -> Iterator[str]:
+    yield (
+        "The test split in parts, as TensorFlow Model Analysis computed them: by age band, by each "
+        "further column of the photos' table, and by both. The intervals are 95 % jackknife "
+        "intervals. ✓ marks an MAE whose whole interval is below that of all photos, ✗ one whose "
+        f"whole interval is above it. A part with fewer than {few} photos is marked (few): too few "
+        "to say; sorted by a figure, it stands last."
+    )
+    if len(evaluations) > 1:
+        first, second = evaluations[:2]
+        yield (
+            f"The last column is the MAE of {first.name} less that of {second.name}, with an "
+            "interval where both were judged on the same photos: there each photo is held against "
+            "itself, so that differences show which the two intervals of the MAE would hide. "
+            f"✓ marks those where the whole interval speaks for {first.name}, ✗ against it; by "
+            "chance alone, about one part in twenty is marked."
+        )
+    for column, groups in _columns(evaluations[0]).items():
+        if len(groups) > _MOST_GROUPS:
+            yield f"{column} has {len(groups)} values, too many for a chart: see the table."
 
 
 def label(key: Slice) -> str:
@@ -89,7 +116,16 @@ def _order(key: Slice) -> tuple[Any, ...]:
 def _place(column: str, value: str) -> tuple[int, str]:
     if column == features.AGE_BAND and value in features.AGE_BANDS:
         return features.AGE_BANDS.index(value), ""
-    return len(features.AGE_BANDS), value
+    text = str(value)
+    return len(features.AGE_BANDS), text.zfill(20) if text.isdigit() else text  # spans by number
+
+
+def _columns(one: Evaluation) -> dict[str, list[str]]:
+    """The columns that it is sliced by, the age band first, each with its values in order."""
+    found: dict[str, list[str]] = {features.AGE_BAND: []}
+    for key in sorted((key for key in one.slices if len(key) == 1), key=_order):
+        found.setdefault(key[0][0], []).append(key[0][1])
+    return found
 
 
 def _table(evaluations: Sequence[Evaluation], few: int) -> Table:
@@ -101,10 +137,47 @@ def _table(evaluations: Sequence[Evaluation], few: int) -> Table:
         for metric in metrics
         for one in evaluations
     ]
+    changes: dict[Slice, Figure] = {}
     if several:
-        columns.append("MAE, years: first less second")
-    rows = [_row(key, evaluations, metrics, few) for key in keys]
+        columns.append(f"{NAMES[MAE]}: {evaluations[0].name} less {evaluations[1].name}")
+        changes = _changes(*evaluations[:2])
+    rows = []
+    for key in keys:
+        row = _row(key, evaluations, metrics, few)
+        if several:
+            lacking = any(_is_few(one, key, few) for one in evaluations[:2])
+            change = changes.get(key, NOTHING)
+            row.append(_cell(MAE, change, lacking, _mark(change, 0), "+.2f"))
+        rows.append(row)
     return Table("Every slice", columns, rows, interactive=True, filters=("kind",))
+
+
+def _changes(first: Evaluation, second: Evaluation) -> dict[Slice, Figure]:
+    """MAE of the first less that of the second, in years, of the slices that both have.
+
+    With the interval of a mean of the photos' own differences (a paired comparison), where the
+    photos are the same.
+    """
+    other = second.photos.select([features.PHOTO_ID, ABSOLUTE_ERROR])
+    both = first.photos.join(other, features.PHOTO_ID, join_type="inner", right_suffix=" (other)")
+    change = pc.subtract(both[ABSOLUTE_ERROR], both[f"{ABSOLUTE_ERROR} (other)"])
+    both = both.append_column(_SQUARE, pc.power(change, 2))
+    keys = first.slices.keys() & second.slices.keys()
+    squares: dict[Slice, tuple[float, int]] = {}  # mean, and of how many
+    for columns in {tuple(column for column, _ in key) for key in keys}:
+        if set(columns) <= set(both.column_names):
+            means = both.group_by(list(columns)).aggregate([(_SQUARE, "mean"), ([], "count_all")])
+            for row in means.to_pylist():
+                key = tuple((column, row[column]) for column in columns)
+                squares[key] = row[f"{_SQUARE}_mean"], row["count_all"]
+    found = {}
+    for key in keys:
+        mine, theirs = first.slices[key], second.slices[key]
+        square, shared = squares.get(key, (math.nan, 0))
+        same = {shared} == {one.get(COUNT, NOTHING).value for one in (mine, theirs)}
+        less = mine.get(MAE, NOTHING).value - theirs.get(MAE, NOTHING).value
+        found[key] = interval(less, square, shared if same else 0)
+    return found
 
 
 def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -120,64 +193,79 @@ def _row(
     cells: list[Cell | str] = [Cell(label(key)), kind or "all"]
     for metric in metrics:
         for one in evaluations:
-            found = one.slices.get(key, {})
-            mark = _mark(key, one, few) if metric == MAE else ""
-            cells.append(_cell(metric, found.get(metric, NOTHING), mark))
-    if len(evaluations) > 1:
-        first, second = (one.slices.get(key, {}).get(MAE, NOTHING) for one in evaluations[:2])
-        change = first.value - second.value
-        cells.append(Cell(f"{change:+.2f}", change))
+            figure = one.slices.get(key, {}).get(metric, NOTHING)
+            overall = one.slices.get(OVERALL, {}).get(MAE, NOTHING).value
+            mark = _mark(figure, overall) if metric == MAE and key != OVERALL else ""
+            cells.append(_cell(metric, figure, _is_few(one, key, few), mark))
     return cells
 
 
-def _cell(metric: str, figure: Figure, mark: str) -> Cell:
+def _is_few(one: Evaluation, key: Slice, few: int) -> bool:
+    """Whether it has too few photos of the slice to say, or none, or they weren't counted."""
+    return not one.slices.get(key, {}).get(COUNT, NOTHING).value >= few
+
+
+def _cell(metric: str, figure: Figure, lacking: bool, mark: str = "", form: str = ".2f") -> Cell:
     if math.isnan(figure.value):
         return Cell("–", math.nan)
     if metric == COUNT:
         return Cell(f"{figure.value:,.0f}", figure.value)
-    return Cell(f"{figure:.2f}".removesuffix(" (no interval)"), figure.value, mark)
+    text = _told(figure, form)
+    if lacking:  # sorted last, and said once a row
+        return Cell(text, math.nan, "few" if metric == MAE else "")
+    return Cell(text, figure.value, mark)
 
 
-def _mark(key: Slice, one: Evaluation, few: int) -> str:
-    found = one.slices.get(key, {})
-    if not found or found.get(COUNT, NOTHING).value < few:
-        return "few"
-    mae, overall = found.get(MAE, NOTHING), one.slices.get(OVERALL, {}).get(MAE, NOTHING)
-    if key == OVERALL:
-        return ""
-    return "bad" if mae.low > overall.value else "good" if mae.high < overall.value else ""
+def _told(figure: Figure, form: str = ".2f") -> str:
+    return f"{figure:{form}}".removesuffix(" (no interval)")
 
 
-def _by_band(evaluations: Sequence[Evaluation], few: int) -> Iterator[Block]:
-    for metric, title in ((MAE, "MAE by age"), (MEAN_ERROR, "Bias by age: estimate less real age")):
-        rows = [
-            {"age": band, "model": one.name, "value": f.value, "low": f.low, "high": f.high}
-            for one in evaluations
-            for band in features.AGE_BANDS
-            if _enough(found := one.slices.get(((features.AGE_BAND, band),), {}), few)
-            for f in [found.get(metric, NOTHING)]
-        ]
-        if rows:
-            told = "; ".join(
-                f"{row['model']}, {row['age']} years: {row['value']:.2f} "
-                f"({row['low']:.2f} to {row['high']:.2f})"
-                for row in rows
-            )
-            yield Chart(
-                f"{title}, years, with 95 % intervals",
-                f"{told}. Age bands with fewer than {few} photos are left out.",
-                _dots(rows, len(evaluations), NAMES[metric]),
-            )
+def _mark(figure: Figure, bound: float) -> str:
+    """Good where the whole interval is below the bound, bad where it is above."""
+    return "bad" if figure.low > bound else "good" if figure.high < bound else ""
 
 
-def _enough(found: Metrics, few: int) -> bool:
-    return found.get(COUNT, NOTHING).value >= few  # not where there is no count
+def _by_column(evaluations: Sequence[Evaluation], few: int) -> Iterator[Block]:
+    """Charts of MAE and bias by age, and by each further column."""
+    for column, groups in _columns(evaluations[0]).items():
+        if len(groups) > _MOST_GROUPS:
+            continue
+        by = "age" if column == features.AGE_BAND else column
+        for metric, title in ((MAE, "MAE"), (MEAN_ERROR, "Bias (estimate less real age)")):
+            shown = [
+                (one.name, group, one.slices[key][COUNT].value, figure)
+                for one in evaluations
+                for group in groups
+                if not _is_few(one, key := ((column, group),), few)
+                for figure in [one.slices[key].get(metric, NOTHING)]
+                if math.isfinite(figure.value)
+            ]
+            if shown:
+                told = "; ".join(
+                    f"{model}, {by} {group}: {_told(figure)}, {photos:,.0f} photos"
+                    for model, group, photos, figure in shown
+                )
+                yield Chart(
+                    f"{title} by {by}, years, with 95 % intervals",
+                    f"{told}. Parts with fewer than {few} photos are left out.",
+                    _dots(shown, groups, NAMES[metric], f"{by}, years" if by == "age" else by),
+                )
 
 
-def _dots(rows: Sequence[Mapping[str, Any]], models: int, title: str) -> alt.TopLevelMixin:
-    base = alt.Chart(alt.InlineData(list(rows)))
-    bands = [band for band in features.AGE_BANDS if any(row["age"] == band for row in rows)]
-    y = alt.Y("age:N", sort=bands, title="age, years")
+def _dots(
+    shown: Sequence[tuple[str, str, float, Figure]], groups: Sequence[str], title: str, by: str
+) -> alt.TopLevelMixin:
+    rows = [
+        {"model": model, "group": group, "value": figure.value}
+        # An interval of no width where there is none.
+        | {side: value if math.isfinite(value) else figure.value
+           for side, value in (("low", figure.low), ("high", figure.high))}
+        for model, group, _, figure in shown
+    ]  # fmt: skip
+    models = len({row["model"] for row in rows})
+    drawn = [group for group in groups if any(row["group"] == group for row in rows)]
+    base = alt.Chart(alt.InlineData(rows))
+    y = alt.Y("group:N", sort=drawn, title=by, axis=alt.Axis(labelLimit=120))
     apart = {"yOffset": alt.YOffset("model:N")} if models > 1 else {}
     legend = alt.Legend(title=None) if models > 1 else None
     colour, shape = alt.Color("model:N", legend=legend), alt.Shape("model:N", legend=legend)
@@ -186,36 +274,40 @@ def _dots(rows: Sequence[Mapping[str, Any]], models: int, title: str) -> alt.Top
         base.mark_rule(strokeWidth=2).encode(y, x, alt.X2("high:Q"), colour, **apart),
         base.mark_point(size=70).encode(y, alt.X("value:Q"), colour, shape, **apart),
         alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(strokeDash=[4, 3]).encode(x="zero:Q"),
-    ).properties(height=len(bands) * (26 if models == 1 else 40))
+    ).properties(height=len(drawn) * (26 if models == 1 else 40))
 
 
 def _crossed(one: Evaluation, few: int) -> Iterator[Block]:
     """A chart for each column that is crossed with the age bands."""
-    crossed: dict[str, list[Slice]] = {}
-    for key in sorted(one.slices, key=_order):
-        if len(key) == 2 and key[0][0] == features.AGE_BAND:
-            crossed.setdefault(key[1][0], []).append(key)
-    for column, keys in crossed.items():
-        groups = sorted({key[1][1] for key in keys})
-        rows = [
-            {"age": key[0][1], "group": key[1][1], "mae": one.slices[key][MAE].value}
-            for key in keys
-            if _enough(one.slices[key], few) and MAE in one.slices[key]
+    for column, groups in _columns(one).items():
+        shown = [
+            (band, group, one.slices[key])
+            for band in features.AGE_BANDS
+            for group in groups
+            if not _is_few(one, key := ((features.AGE_BAND, band), (column, group)), few)
+            if math.isfinite(one.slices[key].get(MAE, NOTHING).value)
         ]
-        if rows and len(groups) <= _MOST_GROUPS:
-            told = "; ".join(f"{r['age']} years, {r['group']}: {r['mae']:.2f}" for r in rows)
+        if shown and len(groups) <= _MOST_GROUPS:
+            told = "; ".join(
+                f"{band} years, {group}: {_told(found[MAE])}, {found[COUNT].value:,.0f} photos"
+                for band, group, found in shown
+            )
+            rows = [{"age": b, "group": g, "mae": found[MAE].value} for b, g, found in shown]
             yield Chart(
                 f"MAE by age and {column}, years",
                 f"{told}. Parts with fewer than {few} photos are left out.",
-                _heat(rows, column),
+                _heat(rows, groups, column),
             )
 
 
-def _heat(rows: Sequence[Mapping[str, Any]], column: str) -> alt.TopLevelMixin:
+def _heat(
+    rows: Sequence[Mapping[str, Any]], groups: Sequence[str], column: str
+) -> alt.TopLevelMixin:
     base = alt.Chart(alt.InlineData(list(rows))).encode(
-        alt.X("group:N", title=column, axis=alt.Axis(labelAngle=0, labelLimit=90)),
+        alt.X("group:N", sort=list(groups), title=column,
+              axis=alt.Axis(labelAngle=0, labelLimit=90)),
         alt.Y("age:N", sort=list(features.AGE_BANDS), title="age, years"),
-    )
+    )  # fmt: skip
     # By opacity, so that it is the page's ink that stands on it, light or dark.
     shade = alt.Opacity("mae:Q", scale=alt.Scale(range=[0.05, 0.65]), legend=None)
     return alt.layer(

@@ -1,5 +1,13 @@
 ;const $ = JQUERY;
 // Without this script every table is there, in its order; with it, some can be sorted and filtered.
+// Numbers by their size; what is none, or is of too few photos, stands last in either direction.
+const order = $.fn.dataTable.ext.type.order;
+const last = (value) => value === 1e300;
+Object.assign(order, {
+  "figure-pre": Number,
+  "figure-asc": (a, b) => a - b,
+  "figure-desc": (a, b) => last(a) - last(b) || b - a,
+});
 for (const table of document.querySelectorAll("table.interactive")) {
   const caption = table.caption.textContent;
   const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
@@ -7,6 +15,7 @@ for (const table of document.querySelectorAll("table.interactive")) {
     paging: false,
     info: true,
     order: [],
+    columnDefs: [{ targets: ".number", type: "figure" }],
     autoWidth: false,
     layout: { topStart: "search", topEnd: null, bottomStart: "info", bottomEnd: null },
     language: { search: "Find in the table", info: "_TOTAL_ rows", infoFiltered: "of _MAX_" },

@@ -162,8 +162,8 @@ def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
     config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
     tfma.analyze_raw_data(test, config, str(folder))
-    given = [features.FILE_NAME, features.PHOTO_ID, features.AGE, "candidate"]
-    test[given].to_parquet(folder / predictions.FILE)
+    names = [features.FILE_NAME, features.PHOTO_ID, features.AGE_BAND, *columns]
+    test[[*names, features.AGE, "candidate"]].to_parquet(folder / predictions.FILE)
 
 
 def tables(section: Section) -> dict[str, list[dict[str, Any]]]:

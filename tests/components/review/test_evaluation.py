@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,10 @@ import tensorflow_model_analysis as tfma
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import MAE
-from components.review import slices
-from components.review.evaluation import MEAN_ERROR, OVERALL, Figure, interval, read
-from components.review.page import Cell, Table
+from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Figure, interval, read
 from schemas import features
 from tests.components.review import made
 
@@ -59,37 +59,32 @@ def test_the_figures_are_tfmas(evaluated: tuple[Path, pd.DataFrame]) -> None:
     assert 0 <= overall[MAE].low < overall[MAE].value < overall[MAE].high
 
 
-def test_every_slice_is_in_the_table(evaluated: tuple[Path, pd.DataFrame]) -> None:
-    folder = evaluated[0]
-    result = tfma.load_eval_result(str(folder))
-    section = slices.blocks([slices.Evaluation("this model", read(folder))], few=10)
-    table = section[-1]
-    assert isinstance(table, Table) and table.interactive
-    assert len(table.rows) == len(result.slicing_metrics)
-    at = table.columns.index("MAE, years")
-    shown = {row[0].text: row[at] for row in table.rows if isinstance(row[0], Cell)}
-    for key, metrics in result.slicing_metrics:
-        cell = shown[slices.label(key)]
-        assert isinstance(cell, Cell)
-        assert cell.value == pytest.approx(metrics[""][""][MAE]["doubleValue"])
-        few = metrics[""][""]["example_count"]["doubleValue"] < 10
-        assert (cell.mark == "few") is few
-    bands = [row[0].text for row in table.rows if isinstance(row[0], Cell)][1:10]
-    assert bands == [f"age {band}" for band in features.AGE_BANDS]
+def test_tfmas_own_intervals_and_any_output_are_read(tmp_path: Path) -> None:
+    """As TFMA writes them when told to, of a metric that nothing here has heard of as well."""
+    photos = pd.DataFrame({"age": [1.0, 2, 30, 60] * 30, "candidate": [2.0, 2, 25, 66] * 30})
+    config = config_pb2.EvalConfig(slicing_specs=[config_pb2.SlicingSpec()])
+    config.model_specs.add(label_key="age", prediction_key="candidate")
+    config.options.compute_confidence_intervals.value = True
+    names = ("MeanAbsoluteError", "ExampleCount", "SquaredPearsonCorrelation")
+    config.metrics_specs.add(metrics=[config_pb2.MetricConfig(class_name=n) for n in names])
+    result = tfma.analyze_raw_data(photos, config, str(tmp_path))
+    bounded = {
+        name: value["boundedValue"]
+        for name, value in result.get_metrics_for_slice().items()
+        if "boundedValue" in value
+    }
+    assert set(bounded) == {MAE, "squared_pearson_correlation"}
+    found = read(tmp_path)[OVERALL]
+    for name, said in bounded.items():
+        assert found[name] == Figure(said["value"], said["lowerBound"], said["upperBound"])
+    assert found[COUNT].value == 120
 
 
-def test_any_metric_and_any_key_two_models_side_by_side() -> None:
-    mae, other = Figure(5.0, 4.0, 6.0), Figure(0.25, math.nan, math.nan)
-    key = (("shelf", "<b>"), ("till", "3"))
-    metrics = {MAE: mae, "unheard_of": other, "example_count": Figure(50, math.nan, math.nan)}
-    first = slices.Evaluation("first", {OVERALL: metrics, key: metrics})
-    second = slices.Evaluation("second", {OVERALL: {**metrics, MAE: Figure(7.0, 6.0, 8.0)}})
-    table = slices.blocks([first, second], few=30)[-1]
-    assert isinstance(table, Table)
-    assert "first: unheard_of" in table.columns and "second: MAE, years" in table.columns
-    rows = [
-        [cell.text if isinstance(cell, Cell) else str(cell) for cell in row] for row in table.rows
-    ]
-    assert rows[0][-1] == "-2.00"
-    assert rows[1][:2] == ["shelf <b>, till 3", "shelf × till"]
-    assert rows[1][table.columns.index("second: MAE, years")] == "–"
+def test_outputs_and_keys_of_a_metric_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {"": {"": {"m": {"doubleValue": "NaN"}}, "k": {"m": {"bytesValue": "eA=="}}},
+               "age": {"": {"m": {"doubleValue": 2.0}}}}  # fmt: skip
+    result = SimpleNamespace(slicing_metrics=[((), metrics)])
+    monkeypatch.setattr(tfma, "load_eval_result", lambda *_, **__: result)
+    found = {name: figure.value for name, figure in read(Path())[OVERALL].items()}
+    assert found.keys() == {"m", "m k", "m age"} and found["m age"] == 2
+    assert math.isnan(found["m"]) and math.isnan(found["m k"])

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from scipy.stats import norm
 
+from components import predictions
 from components.photo_example_gen import labels
 from components.photo_example_gen.rejects import Reason
 from components.review import mistakes
 from components.review.inputs import Inputs
 from components.review.page import Photos, render
 from schemas import features
+from serving.client.policy import Policy
 from tests.components.review import made
 
 PAIRS = st.integers(0, 250).flatmap(
@@ -77,9 +85,103 @@ def test_the_worst_come_first_with_what_is_known_of_them(inputs: Inputs) -> None
     assert "<b>,1" not in page and page.count("data:image/jpeg") == 3 + len(likeliest.photos)
 
 
+def changed(inputs: Inputs, folder: Path, change: Callable[[pd.DataFrame], None]) -> Inputs:
+    """The same run with other estimates."""
+    table = pd.read_parquet(inputs.artifacts["evaluation"].path / predictions.FILE)
+    change(table)
+    table.to_parquet(folder / predictions.FILE)
+    evaluation = replace(inputs.artifacts["evaluation"], path=folder)
+    return replace(inputs, artifacts={**inputs.artifacts, "evaluation": evaluation})
+
+
+def test_what_could_not_be_read_is_left_out_and_counted(inputs: Inputs, tmp_path: Path) -> None:
+    def unread(table: pd.DataFrame) -> None:
+        table.loc[table.index[:7], "candidate"] = np.nan
+
+    some = changed(inputs, tmp_path, unread)
+    text = made.words(mistakes.section(some))
+    assert "7 photos, which the model could not read" in text
+    assert "nan" not in render("t", [mistakes.section(some)]).split("<main")[1].split("<script")[0]
+    names = pd.read_parquet(tmp_path / predictions.FILE)[features.FILE_NAME][:7]
+    listed = csv.DictReader(io.StringIO(mistakes.suspects_csv(some)))
+    assert not {row["file_name"] for row in listed} & set(names)
+
+    def none(table: pd.DataFrame) -> None:
+        table["candidate"] = np.nan
+
+    nothing = changed(inputs, tmp_path, none)
+    assert "no estimates" in made.words(mistakes.section(nothing))
+    assert len(mistakes.suspects_csv(nothing).splitlines()) == 1
+
+
+def test_without_suspects_there_are_none_to_show(inputs: Inputs, tmp_path: Path) -> None:
+    def even(table: pd.DataFrame) -> None:
+        table["candidate"] = table[features.AGE] + 1
+
+    section = mistakes.section(changed(inputs, tmp_path, even))
+    assert [block.caption for block in section.blocks if isinstance(block, Photos)] == [
+        "The worst mistakes"
+    ]
+    assert "0 labels are suspected" in made.words(section)
+
+
+def test_errors_of_few_photos_are_not_drawn(inputs: Inputs) -> None:
+    title = "Error by age: the middle one and the range of eight photos in ten"
+    found = mistakes.estimates(inputs)
+    bins, counts = np.unique(found.ages // 5 * 5, return_counts=True)
+    bound = int(np.median(counts))
+    assert 0 < sum(counts >= bound) < len(counts)
+    told = made.charts(mistakes.section(reviewed(inputs, min_photos=bound)))[title].description
+    for age, count in zip(bins, counts, strict=True):
+        assert (f"{age:.0f} to {age + 5:.0f} years: " in told) == (count >= bound)
+    assert title not in made.charts(mistakes.section(reviewed(inputs, min_photos=1000)))
+
+
+def test_a_square_counts_its_photos(inputs: Inputs) -> None:
+    """The picture of all estimates loses none, however many there are."""
+    chart = made.charts(mistakes.section(inputs))["Estimate against real age"]
+    squares = chart.spec.layer[0].data.values
+    found = mistakes.estimates(inputs)
+    assert sum(square["photos"] for square in squares) == len(found.ages)
+    for square in squares:
+        assert square["photos"] == sum(
+            (square["age"] <= found.ages) & (found.ages < square["to_age"])
+            & (square["given"] <= found.given) & (found.given < square["to_given"])
+        )  # fmt: skip
+
+
+def test_at_the_till(inputs: Inputs) -> None:
+    """Shares of those who would, and would not, be asked for ID, with Wilson's intervals."""
+    found, policy = mistakes.estimates(inputs), Policy.load()
+    minors = found.ages < policy.legal_age
+    wrong, photos = sum(minors & (found.given >= policy.challenge_age)), sum(minors)
+    (rows,) = (
+        rows for name, rows in made.tables(mistakes.section(inputs)).items() if "till" in name
+    )
+    low, high = proportion_bounds(int(wrong), int(photos))
+    said = rows[0]
+    assert (said["photos"].text, said["of"].text) == (str(wrong), str(photos))
+    share = said["share (95 % interval)"].text
+    assert share == f"{wrong / photos:.1%} ({low:.1%} to {high:.1%})"
+
+
+def proportion_bounds(count: int, photos: int) -> tuple[float, float]:
+    """Wilson 1927, as in its definition."""
+    z, share = norm.ppf(0.975), count / photos
+    middle = (share + z**2 / (2 * photos)) / (1 + z**2 / photos)
+    half = z / (1 + z**2 / photos) * np.sqrt(share * (1 - share) / photos + (z / 2 / photos) ** 2)
+    return max(middle - half, 0.0), middle + half
+
+
+def reviewed(inputs: Inputs, **options: Any) -> Inputs:
+    """The same with other settings of the section `review`."""
+    return replace(
+        inputs, settings={**inputs.settings, "review": {**inputs.settings["review"], **options}}
+    )
+
+
 def test_thumbnails_can_be_switched_off(inputs: Inputs) -> None:
-    settings = {**inputs.settings, "review": {**inputs.settings["review"], "thumbnails": False}}
-    section = mistakes.section(Inputs(inputs.artifacts, settings, inputs.run))
+    section = mistakes.section(reviewed(inputs, thumbnails=False))
     assert "data:image" not in render("t", [section])
     assert "=final_files/<b>,1.jpg" in str(made.tables(section))
 
@@ -103,7 +205,6 @@ def test_the_suspects_can_be_left_out(inputs: Inputs, tmp_path: Path) -> None:
 def test_the_seeds_question_is_answered_by_figures(inputs: Inputs) -> None:
     said = made.words(mistakes.section(inputs))
     assert "The elderly: true here, by more than chance." in said  # as made.photos are
-    few = {**inputs.settings, "review": {**inputs.settings["review"], "min_photos": 1000}}
-    assert "Too few photos to say" in made.words(
-        mistakes.section(Inputs(inputs.artifacts, few, inputs.run))
-    )
+    assert re.search(r"within 2 years are [\d.]+% \([\d.]+% to [\d.]+%\) of them", said)
+    few = mistakes.section(reviewed(inputs, min_photos=1000))
+    assert "Too few photos to say" in made.words(few)

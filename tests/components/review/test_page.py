@@ -132,6 +132,9 @@ def test_sorting_and_filtering(browser: Browser, page: Path) -> None:
     values = column(browser, 2)
     assert values == [f"{number:.2f}" for number in range(40)] + ["–"]
     assert browser.run(f"return {header}.ariaSort") == "ascending"
+    browser.run(f"{header}.querySelector('[role=button]').click()")
+    assert column(browser, 2) == [*values[-2::-1], "–"]  # what is no number stays last
+    assert browser.run(f"return {header}.ariaSort") == "descending"
     browser.run(
         "const select = document.querySelector('.filters select'); select.value = 'odd';"
         "select.dispatchEvent(new Event('change'))"

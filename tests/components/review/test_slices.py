@@ -1,0 +1,197 @@
+"""The table and the charts of TFMA's slices."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+import tensorflow_model_analysis as tfma
+from scipy.stats import ttest_rel
+
+from components.evaluator import MAE
+from components.review import slices
+from components.review.evaluation import (
+    ABSOLUTE_ERROR,
+    COUNT,
+    OVERALL,
+    Figure,
+    Metrics,
+    Slice,
+)
+from components.review.page import Block, Cell, Chart, Section, Table, Text, render
+from schemas import features
+from tests.components.review import made
+
+FEW = 10
+
+
+@pytest.fixture(scope="module")
+def photos() -> pd.DataFrame:
+    """Test photos in two groups, in three spans, and in many stores."""
+    return made.photos(
+        400,
+        gender=["female", made.HOSTILE] * 200,
+        span=[str(1 + at % 11) for at in range(400)],
+        store=[f"store {at % 20}" for at in range(400)],
+    ).query("split == 'test'")
+
+
+@pytest.fixture(scope="module")
+def folder(photos: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their evaluation."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    made.evaluate(folder, photos, ["gender", "span", "store"])
+    return folder
+
+
+def evaluation(name: str, figures: dict[Slice, Metrics]) -> slices.Evaluation:
+    """Of no photo that another evaluation has."""
+    columns = {features.PHOTO_ID: pa.array([], pa.string()), ABSOLUTE_ERROR: pa.array([], "f8")}
+    return slices.Evaluation(name, figures, pa.table(columns))
+
+
+def figures(mae: Figure, photos: int = 50, **more: Figure) -> Metrics:
+    return {MAE: mae, COUNT: Figure(photos, math.nan, math.nan), **more}
+
+
+def table(blocks: list[Block]) -> list[dict[str, Cell]]:
+    (rows,) = made.tables(Section("slices", "", blocks)).values()
+    return rows
+
+
+def charts(blocks: list[Block]) -> dict[str, Chart]:
+    return made.charts(Section("slices", "", blocks))
+
+
+def test_every_slice_is_in_the_table(folder: Path) -> None:
+    result = tfma.load_eval_result(str(folder))
+    blocks = slices.blocks([slices.evaluation("this model", folder)], FEW)
+    assert isinstance(blocks[-1], Table) and blocks[-1].interactive
+    rows = table(blocks)
+    assert len(rows) == len(result.slicing_metrics)
+    shown = {row["slice"].text: row for row in rows}
+    for key, metrics in result.slicing_metrics:
+        row = shown[slices.label(key)]
+        for column, name in (("MAE, years", MAE), ("MSE, years²", "mean_squared_error")):
+            assert row[column].text.split()[0] == f"{metrics[''][''][name]['doubleValue']:.2f}"
+        count = metrics[""][""][COUNT]["doubleValue"]
+        assert row["photos"].value == count
+        assert (row["MAE, years"].mark == "few") is (count < FEW)
+        # Not ranked: what is no number stands last.
+        assert math.isnan(float(row["MAE, years"].value or 0)) is (count < FEW)
+        assert math.isnan(float(row["MSE, years²"].value or 0)) is (count < FEW)
+
+
+def test_slices_stand_in_their_natural_order(folder: Path) -> None:
+    keys = [row["slice"].text for row in table(slices.blocks([slices.evaluation("m", folder)], 1))]
+    assert keys[0] == "all photos"
+    assert keys[1:10] == [f"age {band}" for band in features.AGE_BANDS]
+    spans = [key for key in keys if key.startswith("span")]
+    assert spans == [f"span {number}" for number in range(1, 12)]
+
+
+def test_charts_say_the_same_in_words(folder: Path) -> None:
+    found = slices.evaluation("this model", folder)
+    drawn = charts(slices.blocks([found], FEW))
+    assert {title.split(",")[0] for title in drawn} == {
+        f"{metric} by {column}"
+        for metric in ("MAE", "Bias (estimate less real age)")
+        for column in ("age", "gender", "span")
+    } | {"MAE by age and gender"}
+    said = drawn["MAE by age, years, with 95 % intervals"].description
+    for band in features.AGE_BANDS:
+        metrics = found.slices[((features.AGE_BAND, band),)]
+        told = f"age {band}: {metrics[MAE]:.2f}, {metrics[COUNT].value:.0f} photos"
+        assert (told in said) is (metrics[COUNT].value >= FEW)
+
+
+def test_too_many_values_for_a_chart_are_said_to_be(folder: Path) -> None:
+    (text,) = [
+        block
+        for block in slices.blocks([slices.evaluation("this model", folder)], FEW)
+        if isinstance(block, Text)
+    ]
+    assert text.paragraphs[1:] == ["store has 20 values, too many for a chart: see the table."]
+
+
+def test_what_comes_from_a_table_is_escaped(folder: Path) -> None:
+    blocks = slices.blocks([slices.evaluation(made.HOSTILE, folder)] * 2, FEW)
+    page = render("t", [Section("slices", "TFMA slices by age", blocks)])
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+
+
+def test_any_metric_and_any_key_two_models_side_by_side() -> None:
+    other = Figure(0.25, math.nan, math.nan)
+    key = (("shelf", "<b>"), ("till", "3"))
+    metrics = figures(Figure(5.0, 4.0, 6.0), unheard_of=other)
+    first = evaluation("first", {OVERALL: metrics, key: metrics})
+    second = evaluation("second", {OVERALL: figures(Figure(7.0, 6.0, 8.0))})
+    rows = table(slices.blocks([first, second], few=30))
+    assert rows[0]["first: unheard_of"].text == "0.25"
+    # Of photos that were not the same, a difference has no interval and no mark.
+    assert list(rows[0].values())[-1] == Cell("-2.00", -2.0)
+    assert rows[1]["slice"].text == "shelf <b>, till 3" and rows[1]["kind"].text == "shelf × till"
+    assert rows[1]["second: MAE, years"].text == list(rows[1].values())[-1].text == "–"
+
+
+def test_the_same_photos_are_held_against_themselves(
+    photos: pd.DataFrame, folder: Path, tmp_path: Path
+) -> None:
+    """The interval is that of a paired t-test, as SciPy has it."""
+    old = photos[features.AGE] >= 45
+    better = photos.assign(candidate=photos["candidate"].where(~old, photos[features.AGE] + 1))
+    made.evaluate(tmp_path, better.sample(frac=1, random_state=0), ["gender", "span", "store"])
+    pair = [slices.evaluation("new", tmp_path), slices.evaluation("old", folder)]
+    rows = {row["slice"].text: row["MAE, years: new less old"] for row in table(
+        slices.blocks(pair, few=2)
+    )}  # fmt: skip
+    after, before = ((one["candidate"] - one[features.AGE]).abs() for one in (better, photos))
+    for name, some in {
+        "all photos": photos["gender"] != "",
+        "age 65+": photos[features.AGE_BAND] == "65+",
+        "age 65+, gender female": (photos[features.AGE_BAND] == "65+")
+        & (photos["gender"] == "female"),
+    }.items():
+        test = ttest_rel(after[some].astype(float), before[some].astype(float))
+        bounds = test.confidence_interval(0.95)
+        change = (after[some] - before[some]).mean()
+        assert rows[name].value == pytest.approx(change, abs=1e-4)
+        assert rows[name].text == f"{change:+.2f} ({bounds.low:+.2f} to {bounds.high:+.2f})"
+        assert rows[name].mark == "good"
+    assert rows["age 0–12"].text == "+0.00 (+0.00 to +0.00)" and rows["age 0–12"].mark == ""
+
+
+def test_photos_that_differ_have_no_interval(
+    photos: pd.DataFrame, folder: Path, tmp_path: Path
+) -> None:
+    made.evaluate(tmp_path, photos[1:], ["gender", "span", "store"])
+    pair = [slices.evaluation("new", tmp_path), slices.evaluation("old", folder)]
+    rows = table(slices.blocks(pair, few=2))
+    changes = {row["slice"].text: row["MAE, years: new less old"].text for row in rows}
+    assert "to" not in changes["all photos"]
+    assert any("to" in change for change in changes.values())  # of slices that lack none
+
+
+def test_without_numbers_there_is_a_page() -> None:
+    """NaN, as of an estimate that was none; no interval; no count; nothing at all."""
+    nan = Figure(math.nan, math.nan, math.nan)
+    band = ((features.AGE_BAND, "18–20"),)
+    for metrics in (figures(nan), figures(Figure(5.0, math.nan, math.nan)), {MAE: nan}, {}):
+        for held in ({}, {OVERALL: metrics, band: metrics}):
+            blocks = slices.blocks([evaluation("a", held), evaluation("b", held)], FEW)
+            assert "Every slice" in render("t", [Section("slices", "t", blocks)])
+
+
+def test_marks_are_of_whole_intervals() -> None:
+    overall, photos = Figure(5.0, 4.5, 5.5), {"good": 4.9, "bad": 5.1, "": 5.0}
+    intervals = {"good": (4.0, 4.99), "bad": (5.01, 6.0), "": (4.0, 6.0)}
+    held: dict[Slice, Metrics] = {
+        (("group", mark),): figures(Figure(photos[mark], *intervals[mark])) for mark in photos
+    }
+    held[(("group", "few"),)] = figures(Figure(9.0, 8.0, 10.0), photos=FEW - 1)
+    rows = table(slices.blocks([evaluation("m", {OVERALL: figures(overall), **held})], FEW))
+    for row in rows[1:]:
+        assert row["MAE, years"].mark == row["slice"].text.removeprefix("group ")
