@@ -12,7 +12,6 @@ memory. Rows, examples and notes are files in a scratch folder, one of each for 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gzip
 import json
 import os
@@ -251,11 +250,8 @@ class _Inspect(beam.DoFn):
         report(min(done * self._size, self._total), self._total, "photos")
 
     def _read(self, row: Row) -> photos.Photo:
-        folder = _real_path(os.path.join(self._folder, row.table.folder))
+        folder = photos.real_folder(os.path.join(self._folder, row.table.folder))
         return photos.read(os.path.join(self._folder, row.path), folder, self._max_pixels)
-
-
-_real_path = functools.cache(os.path.realpath)
 
 
 def settle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -34,6 +35,8 @@ _STRIP_PIXELS = 2**20  # measured at a time, so that measuring a large picture t
 # other warnings are about metadata that nobody reads here.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+real_folder = functools.lru_cache(maxsize=1024)(os.path.realpath)  # asked for each of its photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +79,19 @@ def read(path: str, folder: str, max_pixels: int) -> Photo:
 
 def _bytes(path: str, folder: str, max_pixels: int) -> bytes:
     try:
-        if not os.path.realpath(path).startswith(folder + os.sep):
+        if not _real(path).startswith(folder + os.sep):
             raise Rejected(Reason.OUTSIDE, "a symbolic link that leads out")
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
+        # A pipe would otherwise wait for somebody to write to it.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Rejected(Reason.MISSING, "not a regular file")
             if status.st_size > max_pixels * _MAX_BYTES_PER_PIXEL + _MAX_METADATA_BYTES:
                 raise Rejected(Reason.UNREADABLE, f"{status.st_size:,} bytes are no photo")
-            return file.read()
+            return os.read(file, status.st_size)
+        finally:
+            os.close(file)
     except PermissionError as error:
         raise Rejected(Reason.UNREADABLE, str(error.strerror)) from None
     except OSError as error:
@@ -93,9 +100,12 @@ def _bytes(path: str, folder: str, max_pixels: int) -> bytes:
         raise Rejected(Reason.MISSING, str(error)) from None
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Opens a file; one that is a pipe does not wait for somebody to write to it."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def _real(path: str) -> str:
+    """The path without symbolic links; those of a folder are looked up once."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    return os.path.join(real_folder(folder), name)
 
 
 def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
@@ -180,10 +190,13 @@ def _sharpness(luma: np.ndarray) -> float:
     total = squares = 0
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height - 2, rows):
-        strip = luma[top : top + rows + 2].astype(np.int16)
-        laplacian = strip[1:-1, 1:-1] << 2
-        for neighbour in (strip[:-2, 1:-1], strip[2:, 1:-1], strip[1:-1, :-2], strip[1:-1, 2:]):
-            laplacian -= neighbour
+        # Row after row in one line, which is twice as fast as in a rectangle: the neighbours of the
+        # first and the last column are wrong, and these don't count.
+        strip = luma[top : top + rows + 2].astype(np.int16).ravel()
+        laplacian = strip[width:-width] << 2
+        for ahead in (0, width - 1, width + 1, 2 * width):
+            laplacian -= strip[ahead : ahead + len(laplacian)]
+        laplacian.reshape(-1, width)[:, :: width - 1] = 0
         total += int(laplacian.sum())
         squares += int(np.square(laplacian, dtype=np.int32).sum())
     count = (height - 2) * (width - 2)
