@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -11,6 +12,9 @@ from schemas import features
 
 # Records that wait to be drawn in random order: a few kB each.
 SHUFFLE_BUFFER = 16_384
+
+# How far a photo is varied in training: degrees, and shares of the side, the size and the light.
+TURN, MOVE, ZOOM, LIGHT = 8, 0.05, 0.1, 0.2
 
 _AGE = {features.AGE: tf.io.FixedLenFeature([], tf.float32)}
 _SPEC = {features.IMAGE: tf.io.FixedLenFeature([], tf.string), **_AGE}
@@ -24,7 +28,7 @@ def ages(patterns: Sequence[str]) -> tf.data.Dataset:
 def train_batches(
     patterns: Sequence[str], image_size: int, batch_size: int, seed: int
 ) -> tf.data.Dataset:
-    """One epoch: every photo and its mirror image, in an order of the seed's.
+    """One epoch: every photo and its mirror image, varied, in an order of the seed's.
 
     The last, smaller batch is left out, since batch norm would weigh it like a whole one; another
     epoch has another order, so that no photo stays out for long.
@@ -33,9 +37,13 @@ def train_batches(
         Batches of (uint8 [batch_size, image_size, image_size, 3], float32 [batch_size] years).
     """
 
-    def decode(records: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode(
+        number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        records, mirrored = batch
         pixels, years = _decode(records, image_size)
-        return tf.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels), years
+        pixels = tf.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
+        return varied(pixels, tf.stack([seed, tf.cast(number, tf.int32)])), years
 
     sides = tf.data.Dataset.from_tensor_slices([False, True])
     return (
@@ -45,6 +53,7 @@ def train_batches(
         )
         .shuffle(SHUFFLE_BUFFER, seed=seed)
         .batch(batch_size, drop_remainder=True)
+        .enumerate()
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
         .with_options(_untuned())
@@ -60,6 +69,42 @@ def eval_batches(patterns: Sequence[str], image_size: int, batch_size: int) -> t
         .prefetch(2)
         .with_options(_untuned())
     )
+
+
+def varied(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The photos as another till's camera might have taken them.
+
+    Each is turned, moved, enlarged and lit by chance, up to TURN, MOVE, ZOOM and LIGHT; what comes
+    in at an edge is the mirror image of what is inside.
+
+    Args:
+        pixels: uint8 [N, size, size, 3].
+        seed: int32 [2]; the same seed gives the same photos.
+
+    Returns:
+        uint8 [N, size, size, 3].
+    """
+    count, size = tf.shape(pixels)[0], tf.shape(pixels)[1]
+    chance = tf.random.stateless_uniform((6, count), seed, -1.0, 1.0)
+    turn, zoom = TURN * math.pi / 180 * chance[0], 1 + ZOOM * chance[1]
+    cos, sin = tf.cos(turn) / zoom, tf.sin(turn) / zoom
+    side = tf.cast(size, tf.float32)
+    middle = (side - 1) / 2  # stays where it is, but for the move
+    across = middle - middle * (cos - sin) + MOVE * side * chance[2]
+    down = middle - middle * (sin + cos) + MOVE * side * chance[3]
+    zero = tf.zeros_like(cos)
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(pixels, tf.float32),
+        # From a point of the result to where in the photo it comes from.
+        transforms=tf.stack((cos, -sin, across, sin, cos, down, zero, zero), axis=1),
+        output_shape=tf.stack([size, size]),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+    contrast, light = (1 + LIGHT * chance[i][:, None, None, None] for i in (4, 5))
+    lit = (moved - 128) * contrast + 128 * light
+    return tf.saturate_cast(tf.round(lit), tf.uint8)
 
 
 def _untuned() -> tf.data.Options:

@@ -113,8 +113,9 @@ class Training:
             self._save(entry)
             on_epoch(entry)
         self._state.stopped = EPOCHS if self._state.epochs_done >= last else PATIENCE
-        best = tf.train.Checkpoint(variables=self._variables())  # the optimizer may be another now
-        best.read(self._file(self._state.best_epoch)).expect_partial()
+        if self._state.best_epoch != self._state.epochs_done:
+            best = tf.train.Checkpoint(variables=self._variables())  # the optimizer may be another
+            best.read(self._file(self._state.best_epoch)).expect_partial()
         return self._state
 
     def _epoch(

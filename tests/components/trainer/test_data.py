@@ -25,6 +25,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"{folder}/a/*", f"{folder}/b/three.gz"]
 
 
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos are not varied."""
+    for name in ("TURN", "MOVE", "ZOOM", "LIGHT"):
+        monkeypatch.setattr(data, name, 0)
+
+
 def photos(batches: tf.data.Dataset) -> list[tuple[float, np.ndarray]]:
     return [
         (float(age), pixels)
@@ -41,6 +48,7 @@ def test_ages_are_those_of_all_files(files: list[str]) -> None:
     assert sorted(data.ages(files).as_numpy_iterator()) == AGES
 
 
+@pytest.mark.usefixtures("still")
 def test_an_epoch_has_each_photo_and_its_mirror_once(files: list[str]) -> None:
     as_it_is = dict(photos(data.eval_batches(files, tiny.SIZE, 4)))
     found: dict[float, list[np.ndarray]] = {age: [] for age in AGES}
@@ -62,6 +70,7 @@ def test_evaluation_has_each_photo_once_as_it_is(files: list[str]) -> None:
         assert np.array_equal(pixels, tf.io.decode_jpeg(jpeg).numpy())
 
 
+@pytest.mark.usefixtures("still")
 def test_the_order_is_the_seeds(files: list[str]) -> None:
     first, again, other = (
         order(data.train_batches(files, tiny.SIZE, 2, seed)) for seed in (1, 1, 2)
@@ -110,3 +119,93 @@ def test_more_photos_than_wait_to_be_drawn(tmp_path: Path, monkeypatch: pytest.M
     path = tiny.write_squares(tmp_path / "x.gz", AGES)
     ages = Counter(age for age, _ in photos(data.train_batches([path], tiny.SIZE, 2, seed=1)))
     assert ages == Counter(AGES * 2)
+
+
+def noise(count: int, size: int = 32) -> tf.Tensor:
+    """Photos that are smooth enough to be moved without loss."""
+    coarse = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3))
+    return tf.cast(tf.image.resize(coarse, (size, size), "bicubic") / 2 + 64, tf.uint8)
+
+
+def varied(pixels: tf.Tensor, *seed: int) -> np.ndarray:
+    found: np.ndarray = data.varied(pixels, tf.constant(seed)).numpy()
+    return found
+
+
+def test_photos_are_varied_each_in_its_own_way_by_the_seed() -> None:
+    one, *rest = varied(tf.repeat(noise(1), 8, axis=0), 1, 2)
+    assert all(not np.array_equal(one, other) for other in rest)
+    assert np.array_equal(varied(noise(3), 1, 2), varied(noise(3), 1, 2))
+    assert not np.array_equal(varied(noise(3), 1, 2), varied(noise(3), 1, 3))
+    assert not np.array_equal(varied(noise(3), 1, 2), varied(noise(3), 2, 2))
+
+
+def test_no_epoch_repeats_a_photo(tmp_path: Path) -> None:
+    file = tiny.write_squares(tmp_path / "one.gz", [30.0])
+    shown = [
+        pixels.tobytes()
+        for seed in range(8)
+        for _, pixels in photos(data.train_batches([file], tiny.SIZE, 2, seed))
+    ]
+    assert len(set(shown)) == len(shown) == 16
+
+
+@pytest.mark.usefixtures("still")
+def test_no_two_batches_are_varied_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "LIGHT", 0.2)
+    file = tiny.write_squares(tmp_path / "one.gz", [30.0])
+    one, mirror = (pixels for _, pixels in photos(data.train_batches([file], tiny.SIZE, 1, seed=1)))
+    assert abs(one.mean() - mirror.mean()) > 1
+
+
+def test_the_edges_are_filled_with_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "LIGHT", 0)
+    white = tf.fill((16, 32, 32, 3), tf.constant(255, tf.uint8))
+    assert (varied(white, 1, 2) == 255).all()
+
+
+@pytest.mark.usefixtures("still")
+def test_without_variation_a_photo_stays_as_it_is() -> None:
+    assert np.array_equal(varied(noise(4), 1, 2), noise(4).numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TURN", 180), ("MOVE", 0.25), ("ZOOM", 0.5), ("LIGHT", 0.9)]
+)
+@pytest.mark.usefixtures("still")
+def test_each_kind_of_variation_by_itself(
+    name: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, name, value)
+    assert not np.array_equal(varied(noise(1), 1, 2), noise(1).numpy())
+
+
+@pytest.mark.usefixtures("still")
+def test_a_photo_is_turned_about_its_middle_and_moved_both_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dot in the middle stays there when turned and zoomed; moved, it lands on all sides."""
+    dot = np.zeros((64, 33, 33, 3), np.uint8)
+    dot[:, 16, 16] = 255
+    monkeypatch.setattr(data, "TURN", 90)
+    assert (varied(tf.constant(dot), 1, 2)[:, 16, 16] == 255).all()
+    monkeypatch.setattr(data, "TURN", 0)
+    monkeypatch.setattr(data, "MOVE", 0.25)
+    places = [np.unravel_index(photo[..., 0].argmax(), (33, 33)) for photo in varied(dot, 1, 2)]
+    for axis in zip(*places, strict=True):
+        assert min(axis) >= 16 - 9
+        assert max(axis) <= 16 + 9
+        assert min(axis) < 12 < 20 < max(axis)
+
+
+@pytest.mark.usefixtures("still")
+def test_light_moves_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "LIGHT", 0.2)
+    grey = varied(tf.fill((64, 8, 8, 3), tf.constant(128, tf.uint8)), 1, 2)
+    assert grey.min() >= 128 * 0.8 - 1
+    assert grey.max() <= 128 * 1.2 + 1
+    assert grey.min() < 115 < 141 < grey.max()
+    halves = np.full((64, 8, 8, 3), 78, np.uint8)
+    halves[:, :, 4:] = 178
+    contrast = np.ptp(varied(tf.constant(halves), 1, 2).astype(int), axis=(1, 2, 3))
+    assert 80 - 1 <= contrast.min() < 90 < 110 < contrast.max() <= 120 + 1
