@@ -250,6 +250,8 @@ def _by_column(evaluations: Sequence[Evaluation], few: int) -> Iterator[Block]:
                     f"{told}. Parts with fewer than {few} photos are left out.",
                     _dots(shown, groups, NAMES[metric], f"{by}, years" if by == "age" else by),
                 )
+            elif metric == MAE:
+                yield Text([f"No chart by {by}: no part has {few} photos."])
 
 
 def _dots(

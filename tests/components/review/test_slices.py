@@ -117,6 +117,14 @@ def test_too_many_values_for_a_chart_are_said_to_be(folder: Path) -> None:
     assert text.paragraphs[1:] == ["store has 20 values, too many for a chart: see the table."]
 
 
+def test_too_few_photos_for_a_chart_are_said_to_be(folder: Path) -> None:
+    blocks = slices.blocks([slices.evaluation("this model", folder)], 1000)
+    assert not charts(blocks)
+    said = [text for block in blocks if isinstance(block, Text) for text in block.paragraphs]
+    for by in ("age", "gender", "span"):
+        assert said.count(f"No chart by {by}: no part has 1000 photos.") == 1
+
+
 def test_what_comes_from_a_table_is_escaped(folder: Path) -> None:
     blocks = slices.blocks([slices.evaluation(made.HOSTILE, folder)] * 2, FEW)
     page = render("t", [Section("slices", "TFMA slices by age", blocks)])
