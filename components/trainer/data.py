@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -13,8 +12,8 @@ from schemas import features
 # Records that wait to be drawn in random order: a few kB each.
 SHUFFLE_BUFFER = 16_384
 
-# How far a photo is varied in training: degrees, and shares of the side, the size and the light.
-TURN, MOVE, ZOOM, LIGHT = 8, 0.05, 0.1, 0.2
+# How far a photo is varied in training: shares of its side and of its light.
+MOVE, LIGHT = 0.06, 0.2
 
 _AGE = {features.AGE: tf.io.FixedLenFeature([], tf.float32)}
 _SPEC = {features.IMAGE: tf.io.FixedLenFeature([], tf.string), **_AGE}
@@ -74,8 +73,10 @@ def eval_batches(patterns: Sequence[str], image_size: int, batch_size: int) -> t
 def varied(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """The photos as another till's camera might have taken them.
 
-    Each is turned, moved, enlarged and lit by chance, up to TURN, MOVE, ZOOM and LIGHT; what comes
-    in at an edge is the mirror image of what is inside.
+    Each is moved and lit by chance, up to MOVE and LIGHT; what comes in at an edge is the mirror
+    image of what is inside. Moved by whole pixels, and neither turned nor enlarged: that blurs
+    what an age is read from, and a network that has learnt from blurred photos takes others to be
+    older (by 0.9 years with up to 8 degrees and 10 %, on 900 real photos of 96 pixels).
 
     Args:
         pixels: uint8 [N, size, size, 3].
@@ -85,25 +86,20 @@ def varied(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         uint8 [N, size, size, 3].
     """
     count, size = tf.shape(pixels)[0], tf.shape(pixels)[1]
-    chance = tf.random.stateless_uniform((6, count), seed, -1.0, 1.0)
-    turn, zoom = TURN * math.pi / 180 * chance[0], 1 + ZOOM * chance[1]
-    cos, sin = tf.cos(turn) / zoom, tf.sin(turn) / zoom
-    side = tf.cast(size, tf.float32)
-    middle = (side - 1) / 2  # stays where it is, but for the move
-    across = middle - middle * (cos - sin) + MOVE * side * chance[2]
-    down = middle - middle * (sin + cos) + MOVE * side * chance[3]
-    zero = tf.zeros_like(cos)
+    chance = tf.random.stateless_uniform((4, count), seed, -1.0, 1.0)
+    across, down = (MOVE * tf.cast(size, tf.float32) * chance[i] for i in (0, 1))
+    one, zero = tf.ones_like(across), tf.zeros_like(across)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(pixels, tf.float32),
+        images=pixels,
         # From a point of the result to where in the photo it comes from.
-        transforms=tf.stack((cos, -sin, across, sin, cos, down, zero, zero), axis=1),
+        transforms=tf.stack((one, zero, across, zero, one, down, zero, zero), axis=1),
         output_shape=tf.stack([size, size]),
         fill_value=0.0,
-        interpolation="BILINEAR",
+        interpolation="NEAREST",
         fill_mode="REFLECT",
     )
-    contrast, light = (1 + LIGHT * chance[i][:, None, None, None] for i in (4, 5))
-    lit = (moved - 128) * contrast + 128 * light
+    contrast, light = (1 + LIGHT * chance[i][:, None, None, None] for i in (2, 3))
+    lit = (tf.cast(moved, tf.float32) - 128) * contrast + 128 * light
     return tf.saturate_cast(tf.round(lit), tf.uint8)
 
 
