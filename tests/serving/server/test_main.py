@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -283,3 +284,24 @@ def test_health(base: Path) -> None:
         with pytest.raises(grpc.RpcError) as raised:
             stub.Check(health_pb2.HealthCheckRequest(service="tensorflow.serving.ModelService"))
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(("given_", "seen"), [(None, "1"), ("0", "0")])
+def test_tensorflow_is_loaded_for_weights_that_do_not_change(
+    given_: str | None, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", raising=False)
+    if given_:
+        monkeypatch.setenv("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", given_)
+    script = """
+import os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "tensorflow":
+            sys.exit(os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"])
+sys.meta_path.insert(0, Watch())
+from serving.server.main import main
+main(["--version"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == seen
