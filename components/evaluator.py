@@ -12,7 +12,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel, artifact_utils
 from tfx.utils import io_utils, proto_utils
 
-from components import predictions
+from components import metrics, predictions
 from components.curated_schema import passengers
 from components.served_model import is_live
 from schemas import features
@@ -41,7 +41,7 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
             ),
         ),
     )
-    names = ("MeanSquaredError", "ExampleCount", "MeanPrediction", "MeanLabel", "Calibration")
+    names = ("ExampleCount", "MeanPrediction", "MeanLabel", "Calibration")
     specs = {
         "signature_name": "examples",
         "label_key": features.AGE,
@@ -55,9 +55,8 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
         metrics_specs=[
             config_pb2.MetricsSpec(
                 metrics=[
-                    config_pb2.MetricConfig(
-                        class_name="MeanAbsoluteError", per_slice_thresholds=[gate]
-                    ),
+                    _metric(metrics.AbsoluteError, per_slice_thresholds=[gate]),
+                    _metric(metrics.SquaredError),
                     *(config_pb2.MetricConfig(class_name=name) for name in names),
                 ]
             )
@@ -67,6 +66,10 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
             config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND]),
         ],
     )
+
+
+def _metric(kind: type, **more: Any) -> config_pb2.MetricConfig:
+    return config_pb2.MetricConfig(class_name=kind.__name__, module=kind.__module__, **more)
 
 
 def custom_extractors(
@@ -120,8 +123,8 @@ class Executor(executor.Executor):
 
 
 def _mae(evaluation: str, model: str) -> float:
-    metrics = tfma.load_eval_result(evaluation, model_name=model).get_metrics_for_slice()
-    return float(metrics[MAE]["doubleValue"])
+    found = tfma.load_eval_result(evaluation, model_name=model).get_metrics_for_slice()
+    return float(found[MAE]["doubleValue"])
 
 
 class Evaluator(tfx.components.Evaluator):
