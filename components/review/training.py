@@ -44,10 +44,9 @@ def _story(history: Mapping[str, Any]) -> str:
     epochs = history["epochs"]
     seconds = sum(entry["seconds"] for entry in epochs)
     return (
-        "An epoch is one pass over all photos of the train split, each and its mirror image a "
-        "little moved and lit by chance; after it, the network is measured on the eval split, "
-        f"which it does not learn from. The training lasted {_count(len(epochs), 'epoch')}: "
-        f"{_duration(seconds)} in all, "
+        "An epoch is one pass over all photos of the train split, each shown as it is and "
+        "mirrored; after each, the network is measured on the eval split, which it does not learn "
+        f"from. The training lasted {_count(len(epochs), 'epoch')}: {_duration(seconds)} in all, "
         f"{seconds / len(epochs):,.1f} seconds an epoch on average. Weights of the network: "
         f"{_recorded(history, 'parameters')}; computed in: {_recorded(history, 'precision')}."
     )

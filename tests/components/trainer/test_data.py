@@ -25,13 +25,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"{folder}/a/*", f"{folder}/b/three.gz"]
 
 
-@pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Photos are not varied."""
-    for name in ("MOVE", "LIGHT"):
-        monkeypatch.setattr(data, name, 0)
-
-
 def photos(batches: tf.data.Dataset) -> list[tuple[float, np.ndarray]]:
     return [
         (float(age), pixels)
@@ -48,7 +41,6 @@ def test_ages_are_those_of_all_files(files: list[str]) -> None:
     assert sorted(data.ages(files).as_numpy_iterator()) == AGES
 
 
-@pytest.mark.usefixtures("still")
 def test_an_epoch_has_each_photo_and_its_mirror_once(files: list[str]) -> None:
     as_it_is = dict(photos(data.eval_batches(files, tiny.SIZE, 4)))
     found: dict[float, list[np.ndarray]] = {age: [] for age in AGES}
@@ -70,7 +62,6 @@ def test_evaluation_has_each_photo_once_as_it_is(files: list[str]) -> None:
         assert np.array_equal(pixels, tf.io.decode_jpeg(jpeg).numpy())
 
 
-@pytest.mark.usefixtures("still")
 def test_the_order_is_the_seeds(files: list[str]) -> None:
     first, again, other = (
         order(data.train_batches(files, tiny.SIZE, 2, seed)) for seed in (1, 1, 2)
@@ -119,77 +110,3 @@ def test_more_photos_than_wait_to_be_drawn(tmp_path: Path, monkeypatch: pytest.M
     path = tiny.write_squares(tmp_path / "x.gz", AGES)
     ages = Counter(age for age, _ in photos(data.train_batches([path], tiny.SIZE, 2, seed=1)))
     assert ages == Counter(AGES * 2)
-
-
-def noise(count: int) -> tf.Tensor:
-    return tf.constant(np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8))
-
-
-def varied(pixels: tf.Tensor, *seed: int) -> np.ndarray:
-    found: np.ndarray = data.varied(pixels, tf.constant(seed)).numpy()
-    return found
-
-
-def test_photos_are_varied_each_in_its_own_way_by_the_seed() -> None:
-    one, *rest = varied(tf.repeat(noise(1), 8, axis=0), 1, 2)
-    assert all(not np.array_equal(one, other) for other in rest)
-    assert np.array_equal(varied(noise(3), 1, 2), varied(noise(3), 1, 2))
-    assert not np.array_equal(varied(noise(3), 1, 2), varied(noise(3), 1, 3))
-    assert not np.array_equal(varied(noise(3), 1, 2), varied(noise(3), 2, 2))
-
-
-def test_no_epoch_repeats_a_photo(tmp_path: Path) -> None:
-    file = tiny.write_squares(tmp_path / "one.gz", [30.0])
-    shown = [
-        pixels.tobytes()
-        for seed in range(8)
-        for _, pixels in photos(data.train_batches([file], tiny.SIZE, 2, seed))
-    ]
-    assert len(set(shown)) == len(shown) == 16
-
-
-@pytest.mark.usefixtures("still")
-def test_no_two_batches_are_varied_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "LIGHT", 0.2)
-    file = tiny.write_squares(tmp_path / "one.gz", [30.0])
-    one, mirror = (pixels for _, pixels in photos(data.train_batches([file], tiny.SIZE, 1, seed=1)))
-    assert abs(one.mean() - mirror.mean()) > 1
-
-
-def test_the_edges_are_filled_with_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "LIGHT", 0)
-    white = tf.fill((16, 32, 32, 3), tf.constant(255, tf.uint8))
-    assert (varied(white, 1, 2) == 255).all()
-
-
-@pytest.mark.usefixtures("still")
-def test_without_variation_a_photo_stays_as_it_is() -> None:
-    assert np.array_equal(varied(noise(4), 1, 2), noise(4).numpy())
-
-
-@pytest.mark.usefixtures("still")
-def test_a_photo_is_moved_both_ways_by_whole_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    dot = np.zeros((64, 33, 33, 3), np.uint8)
-    dot[:, 16, 16] = 255
-    monkeypatch.setattr(data, "MOVE", 0.25)
-    moved = varied(tf.constant(dot), 1, 2)
-    assert {tuple(np.unique(photo, return_counts=True)[1]) for photo in moved} == {
-        (33**2 * 3 - 3, 3)
-    }
-    places = [np.unravel_index(photo[..., 0].argmax(), (33, 33)) for photo in moved]
-    for axis in zip(*places, strict=True):
-        assert 16 - 8 <= min(axis) < 12 < 20 < max(axis) <= 16 + 8
-    assert any(y != x for y, x in places)
-
-
-@pytest.mark.usefixtures("still")
-def test_light_moves_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "LIGHT", 0.2)
-    grey = varied(tf.fill((64, 8, 8, 3), tf.constant(128, tf.uint8)), 1, 2)
-    assert grey.min() >= 128 * 0.8 - 1
-    assert grey.max() <= 128 * 1.2 + 1
-    assert grey.min() < 115 < 141 < grey.max()
-    halves = np.full((64, 8, 8, 3), 78, np.uint8)
-    halves[:, :, 4:] = 178
-    contrast = np.ptp(varied(tf.constant(halves), 1, 2).astype(int), axis=(1, 2, 3))
-    assert 80 - 1 <= contrast.min() < 90 < 110 < contrast.max() <= 120 + 1
