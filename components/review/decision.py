@@ -90,6 +90,8 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
     photos = candidate.get(COUNT, NOTHING).value
     rows: list[list[Cell | str]] = []
     for key, held in configured.items():
+        if key.model_name == BASELINE:  # is listed, too, but held to nothing
+            continue
         value, label = candidate.get(key.name, NOTHING), NAMES.get(key.name, key.name)
         for _, threshold in held:
             if isinstance(threshold, tfma.GenericValueThreshold):

@@ -273,7 +273,10 @@ def _dots(
     colour, shape = alt.Color("model:N", legend=legend), alt.Shape("model:N", legend=legend)
     x = alt.X("low:Q", title=title)
     return alt.layer(
-        base.mark_rule(strokeWidth=2).encode(y, x, alt.X2("high:Q"), colour, **apart),
+        # Without a legend of its own, which would stand beside that of the points.
+        base.mark_rule(strokeWidth=2).encode(
+            y, x, alt.X2("high:Q"), alt.Color("model:N", legend=None), **apart
+        ),
         base.mark_point(size=70).encode(y, alt.X("value:Q"), colour, shape, **apart),
         alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(strokeDash=[4, 3]).encode(x="zero:Q"),
     ).properties(height=len(drawn) * (26 if models == 1 else 40))

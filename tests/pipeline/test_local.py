@@ -172,6 +172,8 @@ def test_another_run_takes_from_the_cache(run_dir: Path, drawn_photos: Path) -> 
     assert cached(finished) == set(STEPS) - {"ServedModel", "Evaluator", "Pusher", "Review"}
     mae = pytest.approx(before["gate"]["value"], abs=1e-4)  # batches differ, and so do sums
     assert again["gate"]["value"] == mae and again["gate"]["baseline"] == mae
+    decision = Path(again["review"]).read_text().split('id="slices"')[0]
+    assert decision.count(">MAE, years, more than live<") == 1
     assert again["pushed_version"] == before["pushed_version"]  # the live model is that one
     assert versions(run_dir) == [str(before["pushed_version"])]
 

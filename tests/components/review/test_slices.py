@@ -13,6 +13,7 @@ from scipy.stats import ttest_rel
 
 from components.evaluator import MAE
 from components.review import slices
+from components.review.charts import svg
 from components.review.evaluation import (
     ABSOLUTE_ERROR,
     COUNT,
@@ -143,6 +144,13 @@ def test_any_metric_and_any_key_two_models_side_by_side() -> None:
     assert list(rows[0].values())[-1] == Cell("-2.00", -2.0)
     assert rows[1]["slice"].text == "shelf <b>, till 3" and rows[1]["kind"].text == "shelf × till"
     assert rows[1]["second: MAE, years"].text == list(rows[1].values())[-1].text == "–"
+
+
+def test_a_chart_names_its_models_once() -> None:
+    held: dict[Slice, Metrics] = {((features.AGE_BAND, "0–12"),): figures(Figure(5.0, 4.0, 6.0))}
+    both = [evaluation("first", held), evaluation("second", held)]
+    chart = charts(slices.blocks(both, FEW))["MAE by age, years, with 95 % intervals"]
+    assert svg(chart.spec, "", "", 0).count(">first</text>") == 1
 
 
 def test_the_same_photos_are_held_against_themselves(

@@ -1,0 +1,43 @@
+"""Each bound of the gate with what was held to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from components.evaluator import eval_config
+from components.review import decision
+from components.review.page import Cell
+from schemas import features
+from tests.components.review import made
+
+
+def test_a_broken_bound_is_said_to_be(tmp_path: Path) -> None:
+    table = made.photos(200)
+    table["candidate"] = table[features.AGE] + 9.0
+    inputs = made.run(tmp_path, table)
+    file = tmp_path / "evaluation" / "eval_config.json"
+    document = json.loads(file.read_text())
+    # Of thresholds made.run says nothing.
+    document["evalConfig"] = json_format.MessageToDict(eval_config(8.0, 0.25))
+    del document["evalConfig"]["modelSpecs"]
+    file.write_text(json.dumps(document))
+    rows = [
+        [cell.text if isinstance(cell, Cell) else cell for cell in row]
+        for row in decision.thresholds(inputs)
+    ]
+    photos = str((table["split"] == features.TEST).sum())
+    assert rows[0] == [
+        "MAE, years",
+        "9.00 (9.00 to 9.00)",
+        "at most 8.00",
+        "-1.00",
+        photos,
+        "broken",
+    ]
+    assert len(rows) == 2  # nothing is live; the other one is the model server's word
+    assert decision.reasons(inputs) == [
+        "MAE, years: 9.00 (9.00 to 9.00) breaks the bound at most 8.00."
+    ]
