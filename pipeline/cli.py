@@ -84,6 +84,7 @@ def _mistake(text: str) -> int:
 def _run(options: argparse.Namespace) -> NoReturn:
     from rich.console import Console
 
+    from components import heap
     from pipeline import config, run_folder
 
     console = Console()
@@ -97,7 +98,7 @@ def _run(options: argparse.Namespace) -> NoReturn:
     if not Path(loaded.data.photos).is_dir():
         raise UserError(f"{loaded.data.photos}: no such folder; see --photos")
     with run_folder.use(Path(loaded.run_dir)) as terminal:
-        with console.status("loading TFX"):
+        with console.status("loading TFX"), heap.permanent():
             from pipeline import local
 
         document = local.run(loaded, console)

@@ -93,7 +93,7 @@ def run_fn(fn_args: FnArgs) -> None:
         )
     _write_history(state, network, precision, fn_args.model_run_dir)
     model.export(
-        _in_float32(network, size),
+        model.folded(network),
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,
         image_size=size,
@@ -101,15 +101,6 @@ def run_fn(fn_args: FnArgs) -> None:
         max_batch_size=fn_args.custom_config["max_batch_size"],
     )
     shutil.rmtree(folder)
-
-
-def _in_float32(network: keras.Model, image_size: int) -> keras.Model:
-    """The same weights computed with in float32: one age, whatever machine or batch serves it."""
-    twin = model.build(
-        image_size, initial_weights="none", mean_age=0.0, dropout=0.0, precision="float32"
-    )
-    twin.set_weights(network.get_weights())
-    return twin
 
 
 def _resume_folder(fn_args: FnArgs) -> Path:

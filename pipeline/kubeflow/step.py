@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components import progress
+from components import heap, progress
 from components.errors import UserError, one_line
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
@@ -62,7 +62,8 @@ def _run(step: str, task: Task, run_dir: Path) -> None:
 
             plan.write(task, run_dir, record)
         else:
-            from pipeline.kubeflow import node
+            with heap.permanent():
+                from pipeline.kubeflow import node
 
             node.run(step, task, record)
 

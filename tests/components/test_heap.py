@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
+
+from components import heap
 
 # Buffers are freed in front of one that stays, as batches are in front of the next.
 PROGRAM = """
@@ -44,10 +47,25 @@ def test_the_system_gets_back_what_is_freed() -> None:
 def test_children_are_told_and_later_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    from components import heap
-
     with pytest.raises(RuntimeError), heap.returned():
         assert os.environ["MALLOC_MMAP_THRESHOLD_"] == "1048576"
         raise RuntimeError
     assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "7"
     assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
+
+
+def test_what_is_imported_is_not_searched_for_garbage() -> None:
+    thresholds = gc.get_threshold()
+    try:
+        with pytest.raises(RuntimeError), heap.permanent():
+            assert not gc.isenabled()
+            imported = [object()]
+            raise RuntimeError
+        assert gc.isenabled()
+        assert not any(kept is imported for kept in gc.get_objects())
+        assert gc.get_threshold()[0] > thresholds[0]
+        later = [object()]
+        assert any(kept is later for kept in gc.get_objects())
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)

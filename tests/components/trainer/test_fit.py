@@ -126,9 +126,9 @@ def test_head_epochs_freeze_weights_and_batch_norm_statistics(tmp_path: Path) ->
     start, first, second, third = seen
     assert same(start[0], first[0]) and same(first[0], second[0])
     assert not same(start[1], first[1])
-    # The whole phase changes the kernel, and leaves loaded batch norms as they were.
+    # The whole phase changes the convolution, and leaves loaded batch norms as they were.
     assert not same(second[0][:1], third[0][:1])
-    assert same(second[0][1:], third[0][1:])
+    assert same(second[0][2:], third[0][2:])
     assert not same(second[1], third[1])
 
 
@@ -137,7 +137,7 @@ def test_random_weights_learn_their_batch_norms_too(tmp_path: Path) -> None:
     trunk = net.get_layer(model.TRUNK)
     before = arrays(trunk.weights)
     train(tmp_path, net, initial_weights="none", epochs=1)
-    # Kernel, scale, offset, mean and variance: each of them changes.
+    # Kernel, bias, scale, offset, mean and variance: each of them changes.
     assert not any(np.array_equal(a, b) for a, b in zip(before, arrays(trunk.weights), strict=True))
 
 

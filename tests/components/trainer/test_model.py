@@ -111,6 +111,26 @@ def test_a_narrow_trunk_keeps_wide_weights_and_output(precision: str) -> None:
     assert keras.config.dtype_policy().name == "float32"  # as it was before
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_served_is_wide_and_without_batch_norms(precision: str) -> None:
+    net = build(precision)
+    random = np.random.default_rng(0)
+    for layer in net.get_layer(model.TRUNK).layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.gamma.shape[0]
+            low, high = random.uniform(0.5, 1.5, (2, size))  # gamma, variance
+            layer.set_weights([low, *random.normal(0, 0.1, (2, size)), high])
+    wide = build()
+    wide.set_weights(net.get_weights())
+    served = model.folded(net)
+    expected = wide(pictures(8)).numpy()
+    assert np.std(expected) > 0.05  # or the next line would show nothing
+    np.testing.assert_allclose(served(pictures(8)), expected, atol=1e-4)
+    layers = [*served.layers, *served.get_layer(model.TRUNK).layers]
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+    assert {layer.compute_dtype for layer in layers} <= {"float32", "uint8"}
+
+
 def test_a_weights_file_is_used(network: keras.Model, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     trained = keras.applications.ResNet50(include_top=False, weights=None)

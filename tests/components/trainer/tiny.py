@@ -34,10 +34,10 @@ SETTINGS: dict[str, Any] = {
 
 
 def trunk(image_size: int, initial_weights: str) -> keras.Model:
-    """Stands in for `model._trunk`: a convolution and batch norm under the trunk's name."""
+    """Stands in for `model._trunk`: a convolution and batch norm under the trunk's names."""
     photo = keras.Input((image_size, image_size, 3))
-    x = keras.layers.Conv2D(8, 3, strides=4, use_bias=False)(photo)
-    x = keras.layers.BatchNormalization(momentum=model.BATCH_NORM_MOMENTUM)(x)
+    x = keras.layers.Conv2D(8, 3, strides=4, name="conv1_conv")(photo)
+    x = keras.layers.BatchNormalization(momentum=model.BATCH_NORM_MOMENTUM, name="conv1_bn")(x)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
     return keras.Model(photo, x, name=model.TRUNK)
 
