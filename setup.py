@@ -34,6 +34,7 @@ PIPELINE = [
     "psutil>=6,<8",
     "pyarrow>=14",
     "pydantic>=2.10,<3",
+    "python-rapidjson>=1.23,<2",  # the JSON parser that TensorFlow Serving has
     "PyYAML>=6,<7",
     "rich>=13,<16",
     "scipy>=1.13,<2",  # intervals of shares, on the reviewers' page

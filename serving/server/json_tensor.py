@@ -4,14 +4,15 @@ Formats: https://www.tensorflow.org/tfx/serving/api_rest. Rules and messages of 
 is silent: tensorflow_serving/util/json_tensor.cc. Where the two differ, the page counts: a whole
 number that a float can't hold exactly is rounded, not refused.
 
-Known differences: the JSON parser's reason for a syntax error is Python's; a name that an object
-has twice counts once; a number too large for int8, uint8 or int16 is an error, not cut off; JSON
-quoted in an error message is cut off after some hundred characters (a photo is long).
+Known differences: a string that is not UTF-8 is an error; a name that an object has twice counts
+once; a number too large for int8, uint8 or int16 is an error, not cut off; JSON quoted in an error
+message is cut off after some hundred characters (a photo is long).
 """
 
 from __future__ import annotations
 
 import binascii
+import codecs
 import json
 import math
 import re
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 import grpc
 import numpy as np
+import rapidjson
 import tensorflow as tf
 from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.example.feature_pb2 import Feature
@@ -48,8 +50,8 @@ _FLOAT_MAX = float(np.finfo(np.float32).max)
 _BOOL = tf.bool.as_datatype_enum
 _STRING = tf.string.as_datatype_enum
 
-# A \u escape of half a surrogate pair.
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# As there: what does not fit into 64 bits is a float; NaN and Infinity are numbers.
+_NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
 
 
 class _BadItem(Exception):
@@ -196,26 +198,19 @@ def error_response(message: str) -> bytes:
 def _parse(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
+    text = body.removeprefix(codecs.BOM_UTF8)
     try:
-        document = json.loads(body.decode("utf-8-sig"))
-        if _SURROGATE.search(body):  # a lone half is no character, and no message can hold it
-            json.dumps(document, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        offset = len(error.doc[: error.pos].encode())
-        raise invalid_argument(f"JSON Parse error: {error.msg} at offset: {offset}") from None
+        document = rapidjson.loads(text, number_mode=_NUMBERS)
+    except rapidjson.JSONDecodeError as error:
+        offset, reason = str(error).removeprefix("Parse error at offset ").split(": ", 1)
     except UnicodeDecodeError as error:
-        raise invalid_argument(
-            f"JSON Parse error: Invalid encoding in string. at offset: {error.start}"
-        ) from None
-    except UnicodeEncodeError:
-        raise invalid_argument(
-            "JSON Parse error: The surrogate pair in string is invalid."
-        ) from None
-    except ValueError as error:  # a whole number of thousands of digits
-        raise invalid_argument(f"JSON Parse error: {error}") from None
-    if not isinstance(document, dict):
-        raise _invalid_value(document, "Is not object")
-    return document
+        offset, reason = str(error.start), "Invalid encoding in string."
+    else:
+        if not isinstance(document, dict):
+            raise _invalid_value(document, "Is not object")
+        return document
+    at = int(offset) + len(body) - len(text)
+    raise invalid_argument(f"JSON Parse error: {reason} at offset: {at}")
 
 
 def _fill_signature(document: dict[str, Any], request: Any) -> None:
@@ -436,23 +431,12 @@ def _floats(leaves: list[Any], dtype: int) -> np.ndarray[Any, Any]:
     for leaf in leaves if set(map(type, leaves)) - {int, float} else ():
         if type(leaf) not in (int, float):
             raise _bad_type(leaf, dtype)
-    try:
-        values = np.array(leaves, np.float64)
-    except OverflowError:
-        raise _too_large(next(n for n in leaves if _overflows(n)), dtype) from None
+    values = np.array(leaves, np.float64)
     largest = float(np.finfo(_FLOATS[dtype]).max)
     too_large = np.isfinite(values) & (np.abs(values) > largest)
     if too_large.any():
         raise _too_large(leaves[int(too_large.argmax())], dtype)
     return values.astype(_FLOATS[dtype])
-
-
-def _overflows(number: float) -> bool:
-    try:
-        float(number)
-    except OverflowError:
-        return True
-    return False
 
 
 def _too_large(value: float, dtype: int) -> _BadValue:
@@ -523,12 +507,12 @@ def _feature_value(name: str, value: Any) -> tuple[str, Any]:
             raise ServingError(bad.code, str(bad)) from None
     if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return "int64", int(value)
-    if isinstance(value, int) and 0 < value < 2**64:
+    if isinstance(value, int):
         raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
-    if isinstance(value, int | float):
-        if _overflows(value) or _FLOAT_MAX < abs(float(value)) < math.inf:
+    if isinstance(value, float):
+        if _FLOAT_MAX < abs(value) < math.inf:
             raise invalid_argument(str(_too_large(value, tf.float32.as_datatype_enum)))
-        return "float", float(value)
+        return "float", value
     raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {_kind(value)}")
 
 

@@ -121,11 +121,26 @@ def test_whole_numbers_are_rounded_to_floats() -> None:
     ("body", "message"),
     [
         ("", "JSON Parse error: The document is empty"),
-        ('{"instances": [1, ü', "JSON Parse error: Expecting value at offset: 18"),
+        (" ", "JSON Parse error: The document is empty. at offset: 1"),
+        ('{"instances": [1, ü', "JSON Parse error: Invalid value. at offset: 18"),
+        ("\ufeff{", "JSON Parse error: Missing a name for object member. at offset: 4"),
+        (
+            '{"instances": [1 2]}',
+            "JSON Parse error: Missing a comma or ']' after an array element. at offset: 17",
+        ),
+        (
+            '{"instances": [1]} x',
+            "JSON Parse error: The document root must not be followed by other values. "
+            "at offset: 19",
+        ),
+        (
+            '{"instances": [1e999]}',
+            "JSON Parse error: Number too big to be stored in double. at offset: 15",
+        ),
         (b'{"instances": ["\xff"]}', "JSON Parse error: Invalid encoding in string. at offset: 16"),
         (
             '{"signature_name": "\\ud800", "instances": [1]}',
-            "JSON Parse error: The surrogate pair in string is invalid.",
+            "JSON Parse error: The surrogate pair in string is invalid. at offset: 20",
         ),
         ("[1]", "JSON Value: [\n    1\n] Is not object"),
         (
@@ -226,7 +241,7 @@ def test_errors_of_an_int32_input(body: str | bytes, message: str) -> None:
         (
             tf.float64,
             f'{{"inputs": 1{"0" * 400}}}',
-            f"Cannot convert JSON value: 1{'0' * 400} to double without loss of precision.",
+            "JSON Parse error: Number too big to be stored in double. at offset: 11",
         ),
         (tf.float32, '{"inputs": [1, true]}', "JSON Value: true Type: True is not of expected"),
         (tf.bool, '{"inputs": 1}', "JSON Value: 1 Type: Number is not of expected type: bool"),
