@@ -50,8 +50,6 @@ _FLOAT_MAX = float(np.finfo(np.float32).max)
 _BOOL = tf.bool.as_datatype_enum
 _STRING = tf.string.as_datatype_enum
 
-# As there: what does not fit into 64 bits is a float; NaN and Infinity are numbers.
-_NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
 
 
 class _BadItem(Exception):
@@ -200,11 +198,11 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise invalid_argument("JSON Parse error: The document is empty")
     text = body.removeprefix(codecs.BOM_UTF8)
     try:
-        document = rapidjson.loads(text, number_mode=_NUMBERS)
-    except rapidjson.JSONDecodeError as error:
-        offset, reason = str(error).removeprefix("Parse error at offset ").split(": ", 1)
+        document = rapidjson.loads(text, number_mode=rapidjson.NM_NAN)
     except UnicodeDecodeError as error:
         offset, reason = str(error.start), "Invalid encoding in string."
+    except ValueError as error:
+        offset, reason = str(error).removeprefix("Parse error at offset ").split(": ", 1)
     else:
         if not isinstance(document, dict):
             raise _invalid_value(document, "Is not object")
@@ -431,12 +429,23 @@ def _floats(leaves: list[Any], dtype: int) -> np.ndarray[Any, Any]:
     for leaf in leaves if set(map(type, leaves)) - {int, float} else ():
         if type(leaf) not in (int, float):
             raise _bad_type(leaf, dtype)
-    values = np.array(leaves, np.float64)
+    try:
+        values = np.array(leaves, np.float64)
+    except OverflowError:
+        raise _too_large(next(n for n in leaves if _overflows(n)), dtype) from None
     largest = float(np.finfo(_FLOATS[dtype]).max)
     too_large = np.isfinite(values) & (np.abs(values) > largest)
     if too_large.any():
         raise _too_large(leaves[int(too_large.argmax())], dtype)
     return values.astype(_FLOATS[dtype])
+
+
+def _overflows(number: float) -> bool:
+    try:
+        float(number)
+    except OverflowError:
+        return True
+    return False
 
 
 def _too_large(value: float, dtype: int) -> _BadValue:
@@ -507,12 +516,12 @@ def _feature_value(name: str, value: Any) -> tuple[str, Any]:
             raise ServingError(bad.code, str(bad)) from None
     if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return "int64", int(value)
-    if isinstance(value, int):
+    if isinstance(value, int) and 0 < value < 2**64:
         raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
-    if isinstance(value, float):
-        if _FLOAT_MAX < abs(value) < math.inf:
+    if isinstance(value, int | float):
+        if _overflows(value) or _FLOAT_MAX < abs(float(value)) < math.inf:
             raise invalid_argument(str(_too_large(value, tf.float32.as_datatype_enum)))
-        return "float", value
+        return "float", float(value)
     raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {_kind(value)}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
@@ -137,6 +137,7 @@ def test_whole_numbers_are_rounded_to_floats() -> None:
             '{"instances": [1e999]}',
             "JSON Parse error: Number too big to be stored in double. at offset: 15",
         ),
+        (f'{{"instances": [{"1" * 5000}]}}', "JSON Parse error: Invalid integer value at offset: 15"),
         (b'{"instances": ["\xff"]}', "JSON Parse error: Invalid encoding in string. at offset: 16"),
         (
             '{"signature_name": "\\ud800", "instances": [1]}',
@@ -241,7 +242,7 @@ def test_errors_of_an_int32_input(body: str | bytes, message: str) -> None:
         (
             tf.float64,
             f'{{"inputs": 1{"0" * 400}}}',
-            "JSON Parse error: Number too big to be stored in double. at offset: 11",
+            f"Cannot convert JSON value: 1{'0' * 400} to double without loss of precision.",
         ),
         (tf.float32, '{"inputs": [1, true]}', "JSON Value: true Type: True is not of expected"),
         (tf.bool, '{"inputs": 1}', "JSON Value: 1 Type: Number is not of expected type: bool"),
@@ -468,6 +469,8 @@ def test_tensors_survive_the_way_there_and_back(data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(DTYPES)).as_numpy_dtype
     shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))
     values = data.draw(arrays.arrays(dtype, shape))
+    # Its nine digits are a little more than it is; TensorFlow Serving refuses what it wrote, too.
+    assume(dtype != np.float32 or not (np.abs(values) == np.finfo(dtype).max).any())
     sent = {"x_bytes": tf.make_tensor_proto(values)}
     for form, key in (("row", "instances"), ("columnar", "inputs")):
         text = json_tensor.predict_response(sent, form)  # type: ignore[arg-type]
