@@ -137,7 +137,10 @@ def test_whole_numbers_are_rounded_to_floats() -> None:
             '{"instances": [1e999]}',
             "JSON Parse error: Number too big to be stored in double. at offset: 15",
         ),
-        (f'{{"instances": [{"1" * 5000}]}}', "JSON Parse error: Invalid integer value at offset: 15"),
+        (
+            f'{{"instances": [{"1" * 5000}]}}',
+            "JSON Parse error: Invalid integer value at offset: 15",
+        ),
         (b'{"instances": ["\xff"]}', "JSON Parse error: Invalid encoding in string. at offset: 16"),
         (
             '{"signature_name": "\\ud800", "instances": [1]}',
