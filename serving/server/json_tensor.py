@@ -51,7 +51,6 @@ _BOOL = tf.bool.as_datatype_enum
 _STRING = tf.string.as_datatype_enum
 
 
-
 class _BadItem(Exception):
     """The first of some tensors that can't be had from its JSON value: which and why."""
 
