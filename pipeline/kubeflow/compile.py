@@ -132,7 +132,7 @@ def _pipeline(
     )
     described = "\n".join(f"    {name}: {_described(name)}" for name in defaults)
     steps.__doc__ = f"{_DESCRIPTION}\n\nArgs:\n{described}\n"
-    return dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION)(steps)
+    return dsl.pipeline(name=PIPELINE_NAME)(steps)
 
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -252,6 +252,6 @@ def _on_gpus(config: Config, task: dsl.PipelineTask) -> None:
     for label, value in pods.gpu_node_selector.items():
         kubernetes.add_node_selector(task, label, value)
     for taint in pods.gpu_tolerations:
-        kubernetes.add_toleration(task, **taint.model_dump(exclude_none=True))
+        kubernetes.add_toleration(task, **taint.model_dump())
     # The collective operations of several GPUs, and tf.data, want more than a pod's 64 MB.
     kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", pods.shared_memory)

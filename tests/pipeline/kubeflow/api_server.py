@@ -148,6 +148,7 @@ class KubeflowServer:
     fails_at: str | None = None  # the task that fails in runs that start from now on
     summary: dict[str, Any] | None = None  # what the exit handler of such runs says
     archived: bool = False  # pods are gone, logs are read from the archive by node id
+    logs_kept: bool = True  # by pod or archive
     absences: int = 0  # answers 503 to so many of the next looks at a run
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -450,7 +451,8 @@ class _Handler(BaseHTTPRequestHandler):
     def log(self, run_id: str, name: str) -> str:
         run = self.state.runs[run_id]
         for node in run.tasks:
-            if name == (node.container if self.state.archived else node.pod):
+            known = node.container if self.state.archived else node.pod
+            if self.state.logs_kept and name == known:
                 return _log(run, node.task)
         raise NotUploaded(500, f"Failed to read logs for run {run_id}: pods {name!r} not found")
 

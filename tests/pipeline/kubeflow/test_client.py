@@ -258,7 +258,7 @@ def test_a_refused_schedule_leaves_the_old_one(
 def test_status_is_of_the_newest_run_or_of_the_one_named(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
-    assert "no run in the experiment Default" in one_line(kfp("status"))
+    assert "no run in the experiment Default:" in one_line(kfp("status"))
     kfp("upload", package)
     kfp("run")
     kfp("run")
@@ -288,6 +288,9 @@ def test_logs_of_a_step(
     assert json.dumps(SUMMARY) in kfp("logs", "summary").out
     assert "pusher has no log: it has not run" in one_line(kfp("logs", "pusher"))
     assert "no step train: the run has plan, " in one_line(kfp("logs", "train"))
+    server.logs_kept = False
+    said = one_line(kfp("logs", "trainer"))
+    assert "trainer has no log any more, or not yet: http" in said and "not found" in said
 
 
 def test_steps_come_in_an_order_in_which_they_can_run(package: Path) -> None:

@@ -33,7 +33,7 @@ def test_paths_are_the_launchers(uri: str, path: str, monkeypatch: pytest.Monkey
 
 
 def executor_input(folder: Path, scheme: str) -> dict[str, Any]:
-    """One with an input and two outputs, as protojson prints it."""
+    """One with an input and three outputs, as protojson prints it."""
     base = f"{scheme}bucket/v2/artifacts/goodseed-age-check/run/trainer/7f"
     return {
         "inputs": {
@@ -56,7 +56,7 @@ def executor_input(folder: Path, scheme: str) -> dict[str, Any]:
             "parameters": {"code": {"outputFile": f"{folder}/outputs/code"}},
             "artifacts": {
                 key: {"artifacts": [{"name": key, "uri": f"{base}/{key}"}]}
-                for key in ("model", "executor-logs")
+                for key in ("model", "report", "executor-logs")
             },
             "outputFile": f"{folder}/outputs/executor_output.json",
         },
@@ -73,14 +73,15 @@ def test_what_is_read_and_written(
     task = Task(json_format.MessageToJson(message))
     assert task.parameters["number"] == 3
     assert task.inputs["examples"].metadata["properties"] == '{"span": 3}'
-    assert task.outputs.keys() == {"model"} and task.inputs.keys() == {"examples"}
+    assert task.outputs.keys() == {"model", "report"} and task.inputs.keys() == {"examples"}
     left = task.outputs["model"].path / "of" / "the last attempt"
     left.parent.mkdir(parents=True)
     left.touch()
+    task.outputs["report"].path.write_text("the last attempt's, which is a file")
 
     task.begin()
     assert task.inputs["examples"].path.is_dir()  # it held nothing, and so never arrived
-    assert not list(task.outputs["model"].path.iterdir())
+    assert not any(list(slot.path.iterdir()) for slot in task.outputs.values())
 
     task.finish({"code": "abc"}, {"model": {"properties": "{}"}})
     output = pipeline_spec_pb2.ExecutorOutput()
