@@ -1,0 +1,33 @@
+"""What a node's pod gives Beam."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from google.protobuf import json_format
+from tfx.dsl.compiler import compiler
+from tfx.proto.orchestration import pipeline_pb2
+
+from pipeline.graph import create_pipeline
+from pipeline.kubeflow import node, plan
+from pipeline.kubeflow.parameters import arguments
+from pipeline.kubeflow.parameters import configuration as in_a_pod
+from tests.pipeline.kubeflow.conftest import configuration
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(0, 3), (2, 2)])
+def test_workers_are_as_many_as_the_pod_has_cores(
+    workers: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as the machine has, of which the pod may be given a part."""
+    monkeypatch.setattr(node, "cores", lambda: 3)
+    outside = configuration(tmp_path, tmp_path, f"beam.workers={workers}")
+    ir = compiler.Compiler().compile(create_pipeline(in_a_pod(arguments(outside), tmp_path)))
+    (mine,) = (n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == "StatisticsGen")
+    alone = json_format.Parse(plan.part(ir, mine), pipeline_pb2.Pipeline())
+    given = node._operator(alone, "StatisticsGen").beam_pipeline_args
+    options = PipelineOptions([one.value.string_value for one in given]).view_as(DirectOptions)
+    assert options.direct_num_workers == expected
+    assert options.direct_running_mode == "multi_processing"

@@ -1,0 +1,58 @@
+"""What a step leaves for the summary, however it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from components.errors import UserError
+from pipeline.kubeflow import records
+from pipeline.kubeflow.records import LOST, Record
+
+
+def test_what_a_step_did(tmp_path: Path) -> None:
+    record = Record("Trainer", tmp_path)
+    with record.of():
+        record.inputs["Transform.examples"] = {"span": 3}
+        record.outputs["Trainer.model"] = {"uri": "s3://b/model"}
+    (found,) = records.read(tmp_path).values()
+    assert found["failure"] is None and found["started"] <= found["ended"]
+    assert found["inputs"] == {"Transform.examples": {"span": 3}}
+    assert found["outputs"] == {"Trainer.model": {"uri": "s3://b/model"}}
+    assert found["peak_rss_mb"] > 10
+
+
+def test_a_failed_step_says_why_and_fails(tmp_path: Path) -> None:
+    with pytest.raises(UserError), Record("Trainer", tmp_path).of():
+        raise UserError("training diverged")
+    assert records.read(tmp_path)["Trainer"]["failure"] == "training diverged"
+
+
+def test_a_killed_step_is_told_of_too(tmp_path: Path) -> None:
+    def killed() -> None:
+        with Record("Trainer", tmp_path).of():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert records.read(tmp_path)["Trainer"]["failure"] == LOST
+
+
+def test_steps_come_as_they_ended(tmp_path: Path) -> None:
+    slow = Record("StatisticsGen", tmp_path)
+    with slow.of(), Record("Transform", tmp_path).of():
+        pass
+    assert list(records.read(tmp_path)) == ["Transform", "StatisticsGen"]
+
+
+def test_a_pod_that_no_run_is_named_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(records.RUN_ID, raising=False)
+    with pytest.raises(UserError, match=f"{records.RUN_ID} should hold the run's id"):
+        records.run_folder(tmp_path)
+    assert records.run_folder(tmp_path, "7f") == tmp_path / "runs" / "7f"
