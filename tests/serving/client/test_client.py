@@ -444,6 +444,9 @@ def test_tls_and_mutual_tls(certificates: Path) -> None:
         ({"tls_ca": "/no/such.pem"}, "/no/such.pem: No such file"),
         ({"tls_ca": __file__}, "is no PEM file"),
         ({"tls_cert": __file__}, "mutual TLS takes all of"),
+        ({"tls_ca": __file__, "tls_cert": __file__}, "mutual TLS takes all of"),
+        ({"tls_ca": __file__, "tls_key": __file__}, "mutual TLS takes all of"),
+        ({"tls_cert": __file__, "tls_key": __file__}, "mutual TLS takes all of"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_said_at_once(
