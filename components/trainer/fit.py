@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,21 +38,36 @@ class State:
 
 
 class AdamW(keras.optimizers.AdamW):
-    """Keras' with TensorFlow's own kernel for a step, which needs no 25 operations a variable.
+    """Keras' with TensorFlow's own kernel for a step, and what all variables share made once.
 
-    The training step is traced and started in 7 s instead of 12 (two cores, ResNet50).
+    Keras makes 25 operations a variable, and for each that decays the learning rate anew. The
+    training step is traced and started in 5 s instead of 12 (two cores, ResNet50).
     """
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        """Moves one variable, and its two moments, by its gradient."""
-        at = self._get_variable_index(variable)
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        """Comes with `update_step`, which is given the learning rate."""
+
+    def _distributed_tf_update_step(
+        self, distribution: tf.distribute.Strategy, grads_and_vars: Any, learning_rate: Any
+    ) -> None:
         step = tf.cast(self.iterations.value, tf.float32) + 1
+        shared = learning_rate, tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+        super()._distributed_tf_update_step(distribution, grads_and_vars, shared)
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, shared: tuple[tf.Tensor, ...]
+    ) -> None:
+        """Lets one variable decay and moves it, and its two moments, by its gradient."""
+        learning_rate, beta1_power, beta2_power = shared
+        if self._use_weight_decay(variable):
+            variable.assign_sub(variable * (self.weight_decay * learning_rate))
+        at = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[at].value.handle,
             v=self._velocities[at].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
+            beta1_power=beta1_power,
+            beta2_power=beta2_power,
             lr=learning_rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
