@@ -178,6 +178,21 @@ def test_adamw_moves_as_keras_does() -> None:
     np.testing.assert_allclose(moved[0], moved[1], rtol=0, atol=1e-5)
 
 
+def test_the_learning_rate_is_made_once_a_step_for_all_variables() -> None:
+    made = []
+
+    class Counted(keras.optimizers.schedules.CosineDecay):
+        def __call__(self, step: Any) -> Any:
+            made.append(step)
+            return super().__call__(step)
+
+    optimizer = AdamW(Counted(0.1, 20), weight_decay=0.1)
+    variables = [keras.Variable(np.ones(3), dtype="float32", name="kernel") for _ in range(4)]
+    optimizer.build(variables)
+    optimizer.apply([tf.ones(3)] * 4)
+    assert len(made) == 1
+
+
 def test_head_has_its_own_learning_rate(tmp_path: Path) -> None:
     state = train(
         tmp_path,
