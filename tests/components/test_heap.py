@@ -43,7 +43,7 @@ def freed(how: str) -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
 def test_the_system_gets_back_what_is_freed() -> None:
     assert freed("returned") > 290 << 20 > freed("kept")
-    assert 290 << 20 > freed("kept again")
+    assert freed("kept again") < 290 << 20
 
 
 def test_children_are_told_and_later_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
