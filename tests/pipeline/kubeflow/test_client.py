@@ -289,8 +289,8 @@ def test_logs_of_a_step(
     assert "pusher has no log: it has not run" in one_line(kfp("logs", "pusher"))
     assert "no step train: the run has plan, " in one_line(kfp("logs", "train"))
     server.logs_kept = False
-    said = one_line(kfp("logs", "trainer"))
-    assert "trainer has no log any more, or not yet: http" in said and "not found" in said
+    lost = one_line(kfp("logs", "trainer"))
+    assert "trainer has no log any more, or not yet: http" in lost and "not found" in lost
 
 
 def test_steps_come_in_an_order_in_which_they_can_run(package: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
+from components.review.inputs import RUN_ID
 from pipeline.kubeflow import records
 from pipeline.kubeflow.records import LOST, Record
 
@@ -52,7 +53,7 @@ def test_steps_come_as_they_ended(tmp_path: Path) -> None:
 
 
 def test_a_pod_that_no_run_is_named_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(records.RUN_ID, raising=False)
-    with pytest.raises(UserError, match=f"{records.RUN_ID} should hold the run's id"):
+    monkeypatch.delenv(RUN_ID, raising=False)
+    with pytest.raises(UserError, match=f"{RUN_ID} should hold the run's id"):
         records.run_folder(tmp_path)
     assert records.run_folder(tmp_path, "7f") == tmp_path / "runs" / "7f"
