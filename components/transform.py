@@ -37,7 +37,7 @@ def square_jpeg(photo: tf.Tensor, size: int, quality: int) -> tf.Tensor:
     side = tf.minimum(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     pixels = pixels[top : top + side, left : left + side]
-    pixels = tf.cast(tf.round(_resized(pixels, size)), tf.uint8)
+    pixels = tf.cast(tf.round(_resized(pixels, size)), tf.uint8)  # means of what is in range
     return tf.io.encode_jpeg(pixels, format="rgb", quality=quality, chroma_downsampling=False)
 
 

@@ -53,6 +53,13 @@ def test_it_is_tensorflows_resize(side: int) -> None:
     np.testing.assert_allclose(ours, whole, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("side", range(1, 300, 7))
+def test_white_stays_in_range(side: int) -> None:
+    """A little above 255.5 would be black."""
+    white = tf.fill((side, side, 3), tf.constant(255, tf.uint8))
+    np.testing.assert_allclose(transform._resized(white, 32), 255, rtol=0, atol=1e-3)
+
+
 def test_squares_are_small_jpegs() -> None:
     photo = Image.effect_noise((200, 200), 40).convert("RGB")
     jpeg = square_jpeg(tf.constant(encoded(np.asarray(photo))), 96, 92).numpy()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,14 @@ from components.errors import UserError
 from components.review.inputs import RUN_ID
 from pipeline.kubeflow import records
 from pipeline.kubeflow.records import LOST, Record
+
+KILLED = """
+import os, pathlib, signal, sys
+from pipeline.kubeflow.records import Record
+
+with Record("Trainer", pathlib.Path(sys.argv[1])).of():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_what_a_step_did(tmp_path: Path) -> None:
@@ -34,14 +42,8 @@ def test_a_failed_step_says_why_and_fails(tmp_path: Path) -> None:
 
 
 def test_a_killed_step_is_told_of_too(tmp_path: Path) -> None:
-    def killed() -> None:
-        with Record("Trainer", tmp_path).of():
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    process = multiprocessing.get_context("fork").Process(target=killed)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path])
+    assert done.returncode == -signal.SIGKILL
     assert records.read(tmp_path)["Trainer"]["failure"] == LOST
 
 
