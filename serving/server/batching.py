@@ -144,23 +144,12 @@ class BatchedSignature:
         self.feeds = [*feeds, tickets.name]
         self.fetches = [tensor.name for tensor in results]
 
-    def run(self, call: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Runs `call` (a callable from `feeds` to `fetches`) and returns the signature's outputs.
+    def count(self, inputs: Sequence[np.ndarray]) -> int:
+        """Examples in a request.
 
         Raises:
             ServingError: the inputs are no batch, or are too many.
-            tf.errors.UnavailableError: too many batches wait.
-            tf.errors.OpError: the batch that they were in failed, for whatever reason.
         """
-        count = self._count(inputs)
-        first = next(self._tickets) * self._batching.max_batch_size
-        tickets = np.arange(first, first + count)
-        asked = time.time()
-        *found, figures = call(*inputs, tickets)
-        self._observe(figures, tickets, asked)
-        return list(found)
-
-    def _count(self, inputs: Sequence[np.ndarray]) -> int:
         if any(array.ndim == 0 for array in inputs):
             raise invalid_argument("Batching Run() input tensors must have at least one dimension")
         counts = {array.shape[0] for array in inputs}
@@ -175,6 +164,24 @@ class BatchedSignature:
                 f"{self._batching.max_batch_size}"
             )
         return int(count)
+
+    def in_one_batch(self, count: int) -> bool:
+        """Whether a request of so many examples is run as a whole."""
+        return count <= self._batching.max_execution_batch_size
+
+    def run(self, call: Any, inputs: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+        """Runs `call` (a callable from `feeds` to `fetches`) and returns the signature's outputs.
+
+        Raises:
+            tf.errors.UnavailableError: too many batches wait.
+            tf.errors.OpError: the batch that they were in failed, for whatever reason.
+        """
+        first = next(self._tickets) * self._batching.max_batch_size
+        tickets = np.arange(first, first + count)
+        asked = time.time()
+        *found, figures = call(*inputs, tickets)
+        self._observe(figures, tickets, asked)
+        return list(found)
 
     def _observe(self, figures: np.ndarray, tickets: np.ndarray, asked: float) -> None:
         # Each batch is told of by the request that its lowest ticket is of.

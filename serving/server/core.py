@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 import tensorflow as tf
@@ -59,7 +59,7 @@ class Settings:
     enable_serialization_as_tensor_content: bool = False
     saved_model_tags: str = tf.saved_model.SERVING
     batching: Batching | None = None
-    session_config: config_pb2.ConfigProto | None = None
+    session_config: config_pb2.ConfigProto = field(default_factory=config_pb2.ConfigProto)
 
 
 class Core:
@@ -126,10 +126,10 @@ class Core:
             raise invalid_argument(
                 "GetModelMetadataRequest must specify at least one metadata_field"
             )
-        for field in request.metadata_field:
-            if field != METADATA_FIELD:
+        for name in request.metadata_field:
+            if name != METADATA_FIELD:
                 # The %s is TensorFlow Serving's.
-                raise invalid_argument(f"Metadata field %s is not supported{field}")
+                raise invalid_argument(f"Metadata field %s is not supported{name}")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         with self._servable(request.model_spec) as servable:
             response.model_spec.name = servable.name

@@ -41,6 +41,9 @@ def warm_up(servable: Servable, folder: str, inference: Inference, repetitions: 
                 raise invalid_argument(f"Failed to parse warmup record from {path}") from error
             for _ in range(repetitions):
                 _play(request, servable, inference)
+                if servable.divided:
+                    with servable.request():  # and beside another one
+                        _play(request, servable, inference)
             if count > MAX_RECORDS:
                 raise invalid_argument(
                     f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"

@@ -8,9 +8,9 @@ clients share the machine.
 
 speed   One photo at a time through gRPC and, in turn, by the same signature in this process, loaded
         with `tf.saved_model.load`: p50 and p99, milliseconds. Then photos/s, p99 and CPU time a
-        photo with 32 clients at once, and the most photos/s of the bare model in batches of 8, 16
-        and 32, by one and by two callers. What the clients take is taken from the server; the bare
-        model has both cores to itself.
+        photo with 32 clients at once, in turn with the bare model in batches as large and by as
+        many callers as make most of it (of 8, 16 and 32, by one and two): medians of the turns.
+        What the clients take is taken from the server; the bare model has both cores to itself.
 memory  The server's resident memory, MiB, after a tenth of the requests and at their end.
 swaps   So many new versions pushed under load: requests that failed, and memory before and after.
 
@@ -34,6 +34,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import grpc
@@ -49,6 +50,7 @@ from tensorflow_serving.apis import (
 
 MODES = ("speed", "memory", "swaps")
 CLIENTS = 32
+TURNS = 8
 MODEL = "photos"
 BATCHING = (
     "max_batch_size { value: 32 } batch_timeout_micros { value: 0 } "
@@ -154,16 +156,20 @@ class Load(NamedTuple):
 
 
 def from_many(server: Server, photos: Sequence[bytes], count: int) -> Load:
-    """`count` photos from CLIENTS clients at once."""
+    """`count` photos from CLIENTS clients at once; the rate is that of all but both ends."""
+    ends: list[float] = []
+
+    def ask(n: int) -> float:
+        took = milliseconds(server.ask, photos[n % len(photos)])
+        ends.append(time.perf_counter())
+        return took
+
     with ThreadPoolExecutor(CLIENTS) as pool:
-        start = time.perf_counter()
         before = time.process_time(), server.cpu_seconds()
-        waits = list(
-            pool.map(lambda n: milliseconds(server.ask, photos[n % len(photos)]), range(count))
-        )
-        rate = count / (time.perf_counter() - start)
+        waits = list(pool.map(ask, range(count)))
         ours, theirs = time.process_time() - before[0], server.cpu_seconds() - before[1]
-        return Load(rate, waits, ours / count * 1e3, theirs / count * 1e3)
+    rate = (count - 2 * CLIENTS) / (ends[-CLIENTS] - ends[CLIENTS])
+    return Load(rate, waits, ours / count * 1e3, theirs / count * 1e3)
 
 
 def bare_rate(call: Callable[[Any], Any], batch: Any, callers: int, seconds: float) -> float:
@@ -207,33 +213,40 @@ def speed(model: Path, photos: Sequence[bytes], seconds: float) -> dict[str, Any
             ours.extend(milliseconds(server.ask, photo) for photo in block)
         one = percentiles("one photo, gRPC", ours)
         one_bare = percentiles("one photo, in process", reference)
-        from_many(server, photos, 4 * CLIENTS)
-        rate = from_many(server, photos, 200).rate
+        rate = from_many(server, photos, 8 * CLIENTS).rate
+        count = max(4 * CLIENTS, round(rate * seconds / 4))
+        best = most_of(bare, photos, seconds / 10)
+        batch = tf.constant(list(photos[: best[0]]))
         loads: list[Load] = []
-        rates_bare: dict[str, float] = {}
-        # In turn, so that what else runs on the machine meets both.
-        for _ in range(2):
-            for size in (8, 16, 32):
-                batch = tf.constant(list(photos[:size]))
-                bare(batch)
-                for callers in (1, 2):
-                    key = f"{size} by {callers}"
-                    found = bare_rate(bare, batch, callers, seconds / 6)
-                    rates_bare[key] = max(found, rates_bare.get(key, 0))
-            loads.append(from_many(server, photos, max(64, round(rate * seconds))))
-    best = max(rates_bare.values())
+        rates_bare: list[float] = []
+        for _ in range(TURNS):  # so that what else runs on the machine meets both
+            rates_bare.append(bare_rate(bare, batch, best[1], seconds / 4))
+            loads.append(from_many(server, photos, count))
+            print(f"bare {rates_bare[-1]:.1f} photos/s, {CLIENTS} clients {loads[-1].rate:.1f}")
+    ours_many, bare_many = median(load.rate for load in loads), median(rates_bare)
     waits = [wait for load in loads for wait in load.waits]
-    most = max(loads)
-    print(f"{CLIENTS} clients: {most.rate:.1f} photos/s; bare: {rates_bare}")
     return {
         "one_photo": {"ours": one, "reference": one_bare,
                       "ratio": round(one["p50_ms"] / one_bare["p50_ms"], 3)},
-        "clients_32": {"ours": round(most.rate, 1), "reference": round(best, 1),
-                       "ratio": round(most.rate / best, 3),
-                       "cpu_ms": {"server": round(most.server_ms, 2),
-                                  "clients": round(most.client_ms, 2)},
+        "clients_32": {"ours": round(ours_many, 1), "reference": round(bare_many, 1),
+                       "ratio": round(ours_many / bare_many, 3),
+                       "reference_batch_and_callers": best,
+                       "cpu_ms": {"server": round(median(load.server_ms for load in loads), 2),
+                                  "clients": round(median(load.client_ms for load in loads), 2)},
                        **percentiles(f"{CLIENTS} clients", waits)},
     }  # fmt: skip
+
+
+def most_of(bare: Callable[[Any], Any], photos: Sequence[bytes], seconds: float) -> tuple[int, int]:
+    """The batch and the number of callers that make most of the bare model."""
+    found: dict[tuple[int, int], float] = {}
+    for size in (8, 16, 32):
+        batch = tf.constant(list(photos[:size]))
+        bare(batch)
+        for callers in (1, 2):
+            found[size, callers] = bare_rate(bare, batch, callers, seconds)
+    print("bare:", ", ".join(f"{n} by {m}: {rate:.1f}" for (n, m), rate in found.items()))
+    return max(found, key=lambda key: found[key])
 
 
 def memory(model: Path, photos: Sequence[bytes], requests: int) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,17 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.server import metrics
-from serving.server.batching import Batching
+from serving.server.batching import BatchedSignature, Batching
 from serving.server.config_files import BatchingParameters, parse
 from serving.server.core import Settings
 from serving.server.errors import ServingError
+from serving.server.inference import Inference
+from serving.server.servable import Servable
+from serving.server.warmup import REQUESTS, warm_up
 from tests.serving.server.models import Client, ModelFolders, config, predict_request, serving
 
 
@@ -157,6 +166,103 @@ def test_large_requests_are_split_where_that_is_asked_for(
     assert list(answer.outputs["y"].float_val) == [x / 2 + 3 for x in range(10)]
     assert sum(size for _, _, size, _ in batches) == 10
     assert max(size for _, _, size, _ in batches) == 4
+
+
+@pytest.fixture
+def behind_the_op(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Examples of each request that goes through the batching op, on a machine of two cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    found: list[int] = []
+    run = BatchedSignature.run
+
+    def spy(self: Any, call: Any, inputs: Any, count: int) -> Any:
+        found.append(count)
+        return run(self, call, inputs, count)
+
+    monkeypatch.setattr(BatchedSignature, "run", spy)
+    return found
+
+
+def test_a_lone_request_has_a_session_with_all_threads(
+    base: Path, behind_the_op: list[int], batches: list[tuple[str, str, int, int]]
+) -> None:
+    with divided(base) as servable:
+        ask = functools.partial(servable.run, "serving_default", outputs=["y"])
+        (alone,) = ask(inputs={"x": np.array([5], np.float32)})
+        assert behind_the_op == []
+        assert batches == [("half", "serving_default", 1, 0)]
+        with servable.request():
+            (beside,) = ask(inputs={"x": np.array([5, 7], np.float32)})
+        assert behind_the_op == [2]
+        (again,) = ask(inputs={"x": np.array([5], np.float32)})
+        assert behind_the_op == [2]
+    assert [alone.tolist(), beside.tolist(), again.tolist()] == [[5.5], [5.5, 6.5], [5.5]]
+
+
+def test_a_lone_request_is_a_batch_like_others(base: Path, behind_the_op: list[int]) -> None:
+    with divided(base, max_batch_size=9, max_execution_batch_size=4, split=True) as servable:
+        ask = functools.partial(servable.run, "serving_default", outputs=["y"])
+        with pytest.raises(ServingError, match="Task size 10 is larger than maximum"):
+            ask(inputs={"x": np.zeros(10, np.float32)})
+        (found,) = ask(inputs={"x": np.zeros(9, np.float32)})  # in parts, so by the op
+    assert found.tolist() == [3.0] * 9
+    assert behind_the_op == [9]
+
+
+def test_a_failed_request_is_over(base: Path, behind_the_op: list[int]) -> None:
+    with divided(base) as servable:
+        for _ in range(2):
+            with pytest.raises(ServingError):
+                servable.run("photos", {"image": np.array([b"none"], object)}, ["height"])
+    assert behind_the_op == []
+
+
+def test_both_sessions_are_warmed_up(
+    folders: ModelFolders, tmp_path: Path, behind_the_op: list[int]
+) -> None:
+    folder = folders.put(tmp_path, 1)
+    (folder / "assets.extra").mkdir()
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.CopyFrom(predict_request("half", x=np.zeros(3, np.float32)))
+    with tf.io.TFRecordWriter(str(folder / REQUESTS)) as writer:
+        writer.write(log.SerializeToString())
+    with divided(tmp_path, version=1) as servable:
+        warm_up(servable, str(folder), Inference(), repetitions=1)
+    assert behind_the_op == [3]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "threads"),
+    [
+        ({"num_batch_threads": 1}, 0),  # one batch at a time should have all cores
+        ({"batch_timeout_micros": 1}, 0),  # a request is to wait for others
+        ({}, 2),  # somebody has said how many threads
+    ],
+)
+def test_one_session_is_enough(
+    base: Path, behind_the_op: list[int], parameters: dict[str, Any], threads: int
+) -> None:
+    with divided(base, threads=threads, **parameters) as servable:
+        assert not servable.divided
+        servable.run("serving_default", {"x": np.array([5], np.float32)}, ["y"])
+    assert behind_the_op == [1]
+
+
+@contextlib.contextmanager
+def divided(
+    base: Path, *, version: int = 3, threads: int = 0, **parameters: Any
+) -> Iterator[Servable]:
+    servable = Servable(
+        "half",
+        version,
+        str(base / str(version)),
+        batching=Batching(**{"num_batch_threads": 2, **parameters}),
+        session_config=config_pb2.ConfigProto(intra_op_parallelism_threads=threads),
+    )
+    try:
+        yield servable
+    finally:
+        servable.close()
 
 
 def test_a_full_queue_is_unavailable(base: Path) -> None:
