@@ -68,13 +68,14 @@ class Servable:
             self._sessions.append(_Session(folder, tags, session_config))
             if crowd := _crowd_config(batching, session_config):
                 self._sessions.append(_Session(folder, tags, crowd))
-            self.divided = len(self._sessions) > 1
-            self.signatures = self._sessions[0].signatures
+            self._lone, self._crowd = self._sessions[0], self._sessions[-1]
+            self.divided = self._lone is not self._crowd
+            self.signatures = self._lone.signatures
             self._batched: dict[str, BatchedSignature] = {}
             if batching:
                 self._batched = {
                     key: BatchedSignature(
-                        self._sessions[-1].graph,
+                        self._crowd.graph,
                         _names(signature.inputs),
                         _names(signature.outputs),
                         batching,
@@ -121,7 +122,7 @@ class Servable:
                 found = self.run_tensors(arrays, wanted)
                 metrics.observe_batch(self.name, signature_name, count, 0, 0.0)
                 return found
-            call = self._sessions[-1].callable(tuple(batched.feeds), tuple(batched.fetches))
+            call = self._crowd.callable(tuple(batched.feeds), tuple(batched.fetches))
             try:
                 found = self._timed(lambda: batched.run(call, in_order, count))
             except tf.errors.OpError as error:
@@ -140,7 +141,7 @@ class Servable:
             ServingError: the graph failed.
         """
         order = sorted(set(fetches))
-        call = self._sessions[0].callable(tuple(feeds), tuple(order))
+        call = self._lone.callable(tuple(feeds), tuple(order))
         try:
             found = self._timed(lambda: call(*feeds.values()))
         except tf.errors.OpError as error:

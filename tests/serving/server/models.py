@@ -17,12 +17,14 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
+    prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.server.core import Core, Settings
 from serving.server.grpc_api import GrpcApi
+from serving.server.warmup import REQUESTS
 
 FEATURES = {"x": tf.io.FixedLenFeature([1], tf.float32)}
 
@@ -192,6 +194,20 @@ def predict_request(model: str, **inputs: Any) -> predict_pb2.PredictRequest:
     for name, value in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
     return request
+
+
+def write_warm_up(folder: Path, logs: list[prediction_log_pb2.PredictionLog]) -> None:
+    """Has a version play these before it is available."""
+    (folder / REQUESTS).parent.mkdir()
+    with tf.io.TFRecordWriter(str(folder / REQUESTS)) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+
+
+def predict_log(request: predict_pb2.PredictRequest) -> prediction_log_pb2.PredictionLog:
+    return prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
-from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.server import metrics
 from serving.server.batching import BatchedSignature, Batching
@@ -25,8 +24,16 @@ from serving.server.core import Settings
 from serving.server.errors import ServingError
 from serving.server.inference import Inference
 from serving.server.servable import Servable
-from serving.server.warmup import REQUESTS, warm_up
-from tests.serving.server.models import Client, ModelFolders, config, predict_request, serving
+from serving.server.warmup import warm_up
+from tests.serving.server.models import (
+    Client,
+    ModelFolders,
+    config,
+    predict_log,
+    predict_request,
+    serving,
+    write_warm_up,
+)
 
 
 @pytest.fixture
@@ -183,6 +190,23 @@ def behind_the_op(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def divided(
+    base: Path, *, version: int = 3, threads: int = 0, **parameters: Any
+) -> Iterator[Servable]:
+    servable = Servable(
+        "half",
+        version,
+        str(base / str(version)),
+        batching=Batching(**{"num_batch_threads": 2, **parameters}),
+        session_config=config_pb2.ConfigProto(intra_op_parallelism_threads=threads),
+    )
+    try:
+        yield servable
+    finally:
+        servable.close()
+
+
 def test_a_lone_request_has_a_session_with_all_threads(
     base: Path, behind_the_op: list[int], batches: list[tuple[str, str, int, int]]
 ) -> None:
@@ -221,11 +245,7 @@ def test_both_sessions_are_warmed_up(
     folders: ModelFolders, tmp_path: Path, behind_the_op: list[int]
 ) -> None:
     folder = folders.put(tmp_path, 1)
-    (folder / "assets.extra").mkdir()
-    log = prediction_log_pb2.PredictionLog()
-    log.predict_log.request.CopyFrom(predict_request("half", x=np.zeros(3, np.float32)))
-    with tf.io.TFRecordWriter(str(folder / REQUESTS)) as writer:
-        writer.write(log.SerializeToString())
+    write_warm_up(folder, [predict_log(predict_request("half", x=np.zeros(3, np.float32)))])
     with divided(tmp_path, version=1) as servable:
         warm_up(servable, str(folder), Inference(), repetitions=1)
     assert behind_the_op == [3]
@@ -246,23 +266,6 @@ def test_one_session_is_enough(
         assert not servable.divided
         servable.run("serving_default", {"x": np.array([5], np.float32)}, ["y"])
     assert behind_the_op == [1]
-
-
-@contextlib.contextmanager
-def divided(
-    base: Path, *, version: int = 3, threads: int = 0, **parameters: Any
-) -> Iterator[Servable]:
-    servable = Servable(
-        "half",
-        version,
-        str(base / str(version)),
-        batching=Batching(**{"num_batch_threads": 2, **parameters}),
-        session_config=config_pb2.ConfigProto(intra_op_parallelism_threads=threads),
-    )
-    try:
-        yield servable
-    finally:
-        servable.close()
 
 
 def test_a_full_queue_is_unavailable(base: Path) -> None:

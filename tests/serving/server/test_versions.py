@@ -10,11 +10,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_management_pb2,
-    predict_pb2,
     prediction_log_pb2,
 )
 
@@ -27,8 +25,10 @@ from tests.serving.server.models import (
     ModelFolders,
     config,
     eventually,
+    predict_log,
     predict_request,
     serving,
+    write_warm_up,
 )
 
 QUICK = Settings(file_system_poll_wait_seconds=0.05, max_num_load_retries=0)
@@ -274,19 +274,6 @@ def test_reload_refuses(client: Client, tmp_path: Path, models: Any, text: str) 
     models(wrong)
     assert refusal(client, wrong) == ("INVALID_ARGUMENT", text)
     assert client.y("half") == 3.0
-
-
-def write_warm_up(folder: Path, logs: list[prediction_log_pb2.PredictionLog]) -> None:
-    (folder / REQUESTS).parent.mkdir()
-    with tf.io.TFRecordWriter(str(folder / REQUESTS)) as writer:
-        for log in logs:
-            writer.write(log.SerializeToString())
-
-
-def predict_log(request: predict_pb2.PredictRequest) -> prediction_log_pb2.PredictionLog:
-    return prediction_log_pb2.PredictionLog(
-        predict_log=prediction_log_pb2.PredictLog(request=request)
-    )
 
 
 def test_warm_up_is_played_before_a_version_is_available(
