@@ -13,6 +13,7 @@ from schemas import features
 SHUFFLE_BUFFER = 16_384
 
 _AGE = {features.AGE: tf.io.FixedLenFeature([], tf.float32)}
+_ID = {features.PHOTO_ID: tf.io.FixedLenFeature([], tf.string)}
 _SPEC = {features.IMAGE: tf.io.FixedLenFeature([], tf.string), **_AGE}
 
 
@@ -37,11 +38,11 @@ def train_batches(
         pixels, years = _decode(records, image_size)
         return tf.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels), years
 
+    records = _records(patterns)
     sides = tf.data.Dataset.from_tensor_slices([False, True])
     return (
         sides.interleave(
-            lambda mirrored: _records(patterns).map(lambda record: (record, mirrored)),
-            cycle_length=2,
+            lambda mirrored: records.map(lambda record: (record, mirrored)), cycle_length=2
         )
         .shuffle(SHUFFLE_BUFFER, seed=seed)
         .batch(batch_size, drop_remainder=True)
@@ -52,7 +53,7 @@ def train_batches(
 
 
 def eval_batches(patterns: Sequence[str], image_size: int, batch_size: int) -> tf.data.Dataset:
-    """Every photo once, as it is, in the files' order; batches as in `train_batches`."""
+    """Every photo once, as it is, always in the same order; batches as in `train_batches`."""
     return (
         _records(patterns)
         .batch(batch_size)
@@ -73,7 +74,22 @@ def _untuned() -> tf.data.Options:
 
 
 def _records(patterns: Sequence[str]) -> tf.data.Dataset:
-    files = tf.data.Dataset.list_files(list(patterns), shuffle=False)
+    """The records of all files, these in the order of their first photos' ids.
+
+    Not of their names: Transform's Beam workers number their files as they get done, and the same
+    photos with the same seed are to make the same model.
+    """
+    files = tf.data.Dataset.list_files(list(patterns), shuffle=False).as_numpy_iterator()
+    return _read(sorted(files, key=_first_id))
+
+
+def _first_id(file: bytes) -> bytes:
+    for record in _read([file]).take(1):
+        return bytes(tf.io.parse_single_example(record, _ID)[features.PHOTO_ID].numpy())
+    return b""
+
+
+def _read(files: Sequence[bytes]) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(files, compression_type="GZIP")
 
 

@@ -71,6 +71,19 @@ def test_the_order_is_the_seeds(files: list[str]) -> None:
     assert Counter(first) == Counter(other)
 
 
+def test_the_order_is_not_that_of_the_files_numbers(tmp_path: Path) -> None:
+    """Which of Transform's files is the first depends on which of Beam's workers is."""
+    for folder, (one, other) in (("a", (0, 1)), ("b", (1, 0))):
+        tiny.write_squares(tmp_path / folder / f"squares-{one}.gz", AGES[:6], first=0)
+        tiny.write_squares(tmp_path / folder / f"squares-{other}.gz", AGES[6:], first=6)
+    tiny.write(tmp_path / "b" / "squares-2.gz", [])
+    a, b = ([f"{tmp_path}/{folder}/*"] for folder in ("a", "b"))
+    assert order(data.train_batches(a, tiny.SIZE, 2, 1)) == order(
+        data.train_batches(b, tiny.SIZE, 2, 1)
+    )
+    assert order(data.eval_batches(a, tiny.SIZE, 2)) == order(data.eval_batches(b, tiny.SIZE, 2))
+
+
 def test_photos_and_mirrors_are_shuffled_together(files: list[str]) -> None:
     ages = [age for age, _ in photos(data.train_batches(files, tiny.SIZE, 2, seed=1))]
     assert ages[: len(AGES)] != AGES
