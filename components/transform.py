@@ -8,10 +8,14 @@ so that a photo has one age wherever it is asked for.
 
 from __future__ import annotations
 
+import contextlib
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 import tfx.components
+from apache_beam.io.filesystem import CompressedFile
 from tfx.components.transform import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import transform_pb2
@@ -98,7 +102,31 @@ def preprocessing_fn(
 
 
 class Executor(heap.GivesBack, executor.Executor):
-    """TFX's, whose memory hardly grows with the number of photos."""
+    """TFX's, whose memory hardly grows with the number of photos, and whose output is stored."""
+
+    def Do(self, *arguments: Any) -> None:
+        """Runs the executor."""
+        with _stored():
+            super().Do(*arguments)
+
+
+@contextlib.contextmanager
+def _stored() -> Iterator[None]:
+    """Beam's gzip files are stored, as PhotoExampleGen's are.
+
+    TFX writes gzip, which for JPEGs takes a tenth of the step's time (0.10 ms of CPU a photo of 96
+    px) and saves just the tables that all of them share, 15 %. Beam knows no level of compression.
+    """
+
+    def store(file: Any) -> None:
+        file._compressor = zlib.compressobj(0, zlib.DEFLATED, file._gzip_mask)
+
+    beams = CompressedFile._initialize_compressor
+    CompressedFile._initialize_compressor = store
+    try:
+        yield
+    finally:
+        CompressedFile._initialize_compressor = beams
 
 
 class Transform(tfx.components.Transform):

@@ -237,8 +237,10 @@ def load(
     values: dict[str, Any] = yaml.safe_load(text) or {}
     for override in overrides:
         apply(values, override)
+    if "photos" in values.setdefault("data", {}):
+        raise UserError("--set data.photos: say where the photos are with --photos alone")
+    values["data"]["photos"] = photos
     values["run_dir"] = run_dir
-    values.setdefault("data", {})["photos"] = photos
     config = validate(values)
     return _absolute(config) if here else config
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 from PIL import Image
 
 from components import transform
@@ -65,3 +68,15 @@ def test_squares_are_small_jpegs() -> None:
     jpeg = square_jpeg(tf.constant(encoded(np.asarray(photo))), 96, 92).numpy()
     assert Image.open(io.BytesIO(jpeg)).size == (96, 96)
     assert len(jpeg) < 96 * 96 * 3 / 2
+
+
+def test_what_the_step_writes_is_stored(tmp_path: Path) -> None:
+    def written(name: str) -> bytes:
+        with FileSystems.create(str(tmp_path / name)) as file:
+            file.write(bytes(9_000))
+        return (tmp_path / name).read_bytes()
+
+    with transform._stored():
+        stored = written("step.gz")
+    assert gzip.decompress(stored) == bytes(9_000)
+    assert len(stored) > 9_000 > 900 > len(written("another_steps.gz"))

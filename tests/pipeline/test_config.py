@@ -60,6 +60,7 @@ def test_serving_root_is_in_the_run_folder_by_default() -> None:
         ("data.eval_share=0.4", "test split"),
         ("transform.image_size=8", "transform.image_size"),
         ("serving.model_name=a/b", "serving.model_name"),
+        ("data.photos=/elsewhere", "--photos alone"),
     ],
 )
 def test_mistakes_are_one_line(override: str, said: str) -> None:

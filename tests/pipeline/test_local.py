@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
 import shutil
@@ -94,6 +95,13 @@ def test_the_summary_tells_all(first: tuple[Path, Finished, dict[str, Any]]) -> 
     assert 100 < document["peak_rss_mb"]["total"] < 4096
     assert document["versions"]["tfx"] == "1.21.0"
     assert document["failure"] is None
+
+
+def test_squares_are_stored(first: tuple[Path, Finished, dict[str, Any]]) -> None:
+    shards = [*(first[0] / "artifacts" / "Transform" / "transformed_examples").rglob("*.gz")]
+    assert shards
+    for shard in map(Path.read_bytes, shards):
+        assert len(gzip.decompress(shard)) < len(shard)
 
 
 def test_every_test_photo_is_in_the_evaluation(

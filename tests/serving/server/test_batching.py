@@ -223,6 +223,12 @@ def test_a_lone_request_has_a_session_with_all_threads(
     assert [alone.tolist(), beside.tolist(), again.tolist()] == [[5.5], [5.5, 6.5], [5.5]]
 
 
+def test_a_lone_request_waits_for_no_others(base: Path, behind_the_op: list[int]) -> None:
+    with divided(base, batch_timeout_micros=3_600_000_000) as servable:
+        servable.run("serving_default", {"x": np.array([5], np.float32)}, ["y"])
+    assert behind_the_op == []
+
+
 def test_a_lone_request_is_a_batch_like_others(base: Path, behind_the_op: list[int]) -> None:
     with divided(base, max_batch_size=9, max_execution_batch_size=4, split=True) as servable:
         ask = functools.partial(servable.run, "serving_default", outputs=["y"])
@@ -255,7 +261,6 @@ def test_both_sessions_are_warmed_up(
     ("parameters", "threads"),
     [
         ({"num_batch_threads": 1}, 0),  # one batch at a time should have all cores
-        ({"batch_timeout_micros": 1}, 0),  # a request is to wait for others
         ({}, 2),  # somebody has said how many threads
     ],
 )
