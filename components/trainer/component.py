@@ -93,7 +93,7 @@ def run_fn(fn_args: FnArgs) -> None:
         )
     _write_history(state, network, precision, fn_args.model_run_dir)
     model.export(
-        model.folded(network),
+        model.served(network),
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,
         image_size=size,

@@ -168,15 +168,8 @@ class Training:
         if phase == self._phase:
             return
         self._phase = phase
-        # A frozen trunk keeps its batch-norm statistics too: Keras runs it in inference mode.
         trunk = self._model.get_layer(TRUNK)
         trunk.trainable = phase == WHOLE
-        if self._settings["initial_weights"] != "none":
-            # Loaded weights keep the statistics that they came with, learnt from far more photos:
-            # with ours the eval MAE jumped by a year from one epoch to the next.
-            for layer in trunk.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.trainable = False
         optimizer = self._whole_optimizer() if phase == WHOLE else self._head_optimizer()
         if trunk.compute_dtype == "float16":
             # Else small gradients are zeros. Keras does so itself only where the whole model is so.
