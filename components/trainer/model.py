@@ -21,6 +21,7 @@ from schemas import features
 BATCH_NORM_MOMENTUM = 0.9
 
 TRUNK = "resnet50"
+SMALL = 8  # pixels: the side of a picture, at most, for which see `_convolve`
 
 
 def build(
@@ -118,7 +119,7 @@ class _Normed(keras.layers.Layer):
 
     Such a norm multiplies by and adds constants, which kernel and bias take in (Jacob et al. 2017,
     arXiv:1712.05877, section 3.2). What is learned are the kernel and the bias that there were. A
-    step of ResNet50 takes a quarter less time in bfloat16, a tenth in float32 (96 px, two cores).
+    training step of ResNet50 takes a sixth less time (96 px, bfloat16, two cores).
 
     Args:
         convolution: built; it is learned.
@@ -137,7 +138,11 @@ class _Normed(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """The convolution with the folded kernel and bias."""
         kernel, bias = (tf.cast(weight, inputs.dtype) for weight in self._folded())
-        return tf.nn.bias_add(self._convolution.convolution_op(inputs, kernel), bias)
+        convolution = self._convolution
+        small = convolution.kernel_size == (1, 1) or inputs.shape[1] <= SMALL
+        dense = convolution.strides == (1, 1) and small
+        convolve = _convolve if dense else convolution.convolution_op
+        return tf.nn.bias_add(convolve(inputs, kernel), bias)
 
     def _folded(self) -> tuple[tf.Tensor, tf.Tensor]:
         convolution = self._convolution
@@ -149,6 +154,35 @@ class _Normed(keras.layers.Layer):
         config = self._convolution.get_config()
         config |= {"dtype": "float32", "kernel_initializer": kernel, "bias_initializer": bias}
         return keras.layers.Conv2D.from_config(config)
+
+
+@tf.custom_gradient
+def _convolve(
+    inputs: tf.Tensor, kernel: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+    """A convolution of stride 1 with zeros around; its kernel's gradient is products of matrices.
+
+    oneDNN's own takes up to 20 times as long in bfloat16 (AMX) where the pictures or the kernel are
+    small: a training step of ResNet50 takes a sixth less time. In float32 both take the same.
+    """
+    sides, (height, width) = kernel.shape[:2], inputs.shape[1:3]
+    top, left = (side // 2 for side in sides)
+
+    def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        padded = tf.pad(inputs, [[0, 0], [top, top], [left, left], [0, 0]])
+        rows = tf.reshape(upstream, [-1, kernel.shape[3]])
+        products = [
+            tf.matmul(
+                tf.reshape(padded[:, y : y + height, x : x + width], [-1, kernel.shape[2]]),
+                rows,
+                transpose_a=True,
+            )
+            for y, x in np.ndindex(*sides)
+        ]
+        back = tf.nn.conv2d_transpose(upstream, kernel, tf.shape(inputs), 1, "SAME")
+        return back, tf.reshape(tf.stack(products), kernel.shape)
+
+    return tf.nn.conv2d(inputs, kernel, 1, "SAME"), gradients
 
 
 class _Folded(keras.layers.Layer):

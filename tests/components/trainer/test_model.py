@@ -126,25 +126,52 @@ def test_what_is_served_is_wide_and_without_batch_norms(precision: str) -> None:
     assert {layer.compute_dtype for layer in layers} <= {"float32", "uint8"}
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, str]:
+    """Keras' ResNet50 whose batch norms stay as they are, and the file of its weights."""
+    keras.utils.set_random_seed(1)
+    trunk = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")
+    unlike_random(trunk)
+    file = str(tmp_path_factory.mktemp("weights") / "trunk.weights.h5")
+    trunk.save_weights(file)
+    for layer in trunk.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    return trunk, file
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_weights_file_is_used_and_its_batch_norms_are_constants(
-    tmp_path: Path, precision: str
+    pretrained: tuple[keras.Model, str], precision: str
 ) -> None:
-    keras.utils.set_random_seed(1)
-    trained = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")
-    unlike_random(trained)
-    file = tmp_path / "trunk.weights.h5"
-    trained.save_weights(file)
-    trunk = build(precision, str(file)).get_layer(model.TRUNK)
+    theirs, file = pretrained
+    trunk = build(precision, file).get_layer(model.TRUNK)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
     assert trunk.compute_dtype == precision  # the loop scales float16's loss
     photos = pictures(8).astype(np.float32)
-    expected = trained(photos).numpy()
+    expected = theirs(photos).numpy()
     assert np.std(expected, axis=0).max() > 0.1  # or the next lines would show nothing
     error = {"float32": 1e-5, "bfloat16": 0.03, "float16": 0.01}[precision] * np.abs(expected).max()
     for training in (False, True):
         pooled = np.asarray(trunk(photos, training=training), np.float32)
         np.testing.assert_allclose(pooled, expected, rtol=0, atol=error)
+
+
+def test_loaded_weights_learn_what_they_would_beside_their_batch_norms(
+    pretrained: tuple[keras.Model, str],
+) -> None:
+    theirs, file = pretrained
+    # At 96 px some convolutions are of small pictures and some are not.
+    net = model.build(96, initial_weights=file, mean_age=MEAN_AGE, dropout=0.0)
+    photos = np.random.default_rng(0).uniform(0, 255, (4, 96, 96, 3)).astype(np.float32)
+    found = []
+    for trunk in (net.get_layer(model.TRUNK), theirs):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(trunk(photos, training=True) ** 2)
+        found.append(tape.gradient(loss, [v.value for v in trunk.trainable_variables]))
+    assert len(found[0]) == len(found[1]) == 2 * 53  # kernels and biases
+    for ours, expected in zip(*found, strict=True):
+        assert np.linalg.norm(ours - expected) < 1e-3 * np.linalg.norm(expected)
 
 
 def unlike_random(trunk: keras.Model) -> None:
