@@ -168,4 +168,5 @@ def test_same_metrics(direct: Path, portable: Path) -> None:
     for key in slices:
         expected, found = one.get_metrics_for_slice(key), other.get_metrics_for_slice(key)
         for name in METRICS:
-            assert found[name] == pytest.approx(expected[name]), (key, name)
+            # The last bit of a photo's age, float32, hangs on the batch that it is in.
+            assert found[name] == pytest.approx(expected[name], rel=1e-5), (key, name)
