@@ -164,20 +164,22 @@ class _Normed(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """The convolution with the folded kernel and bias."""
-        kernel, bias = (tf.cast(weight, inputs.dtype) for weight in self._folded())
+        kernel, bias = (tf.cast(weight, inputs.dtype) for weight in self._kernel_and_bias())
         convolution = self._convolution
         small = convolution.kernel_size == (1, 1) or inputs.shape[1] <= SMALL
         dense = convolution.strides == (1, 1) and small
         convolve = _convolve if dense else convolution.convolution_op
         return tf.nn.bias_add(convolve(inputs, kernel), bias)
 
-    def _folded(self) -> tuple[tf.Tensor, tf.Tensor]:
+    def _kernel_and_bias(self) -> tuple[tf.Tensor, tf.Tensor]:
         convolution = self._convolution
         return convolution.kernel * self._scale, convolution.bias * self._scale + self._offset
 
     def alone(self) -> keras.layers.Conv2D:
         """What it does, as a convolution of Keras' in float32 that learns no more."""
-        kernel, bias = (keras.initializers.Constant(weight.numpy()) for weight in self._folded())
+        kernel, bias = (
+            keras.initializers.Constant(weight.numpy()) for weight in self._kernel_and_bias()
+        )
         config = self._convolution.get_config()
         config |= {"dtype": "float32", "kernel_initializer": kernel, "bias_initializer": bias}
         return keras.layers.Conv2D.from_config(config)

@@ -6,7 +6,8 @@
 The Trainer's side is whole epochs of `Training` on the batches of `data.train_batches`: reading,
 decoding, mirroring and shuffling included. The reference is one tf.function of a gradient tape and
 the same optimizer, on an equal network of the same precision, on one batch that stays in memory.
-With weights from a file, that network is as Keras makes it, with batch norms that stay as they are.
+With weights from a file, that network still has its batch norms, which stay as they are, and
+TensorFlow's own gradients.
 After an epoch to warm up, an epoch of the one and as many steps of the other run in turn; medians
 count. The checkpoint after each epoch is not in `ratio`; `seconds_saving` is what it takes. Ends
 with JSON.

@@ -126,9 +126,9 @@ def test_batch_norm_does_what_keras_does(network: keras.Model, precision: str) -
         assert outputs.dtype == precision
         found.append([np.asarray(value, np.float32) for value in (*narrow, *layer.get_weights())])
     # The variance that is remembered is the unbiased one, of 288 values.
-    for mine, keras_ in zip(*found, strict=True):
+    for mine, expected in zip(*found, strict=True):
         limit = {"float32": 1e-3, "bfloat16": 2e-2, "float16": 3e-3}[precision]
-        np.testing.assert_allclose(mine, keras_, rtol=limit, atol=limit * np.abs(keras_).max())
+        np.testing.assert_allclose(mine, expected, rtol=limit, atol=limit * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -178,6 +178,10 @@ def test_a_weights_file_is_used_and_its_batch_norms_are_constants(
     trunk = build(precision, file).get_layer(model.TRUNK)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
     assert trunk.compute_dtype == precision  # the loop scales float16's loss
+    convolutions = [layer for layer in theirs.layers if isinstance(layer, keras.layers.Conv2D)]
+    given = [weight for layer in convolutions for weight in layer.get_weights()]
+    for ours, weight in zip(trunk.get_weights(), given, strict=True):
+        assert np.array_equal(ours, weight)
     photos = pictures(8).astype(np.float32)
     expected = theirs(photos).numpy()
     assert np.std(expected, axis=0).max() > 0.1  # or the next lines would show nothing
