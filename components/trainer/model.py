@@ -246,8 +246,9 @@ def _folded(
 class Servable(tf.Module):
     """The trained network behind Transform's graph, from photo bytes to years.
 
-    Transform's layer is a tf_keras one and the network is Keras 3, so that neither can hold the
-    other; a tf.Module holds both.
+    It keeps the weights alone: layers would be written too, traced for loaders of Keras models, and
+    each variable a second time, of which a session (so TensorFlow Serving) fills only those that
+    these functions do not read.
     """
 
     def __init__(
@@ -258,15 +259,14 @@ class Servable(tf.Module):
         max_pixels: int,
     ):
         super().__init__()
-        # Not the network itself: its layers would be written too, each variable a second time, and
-        # a session (so TensorFlow Serving) fills only those that these functions do not read.
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)
-        self._transform = transform.transform_features_layer()
+        self._transform = transform.transform_features_layer().__call__
         self._image_size = image_size
         self._max_pixels = tf.constant(max_pixels, tf.int64)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE)])
+    @tf.autograph.experimental.do_not_convert  # it would rewrite Transform's layer, for nothing
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Photo bytes, string [N], to `age`, float32 [N], years, and `valid`, bool [N].
 

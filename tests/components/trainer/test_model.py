@@ -15,6 +15,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.errors import UserError
@@ -288,6 +289,12 @@ def test_signatures(exported: Exported) -> None:
             "age": (tf.float32, [None]),
             "valid": (tf.bool, [None]),
         }
+
+
+def test_no_layers_are_beside_the_weights(exported: Exported) -> None:
+    written = SavedModel.FromString((exported.folder / "saved_model.pb").read_bytes())
+    nodes = written.meta_graphs[0].object_graph_def.nodes
+    assert not [node for node in nodes if "keras" in node.user_object.identifier]
 
 
 def test_a_served_photo_has_the_age_of_its_transformed_example(
