@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -88,12 +87,12 @@ def _run(options: argparse.Namespace) -> NoReturn:
     from pipeline import config, run_folder
 
     console = Console()
-    exclude = [f"data.exclude={json.dumps(options.exclude)}"] if options.exclude else []
     loaded = config.load(
         profile=options.profile,
         photos=options.photos,
         run_dir=options.run_dir,
-        overrides=[*options.overrides, *exclude],
+        exclude=options.exclude,
+        overrides=options.overrides,
     )
     if not Path(loaded.data.photos).is_dir():
         raise UserError(f"{loaded.data.photos}: no such folder; see --photos")

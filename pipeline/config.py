@@ -216,7 +216,13 @@ def profiles() -> list[str]:
 
 
 def load(
-    *, profile: str, photos: str, run_dir: str, overrides: Sequence[str] = (), here: bool = True
+    *,
+    profile: str,
+    photos: str,
+    run_dir: str,
+    exclude: str | None = None,
+    overrides: Sequence[str] = (),
+    here: bool = True,
 ) -> Config:
     """The profile's configuration with `section.key=value` overrides (values are YAML).
 
@@ -224,12 +230,14 @@ def load(
         profile: one of `profiles()`.
         photos: `data.photos`.
         run_dir: `run_dir`.
+        exclude: `data.exclude`, where it is not among the overrides.
         overrides: what the profile says is not what is wanted.
         here: whether the paths are this machine's. They are then made absolute, so that a step may
             run in any working directory; paths in a pod stay as they are.
 
     Raises:
-        UserError: unknown profile, section or key, or a value outside its bounds.
+        UserError: unknown profile, section or key, a value outside its bounds, or one that is given
+            in both ways.
     """
     if profile not in profiles():
         raise UserError(f"unknown profile '{profile}': choose one of {', '.join(profiles())}")
@@ -237,9 +245,13 @@ def load(
     values: dict[str, Any] = yaml.safe_load(text) or {}
     for override in overrides:
         apply(values, override)
-    if "photos" in values.setdefault("data", {}):
-        raise UserError("--set data.photos: say where the photos are with --photos alone")
-    values["data"]["photos"] = photos
+    data = values.setdefault("data", {})
+    for name, value in (("photos", photos), ("exclude", exclude)):
+        if value is None:
+            continue
+        if name in data:
+            raise UserError(f"--set data.{name}: say it with --{name} alone")
+        data[name] = value
     values["run_dir"] = run_dir
     config = validate(values)
     return _absolute(config) if here else config

@@ -70,6 +70,20 @@ def test_mistakes_are_one_line(override: str, said: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_what_is_left_out_is_said_once(tmp_path: Path) -> None:
+    def excluded(exclude: str | None, *overrides: str) -> str | None:
+        config = load(
+            profile="demo", photos="photos", run_dir="run", exclude=exclude, overrides=overrides
+        )
+        return config.data.exclude
+
+    listed = str(tmp_path / "suspects.csv")
+    assert excluded(listed) == excluded(None, f"data.exclude={listed}") == listed
+    assert excluded(None) is None
+    with pytest.raises(UserError, match=r"data\.exclude.*--exclude alone"):
+        excluded(listed, "data.exclude=others.csv")
+
+
 def test_unknown_profile() -> None:
     with pytest.raises(UserError, match="choose one of cpu, demo, gpu"):
         loaded(profile="tpu")

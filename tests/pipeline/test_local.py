@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -275,17 +276,28 @@ def test_a_second_run_in_the_same_folder_refuses(tmp_path: Path) -> None:
 
 
 def test_a_killed_step_is_done_again(drawn_photos: Path, tmp_path: Path) -> None:
-    """SIGKILL in each step, one after the other; then a run that finishes what is left."""
-    for step in STEPS:
-        kill_in(step, arguments(drawn_photos, tmp_path), tmp_path / "run.log")
-        assert not (tmp_path / "serving").exists() or versions_are_whole(tmp_path)
-    finished = goodseed(*arguments(drawn_photos, tmp_path))
+    """SIGKILL in every other step, one after the other, in each of two run folders at once."""
+    with ThreadPoolExecutor(2) as pool:
+        halves = [
+            pool.submit(kill_and_finish, STEPS[start::2], drawn_photos, tmp_path / f"run-{start}")
+            for start in range(2)
+        ]
+    for half in halves:
+        half.result()
+
+
+def kill_and_finish(steps: list[str], photos: Path, run_dir: Path) -> None:
+    """Runs that are killed, each in its step; then one that finishes what is left."""
+    for step in steps:
+        kill_in(step, arguments(photos, run_dir), run_dir / "run.log")
+        assert not (run_dir / "serving").exists() or versions_are_whole(run_dir)
+    finished = goodseed(*arguments(photos, run_dir))
     assert finished.status == 0, finished.err
     assert {"PhotoExampleGen", "StatisticsGen", "Transform"} <= cached(finished)
-    assert str(summary(tmp_path)["pushed_version"]) in versions(tmp_path)
-    store = metadata_store(tmp_path / "metadata.db")
+    assert str(summary(run_dir)["pushed_version"]) in versions(run_dir)
+    store = metadata_store(run_dir / "metadata.db")
     complete = {str(e.id) for e in store.get_executions() if e.last_known_state == 3}
-    leftovers = {p.name for p in (tmp_path / "artifacts").glob("*/*/*") if p.name.isdecimal()}
+    leftovers = {p.name for p in (run_dir / "artifacts").glob("*/*/*") if p.name.isdecimal()}
     assert leftovers <= complete
 
 
