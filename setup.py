@@ -60,6 +60,7 @@ DEV = [
     "pypdf",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "ruff",
     "selenium",
     "types-grpcio",

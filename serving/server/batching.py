@@ -184,8 +184,9 @@ class BatchedSignature:
         return list(found)
 
     def _observe(self, figures: np.ndarray, tickets: np.ndarray, asked: float) -> None:
-        # Each batch is told of by the request that its lowest ticket is of.
-        for started, size, filled, lowest in np.unique(figures, axis=0) if len(figures) else ():
+        # Each batch is told of by the request that its lowest ticket is of. numpy's unique takes as
+        # long as all else that a request has done in Python.
+        for started, size, filled, lowest in set(map(tuple, figures.tolist())):
             if tickets[0] <= lowest <= tickets[-1]:
                 metrics.observe_batch(
                     *self._labels, int(filled), int(size - filled), max(0.0, started - asked)
