@@ -31,8 +31,8 @@ demo: bootstrap  ## Draw photos, train on them, push the model: the whole graph 
 	$(bin)/goodseed sample-photos $(demo)-photos
 	$(bin)/goodseed run --photos $(demo)-photos --run-dir $(demo) --profile demo
 
-# Two at a time: most of a run's test is one thread that imports TFX. Files as a whole and in their
-# order: what a module's tests share is made once, and the long files come before the short ones.
+# Two at a time: most of a run's test is one thread that imports TFX. Files as a whole: what a module's
+# tests share is made once. In their order: else those with the fewest tests, the longest, come last.
 test: bootstrap  ## The tests, benchmarks aside; ARGS="-k name" for some of them, -n0 for a debugger
 	$(bin)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
