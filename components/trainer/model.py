@@ -299,8 +299,7 @@ class Servable(tf.Module):
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False  # at every call
         rows = (
-            tf.data.Dataset.from_tensor_slices(photos)
-            .enumerate()
+            tf.data.Dataset.from_tensor_slices((tf.range(count), photos))
             .map(self._row, num_parallel_calls=tf.data.AUTOTUNE)
             .ignore_errors()
             .concatenate(tf.data.Dataset.from_tensors((count, blank)))
