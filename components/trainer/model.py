@@ -298,6 +298,7 @@ class Servable(tf.Module):
         options = tf.data.Options()
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False  # at every call
+        # Numbered by a tensor: enumerate() adds a dataset that is rewritten at every call.
         rows = (
             tf.data.Dataset.from_tensor_slices((tf.range(count), photos))
             .map(self._row, num_parallel_calls=tf.data.AUTOTUNE)

@@ -297,6 +297,14 @@ def test_no_layers_are_beside_the_weights(exported: Exported) -> None:
     assert not [node for node in nodes if "keras" in node.user_object.identifier]
 
 
+def test_no_dataset_is_rewritten_at_each_call(exported: Exported) -> None:
+    written = SavedModel.FromString((exported.folder / "saved_model.pb").read_bytes())
+    functions = written.meta_graphs[0].graph_def.library.function
+    operations = {node.op for function in functions for node in function.node_def}
+    assert "DatasetToSingleElement" in operations
+    assert "RewriteDataset" not in operations
+
+
 def test_a_served_photo_has_the_age_of_its_transformed_example(
     exported: Exported, transformed: Transformed
 ) -> None:
