@@ -15,6 +15,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
@@ -254,6 +255,11 @@ class Exported(NamedTuple):
     servable: Any
     folder: Path
 
+    @property
+    def meta_graph(self) -> MetaGraphDef:
+        written = (self.folder / "saved_model.pb").read_bytes()
+        return SavedModel.FromString(written).meta_graphs[0]
+
 
 @pytest.fixture(scope="module")
 def exported(
@@ -292,14 +298,12 @@ def test_signatures(exported: Exported) -> None:
 
 
 def test_no_layers_are_beside_the_weights(exported: Exported) -> None:
-    written = SavedModel.FromString((exported.folder / "saved_model.pb").read_bytes())
-    nodes = written.meta_graphs[0].object_graph_def.nodes
+    nodes = exported.meta_graph.object_graph_def.nodes
     assert not [node for node in nodes if "keras" in node.user_object.identifier]
 
 
 def test_no_dataset_is_rewritten_at_each_call(exported: Exported) -> None:
-    written = SavedModel.FromString((exported.folder / "saved_model.pb").read_bytes())
-    functions = written.meta_graphs[0].graph_def.library.function
+    functions = exported.meta_graph.graph_def.library.function
     operations = {node.op for function in functions for node in function.node_def}
     assert "DatasetToSingleElement" in operations
     assert "RewriteDataset" not in operations
