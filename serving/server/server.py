@@ -145,6 +145,9 @@ def _metrics_path(flags: Flags) -> str | None:
 def _settings(flags: Flags) -> Settings:
     if not (flags.port or flags.grpc_socket_path):
         raise invalid_argument("server_options.grpc_port is not set.")
+    for name in ("port", "rest_api_port"):
+        if not 0 <= getattr(flags, name) <= 65_535:  # gRPC would take the remainder of it
+            raise invalid_argument(f"--{name} must be from 0 to 65535; was {getattr(flags, name)}")
     for name in ("use_alts_credentials", "platform_config_file"):
         if getattr(flags, name):
             raise invalid_argument(f"--{name} is not supported")

@@ -331,7 +331,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     options = parser.parse_args()
     if unknown := set(options.modes) - set(MODES):
-        parser.error(f"unknown: {', '.join(unknown)}")
+        parser.error(f"no mode of {', '.join(MODES)}: {', '.join(sorted(unknown))}")
     files = sorted(path for path in options.photos.rglob("*.jp*g"))[:256]
     photos = [path.read_bytes() for path in files]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -23,7 +23,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.server.errors import ServingError
 from serving.server.flags import FlagError, Flags, parse, usage
+from serving.server.server import Server
 from tests.conftest import ROOT, goodseed_command
 from tests.serving.server.models import (
     Client,
@@ -175,6 +177,14 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         "{{{name: default version: 1} due to error: NOT_FOUND: Could not find SavedModel"
     ) in out
     assert "Traceback" not in out
+
+
+@pytest.mark.parametrize("flag", ["--port=65536", "--port=-1", "--rest_api_port=99999"])
+def test_a_port_that_is_none(flag: str) -> None:
+    """gRPC takes 65536 more or less for the same port."""
+    with pytest.raises(ServingError, match=r"must be from 0 to 65535; was -?\d+$") as raised:
+        Server(parse(["--model_base_path=x", flag]))
+    assert flag.split("=")[0] in str(raised.value)
 
 
 def test_an_unknown_flag_is_an_error() -> None:
