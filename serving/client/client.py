@@ -48,7 +48,7 @@ class Client:
     it after forking, not before: gRPC's threads do not come along.
 
     Args:
-        server: of TensorFlow Serving's gRPC API: host:port, or unix:path.
+        server: of TensorFlow Serving's gRPC API: host:port, dns:///host:port or unix:path.
         till: the name of the till in the audit file.
         timeout: seconds for a whole call, the photo's preparation among them.
         policy: whom to ask for ID; None: `policy.json` beside this file (18 and 25 years).

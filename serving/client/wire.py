@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -25,6 +26,9 @@ from serving.client.predict_pb2 import (
 )
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+# gRPC itself takes what is none for an address that it can't reach, and 65536 more for a port.
+_ADDRESS = re.compile(r"unix:.+|(dns:///)?[^\s/]+:(?P<port>[0-9]{1,5})")
 
 # Beside the age: whether the photo could be read, and (not of every model) whether the model
 # itself would rather have ID asked for.
@@ -72,17 +76,18 @@ def open_channel(
     """A channel to a server; it connects at the first call.
 
     Args:
-        server: host:port, or unix:path.
+        server: host:port, dns:///host:port or unix:path.
         tls_ca: PEM file of the authorities that the server's certificate is checked against;
             None: no TLS.
         tls_cert: PEM file of the client's own certificate chain, for mutual TLS.
         tls_key: PEM file of its key.
 
     Raises:
-        ValueError: the address has no port, or a PEM file is missing or unreadable.
+        ValueError: the address is none of these, or a PEM file is missing or unreadable.
     """
-    if not server.startswith("unix:") and not server.rpartition(":")[2].isdecimal():
-        raise ValueError(f"server {server!r} has no port: give host:port")
+    address = _ADDRESS.fullmatch(server)
+    if address is None or not 0 < int(address["port"] or 1) <= 65_535:
+        raise ValueError(f"server {server!r} is not host:port, with a port from 1 to 65535")
     if (tls_cert is None) != (tls_key is None) or (tls_cert and not tls_ca):
         raise ValueError("mutual TLS takes all of tls_ca, tls_cert and tls_key")
     if tls_ca is None:

@@ -181,7 +181,7 @@ def test_goodseed_ages(photos: Path, server: str, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["check", "none.jpg"], "none.jpg: no such file"),
-        (["check", __file__, "--server", "localhost"], "has no port"),
+        (["check", __file__, "--server", "localhost"], "is not host:port"),
         (["check", __file__, "--policy", "none.json"], "none.json: No such file"),
         (["check", __file__, "--timeout", "-1"], "timeout -1.0 should be"),
         (["check", __file__, "--tls-ca", "none.pem"], "none.pem: No such file"),

@@ -438,7 +438,11 @@ def test_tls_and_mutual_tls(certificates: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"server": "localhost"}, "has no port: give host:port"),
+        ({"server": "localhost"}, "'localhost' is not host:port, with a port from 1 to 65535"),
+        ({"server": ":8500"}, "':8500' is not host:port"),
+        ({"server": "localhost:0"}, "'localhost:0' is not host:port"),
+        ({"server": "localhost:65536"}, "'localhost:65536' is not host:port"),
+        ({"server": "http://localhost:8500"}, "'http://localhost:8500' is not host:port"),
         ({"timeout": 0}, "timeout 0 should be"),
         ({"timeout": float("nan")}, "timeout nan should be"),
         ({"tls_ca": "/no/such.pem"}, "/no/such.pem: No such file"),
