@@ -225,7 +225,8 @@ def _ages(options: argparse.Namespace) -> int:
         return SERVER_FAILED
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}") from None
-    print(f"{output}: {len(photos.rows):,} photos, {aged:,} with an age")
+    why = "" if aged == len(photos.rows) else "; the column reason says why others have none"
+    print(f"{output}: {len(photos.rows):,} photos, {aged:,} with an age{why}")
     return DONE
 
 

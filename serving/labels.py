@@ -142,7 +142,9 @@ def edit(
 def _model(config: ModelServerConfig, name: str | None) -> ModelConfig:
     models = {model.name: model for model in config.model_config_list.config}
     names = ", ".join(models)
-    if name is None and len(models) != 1:
+    if not models:
+        raise LabelError("holds no model: is it the file of the server's --model_config_file?")
+    if name is None and len(models) > 1:
         raise LabelError(f"holds {len(models)} models ({names}): say which, --model NAME")
     if name is not None and name not in models:
         raise LabelError(f"has no model {name!r}, only: {names}")

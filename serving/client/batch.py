@@ -57,6 +57,9 @@ def find(source: str | Path, column: str = FILE_NAME) -> Photos:
         photos = _read_csv(path, column)
     if not photos.rows:
         raise ValueError(f"{path}: no photos there")
+    if not any(os.path.isfile(photos.folder / row[column]) for row in photos.rows):
+        first = photos.folder / photos.rows[0][column]
+        raise ValueError(f"{path}: none of its photos is there, not even {first}")
     return photos
 
 

@@ -135,7 +135,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     ("text", "says"),
     [
         ("model_config_list { confg { } }", "not a ModelServerConfig: 1:21"),
-        ("", "holds 0 models"),
+        ("", "holds no model: is it the file of"),
         (CONFIG.replace("specific { }", "latest { }"), "policy of goodseed_age is `latest`"),
         (CONFIG.replace("model_version_policy { specific { } }", ""), "is `latest`"),
     ],

@@ -166,7 +166,8 @@ def test_goodseed_ages(photos: Path, server: str, tmp_path: Path) -> None:
     output = tmp_path / "ages.parquet"
     finished = goodseed("ages", photos, "--output", output, "--server", server)
     assert finished.status == 0, finished.err
-    assert finished.out == f"{output}: 10 photos, 9 with an age\n"
+    why = "; the column reason says why others have none"
+    assert finished.out == f"{output}: 10 photos, 9 with an age{why}\n"
     assert "10/10" in finished.err  # of the progress bar
     assert pq.read_table(output).num_rows == 10
     with serving(lambda request, context: b"") as poor:
@@ -211,6 +212,7 @@ def test_a_mistake_is_one_line(words: list[str], said: str, photos: Path, tmp_pa
         ("picture\n0.jpg,4\n", "line 2: not 1 cells"),
         ("picture,x\n0.jpg\n", "line 2: not 2 cells"),
         ("picture\n", "no photos there"),
+        ("picture\nno.jpg\n\0.jpg\n", "none of its photos is there, not even .*/no.jpg$"),
         ('picture\n"0.jpg\n', "is no CSV"),
         ("picture\n\xff\n", "is no CSV in UTF-8"),
     ],
