@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
-import threading
 from collections.abc import Sequence
 from types import FrameType
 
 from serving.server.flags import FlagError, parse, usage
 
 STOPPED, FAILED, USER_MISTAKE = 0, 1, 2
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
 
@@ -69,22 +71,27 @@ class _Signals:
 
     def __init__(self) -> None:
         self._serving = False
-        self._stopped = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self._stopped = False
+        # The kernel may hand a signal to any thread. Python's handler runs in the main thread, and
+        # a lock for which that waits does not let go of it then; a socket does.
+        self._woken, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno())
+        for number in _STOPS:
             signal.signal(number, self._handle)
 
     def wait(self) -> None:
         """Returns at the first signal."""
         self._serving = True
-        self._stopped.wait()
+        while not self._stopped:
+            self._woken.recv(1)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_DFL)
         if not self._serving:
-            self._serving = True  # of two signals at the start, one breaks off
             raise _Stop
-        if self._stopped.is_set():
-            os._exit(128 + _number)
-        self._stopped.set()
+        self._stopped = True
 
 
 def _log_as_there() -> None:

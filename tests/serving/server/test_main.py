@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -101,6 +102,13 @@ class Process:
     def said(self, text: str) -> bool:
         return any(text in line for line in list(self.lines)) or self.process.poll() is not None
 
+    def signal_beside_the_main_thread(self, number: int) -> None:
+        """Sends a signal to another thread, as the kernel does now and then."""
+        pid = self.process.pid
+        other = max(int(thread) for thread in os.listdir(f"/proc/{pid}/task"))
+        assert other != pid
+        assert ctypes.CDLL(None).tgkill(pid, other, number) == 0
+
     def ended(self) -> int:
         status = self.process.wait(60)
         self._reader.join()
@@ -146,10 +154,27 @@ def test_serve_drains_at_sigterm(folders: ModelFolders, tmp_path: Path) -> None:
             request.model_spec.signature_name = "slow"
             asked = [client.prediction.Predict.future(request) for _ in range(3)]
             eventually(lambda: client.states("half"))
-            server.process.send_signal(signal.SIGTERM)
+            server.signal_beside_the_main_thread(signal.SIGTERM)
             assert [len(one.result().outputs) for one in asked] == [1, 1, 1]
         assert server.ended() == 0, "".join(server.lines)
     assert "Traceback" not in "".join(server.lines)
+
+
+def test_a_second_signal_waits_for_nobody(folders: ModelFolders, tmp_path: Path) -> None:
+    folders.put(tmp_path, 1)
+    with (
+        process(f"--model_base_path={tmp_path}", "--model_name=half") as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        request = predict_request("half", x=np.array([1], np.float32))
+        request.model_spec.signature_name = "slow"
+        asked = [Client(channel).prediction.Predict.future(request) for _ in range(60)]
+        asked[0].result()
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: server.said("Stopping: no new requests"))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.ended() == -signal.SIGTERM
+        assert any(one.exception() for one in asked)
 
 
 def _answers(client: Client, model: str) -> bool:
