@@ -71,7 +71,7 @@ COPY --from=build /opt/goodseed /opt/goodseed
 # /tmp and to what is mounted. (A name is asked for by Python's getpass, which TFX uses.)
 ENV PATH=/opt/goodseed/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/goodseed PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    HOME=/tmp USER=goodseed TF_CPP_MIN_LOG_LEVEL=2
+    HOME=/tmp USER=goodseed TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=1
 USER 10001:0
 WORKDIR /tmp
 CMD ["goodseed", "--help"]

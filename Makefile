@@ -5,6 +5,8 @@
 
 # TensorFlow's C++ side: warnings and errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# As the `goodseed` command has it.
+export TF_ENABLE_ONEDNN_OPTS ?= 1
 
 bin      := .venv/bin
 packages := pipeline components schemas serving

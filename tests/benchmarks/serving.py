@@ -334,7 +334,6 @@ def main() -> None:
         parser.error(f"no mode of {', '.join(MODES)}: {', '.join(sorted(unknown))}")
     files = sorted(path for path in options.photos.rglob("*.jp*g"))[:256]
     photos = [path.read_bytes() for path in files]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")  # as the server has it
     found: dict[str, Any] = {}
     if "speed" in options.modes:

@@ -321,22 +321,26 @@ def test_health(base: Path) -> None:
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("name", ["TF_ENABLE_ONEDNN_OPTS", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"])
 @pytest.mark.parametrize(("given_", "seen"), [(None, "1"), ("0", "0")])
-def test_tensorflow_is_loaded_for_weights_that_do_not_change(
-    given_: str | None, seen: str, monkeypatch: pytest.MonkeyPatch
+def test_tensorflow_is_loaded_with_onednn_and_for_weights_that_do_not_change(
+    name: str, given_: str | None, seen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", raising=False)
+    monkeypatch.delenv(name, raising=False)
     if given_:
-        monkeypatch.setenv("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", given_)
+        monkeypatch.setenv(name, given_)
     script = """
 import os, sys
+wanted = sys.argv[1]
 class Watch:
     def find_spec(self, name, *_):
         if name == "tensorflow":
-            sys.exit(os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"])
+            sys.exit(os.environ[wanted])
 sys.meta_path.insert(0, Watch())
-from serving.server.main import main
-main(["--version"])
+from pipeline.cli import main
+main(["serve", "--version"])
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, name], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stderr.strip() == seen
