@@ -13,10 +13,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -452,11 +455,13 @@ def _write(folder: Path, count: int, seed: int, progress: Callable[[int, int], N
     photos = folder / "final_files"
     photos.mkdir()
     rows: list[Row] = []
-    for number, age in enumerate(_ages(count, seed)):
-        row, photo = _labelled(seed, number, age)
-        (photos / row[0]).write_bytes(photo)
-        rows.append(row)
-        progress(number + 1, count)
+    # Spawned: a fork would take along whatever threads the caller has.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        drawn = pool.map(_labelled, repeat(seed), range(count), _ages(count, seed), chunksize=8)
+        for row, photo in drawn:
+            (photos / row[0]).write_bytes(photo)
+            rows.append(row)
+            progress(len(rows), count)
     _, other = _labelled(seed, count, 40)
     broken = _broken(rows[0], (photos / rows[0][0]).read_bytes(), other)
     for kind, (label, file) in list(broken.items())[: count // PHOTOS_PER_BROKEN]:
