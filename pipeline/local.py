@@ -24,6 +24,7 @@ from pipeline.config import Config
 from pipeline.graph import NEVER_CACHED, create_pipeline
 from pipeline.memory import resident_mb
 from pipeline.run_folder import write_whole
+from pipeline.store import metadata_store
 
 
 def run(config: Config, console: Console) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _remove_leftovers(run_dir: Path) -> None:
     """Frees what killed steps wrote: artifact folders of executions that never completed."""
     if not (run_dir / "metadata.db").exists():
         return
-    store = summary.metadata_store(run_dir / "metadata.db")
+    store = metadata_store(run_dir / "metadata.db")
     complete = {
         str(execution.id)
         for execution in store.get_executions()

@@ -38,15 +38,15 @@ def _folder(options: argparse.Namespace, aside: Path) -> Path:
     """The folder of the page; of one that compares two runs, `aside`."""
     from rich.console import Console
 
+    from pipeline import reviews
+
+    if not options.compare:
+        return reviews.newest(options.run_dir)
     with (
         Console().status("loading TFX"),
         open(os.devnull, "w") as nowhere,
         run_folder.stderr_to(nowhere.fileno()),  # TensorFlow talks while it is imported
     ):
-        from pipeline import reviews
-
-        if not options.compare:
-            return reviews.newest(options.run_dir)
         runs = [(str(path), reviews.inputs(path)) for path in (options.run_dir, options.compare)]
         (aside / PAGE).write_text(reviews.compared(runs), "utf-8")
         return aside

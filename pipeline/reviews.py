@@ -8,14 +8,11 @@ from pathlib import Path
 
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from tfx.types import artifact_utils
 
 from components.errors import UserError
-from components.review import comparison
-from components.review.component import RUN, ReviewPage, inputs_of
+from components.review import PAGE_TYPE
 from components.review.inputs import Inputs, RunFacts
-from components.review.page import render
-from pipeline.summary import metadata_store
+from pipeline.store import metadata_store
 
 
 def newest(run_dir: Path) -> Path:
@@ -34,6 +31,11 @@ def inputs(run_dir: Path) -> Inputs:
         UserError: as `newest`.
     """
     store, page = _newest(run_dir)
+    # Not at the top: a page alone is found without TFX.
+    from tfx.types import artifact_utils
+
+    from components.review.component import RUN, inputs_of
+
     (made,) = store.get_events_by_artifact_ids([page.id])
     (execution,) = store.get_executions_by_id([made.execution_id])
     artifacts = {}
@@ -50,6 +52,9 @@ def inputs(run_dir: Path) -> Inputs:
 
 def compared(runs: Sequence[tuple[str, Inputs]]) -> str:
     """The page of runs side by side, each with what it is called."""
+    from components.review import comparison
+    from components.review.page import render
+
     return render("Good Seed Age Check: two runs", comparison.sections(runs))
 
 
@@ -60,7 +65,7 @@ def _newest(run_dir: Path) -> tuple[MetadataStore, metadata_store_pb2.Artifact]:
     store = metadata_store(database)
     pages = [
         page
-        for page in store.get_artifacts_by_type(ReviewPage.TYPE_NAME)
+        for page in store.get_artifacts_by_type(PAGE_TYPE)
         if page.state == metadata_store_pb2.Artifact.LIVE
     ]
     if not pages:

@@ -9,25 +9,19 @@ from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
-from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from tfx.orchestration.metadata import sqlite_metadata_connection_config
 
 from components.evaluator import BASELINE_MAE, MAE
 from components.review import PAGE
 from components.serving_check import REASON
 from pipeline.config import Evaluator
 from pipeline.outcome import URI
+from pipeline.store import metadata_store
 
 # A step's outputs: (node, output key) → the artifact's properties, custom properties and URI.
 Outputs = Mapping[tuple[str, str], Mapping[str, Any]]
 
 _PACKAGES = ("goodseed", "tfx", "tensorflow", "keras", "apache-beam", "tensorflow-model-analysis")
-
-
-def metadata_store(database: Path) -> MetadataStore:
-    """A run folder's metadata store."""
-    return MetadataStore(sqlite_metadata_connection_config(str(database)))
 
 
 def run_outputs(metadata_db: Path, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:

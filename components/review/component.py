@@ -22,7 +22,16 @@ from tfx.types.standard_artifacts import (
     Schema,
 )
 
-from components.review import PAGE, data, decision, mistakes, model_card, slices, training
+from components.review import (
+    PAGE,
+    PAGE_TYPE,
+    data,
+    decision,
+    mistakes,
+    model_card,
+    slices,
+    training,
+)
 from components.review.inputs import Artifact, Inputs, RunFacts, run_facts
 from components.review.page import render
 
@@ -32,7 +41,7 @@ RUN = "run"  # custom property of the review: its RunFacts as JSON
 class ReviewPage(tfx.types.Artifact):
     """A folder with PAGE and the files that it links to."""
 
-    TYPE_NAME = "ReviewPage"
+    TYPE_NAME = PAGE_TYPE
 
 
 @component

@@ -23,7 +23,8 @@ import tensorflow_model_analysis as tfma
 
 from components import predictions
 from pipeline import config
-from pipeline.summary import metadata_store, run_outputs, summarise
+from pipeline.store import metadata_store
+from pipeline.summary import run_outputs, summarise
 from serving import AgeClient, Reason
 from tests.conftest import ROOT, Finished, goodseed, goodseed_command
 from tests.pipeline.conftest import arguments

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -143,6 +144,17 @@ def test_the_server_gives_the_page_and_nothing_else(first: First) -> None:
         port = url.rsplit(":", 1)[1].strip("/")
         taken = goodseed("review", first[0], "--port", port)
         assert taken.status == 2 and f"goodseed: port {port}: " in taken.err
+
+
+def test_a_page_is_found_without_tfx(first: First) -> None:
+    """Which takes ten seconds to import."""
+    program = (
+        "import sys, pathlib, pipeline.reviews as reviews; "
+        "print(reviews.newest(pathlib.Path(sys.argv[1])), {'tfx', 'tensorflow'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", program, str(first[0])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{Path(first[2]['review']).parent} set()\n"
 
 
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from components.errors import UserError
-from components.trainer import model
+from components.trainer import data, model
 from components.trainer.fit import EPOCHS, HEAD, PATIENCE, WHOLE, AdamW, State, Training
 from tests.components.trainer import tiny
 
@@ -60,7 +60,7 @@ def batches(seed: int, steps: int = STEPS, age: float | None = None) -> tf.data.
     years = ages if age is None else np.full_like(ages, age)
     # Like data.train_batches, it does not know how many there are.
     slices = tf.data.Dataset.from_tensor_slices((images, years)).filter(lambda image, year: True)
-    return slices.batch(BATCH)
+    return slices.batch(BATCH).with_options(data._untuned())
 
 
 def train(
