@@ -36,12 +36,12 @@ def _review(options: argparse.Namespace) -> int:
 
 def _folder(options: argparse.Namespace, aside: Path) -> Path:
     """The folder of the page; of one that compares two runs, `aside`."""
-    from rich.console import Console
-
     from pipeline import reviews
 
     if not options.compare:
         return reviews.newest(options.run_dir)
+    from rich.console import Console
+
     with (
         Console().status("loading TFX"),
         open(os.devnull, "w") as nowhere,
