@@ -10,6 +10,6 @@ from ml_metadata.proto import metadata_store_pb2
 
 def metadata_store(database: Path) -> MetadataStore:
     """The store in this file, as a run's steps have it."""
-    config = metadata_store_pb2.ConnectionConfig()
-    config.sqlite.filename_uri = str(database)
-    return MetadataStore(config)
+    sqlite = metadata_store_pb2.SqliteMetadataSourceConfig(filename_uri=str(database))
+    sqlite.connection_mode = sqlite.READWRITE_OPENCREATE
+    return MetadataStore(metadata_store_pb2.ConnectionConfig(sqlite=sqlite))
