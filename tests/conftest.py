@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,26 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "photos"
     draw_sample(folder, count=240)
     return folder
+
+
+@pytest.fixture
+def free_pieces() -> Iterator[Callable[[], None]]:
+    """Frees 200 MB in small pieces, which malloc keeps, as others above them are in use."""
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("needs glibc's heap")
+    malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
+    malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    pieces = [malloc(1000) for _ in range(200_000)]
+    in_use = pieces[::100]
+    del pieces[::100]
+
+    def release() -> None:
+        while pieces:
+            free(pieces.pop())
+
+    yield release
+    for piece in (*in_use, *pieces):
+        free(piece)
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,34 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tfx.components import Trainer
+import tfx.components
+from tfx.components.trainer import executor
 from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.dsl.components.base import executor_spec
 from tfx.proto import trainer_pb2
 from tfx.types import BaseChannel
 
 from components.errors import UserError
 from components.trainer import data, model
 from components.trainer.fit import State, Training
+from serving.heap import give_back
 
 HISTORY_FILE = "history.json"  # in the ModelRun artifact
+
+
+class Executor(executor.GenericExecutor):
+    """TFX's; the steps after it, in the same process, do not stand on what the training freed."""
+
+    def Do(self, *arguments: Any) -> None:
+        """Runs the executor."""
+        super().Do(*arguments)
+        give_back()
+
+
+class Trainer(tfx.components.Trainer):
+    """TFX's Trainer with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
 
 def trainer(

@@ -56,7 +56,8 @@ def configuration(values: Mapping[str, Any], run_dir: Path) -> Config:
             raise UserError(f"{REST}: {option} is the pipeline's parameter {knob}; set that")
         options[key] = values[knob]
     beam = merged.setdefault("beam", {})
-    beam.setdefault("mode", "multi_processing")
+    if beam.get("workers") != 1:  # one alone is a thread: a process would import TFX anew
+        beam.setdefault("mode", "multi_processing")
     return validate({"run_dir": str(run_dir), **merged})
 
 

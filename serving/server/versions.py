@@ -8,8 +8,6 @@ goes when one that is wanted can answer, or when none is wanted.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import logging
 import re
 import threading
@@ -22,6 +20,7 @@ import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config import model_server_config_pb2
 
+from serving.heap import give_back
 from serving.server import metrics
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.servable import Servable
@@ -309,22 +308,11 @@ class Versions:
         assert servable is not None
         servable.close()
         del servable
-        gc.collect()  # graphs refer to themselves
-        _return_freed_memory()
+        give_back()
         with self._changed:
             version.state = END
             self._changed.notify_all()
         _log.info("Unloaded servable version %s", version)
-
-
-def _return_freed_memory() -> None:
-    """To the system, as TensorFlow Serving does after an unload (core/simple_loader.h).
-
-    glibc keeps most of what lies below anything that is in use: some 250 MB of a ResNet50.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-    if trim:
-        trim(0)
 
 
 def aspired_versions(config: model_server_config_pb2.ModelConfig) -> dict[int, str]:

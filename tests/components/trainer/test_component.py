@@ -6,15 +6,18 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tfx.components.trainer.executor import GenericExecutor
 
 from components.errors import UserError
 from components.trainer import component, model
@@ -165,6 +168,15 @@ def test_a_seed_has_one_history(
     assert one == again
     assert one != other
     assert all(np.array_equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+
+
+def test_what_a_training_freed_goes_back_to_the_system(
+    monkeypatch: pytest.MonkeyPatch, free_pieces: Callable[[], None]
+) -> None:
+    before = psutil.Process().memory_info().rss
+    monkeypatch.setattr(GenericExecutor, "Do", lambda *_: free_pieces())
+    component.Executor().Do({}, {}, {})
+    assert psutil.Process().memory_info().rss < before - 150e6
 
 
 @pytest.mark.parametrize("split", ["train_files", "eval_files"])

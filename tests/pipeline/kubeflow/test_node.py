@@ -17,9 +17,12 @@ from pipeline.kubeflow.parameters import configuration as in_a_pod
 from tests.pipeline.kubeflow.conftest import configuration
 
 
-@pytest.mark.parametrize(("workers", "expected"), [(0, 3), (2, 2)])
+@pytest.mark.parametrize(
+    ("workers", "expected", "mode"),
+    [(0, 3, "multi_processing"), (2, 2, "multi_processing"), (1, 1, "multi_threading")],
+)
 def test_workers_are_as_many_as_the_pod_has_cores(
-    workers: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, expected: int, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not as the machine has, of which the pod may be given a part."""
     monkeypatch.setattr(node, "cores", lambda: 3)
@@ -30,4 +33,4 @@ def test_workers_are_as_many_as_the_pod_has_cores(
     given = node._operator(alone, "StatisticsGen").beam_pipeline_args
     options = PipelineOptions([one.value.string_value for one in given]).view_as(DirectOptions)
     assert options.direct_num_workers == expected
-    assert options.direct_running_mode == "multi_processing"
+    assert options.direct_running_mode == mode
