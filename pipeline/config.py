@@ -123,8 +123,8 @@ class Beam(Section):
     options: tuple[str, ...] = Field((), description="Further options of Beam's, as --name=value")
     mode: Literal["in_memory", "multi_threading", "multi_processing"] | None = Field(
         None,
-        description="FnApiRunner's direct_running_mode; none: multi_processing for several workers "
-        "in a pod, else multi_threading",
+        description="FnApiRunner's direct_running_mode; none: in_memory for one worker; for more "
+        "multi_threading on this machine, multi_processing in a pod",
     )
     workers: int = Field(0, ge=0, description="FnApiRunner's direct_num_workers; 0: one a core")
 

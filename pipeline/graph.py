@@ -123,10 +123,11 @@ def beam_args(beam: Beam) -> list[str]:
     """
     if beam.runner != "FnApiRunner":
         return [f"--runner={beam.runner}", *beam.options]
+    mode = beam.mode or ("in_memory" if beam.workers == 1 else "multi_threading")
     return [
         "--runner=FnApiRunner",  # DirectRunner would first look for a runner to download
         "--sdk_container_image=none",  # or TFX packs itself for remote workers, at each step
-        f"--direct_running_mode={beam.mode or 'multi_threading'}",
+        f"--direct_running_mode={mode}",
         f"--direct_num_workers={beam.workers}",
         *beam.options,
     ]

@@ -486,6 +486,8 @@ def draw_sample(
     """Makes folder a sample of `count` photos, and a few broken ones, with their labels.csv.
 
     A folder that holds this sample already is left as it is; a new one appears whole or not at all.
+    It is drawn by processes that import the script they come from: one of your own that calls this
+    has to do so under `if __name__ == "__main__"`.
 
     Args:
         folder: where labels.csv and final_files/ go; its parents are made.

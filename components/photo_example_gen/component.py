@@ -39,6 +39,7 @@ from components.photo_example_gen import labels, photos, rejects
 from components.photo_example_gen.labels import Labels, Row
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
 from components.progress import report
+from components.whole_elements import WholeElements
 from schemas import features
 
 EXAMPLES = "examples"  # the output's key
@@ -102,7 +103,7 @@ class Driver(component_driver.BaseDriver, base_driver.BaseDriver):
         return output
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
+class Executor(WholeElements, base_beam_executor.BaseBeamExecutor):
     """Reads, checks, splits and writes."""
 
     def Do(

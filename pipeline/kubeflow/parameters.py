@@ -56,7 +56,7 @@ def configuration(values: Mapping[str, Any], run_dir: Path) -> Config:
             raise UserError(f"{REST}: {option} is the pipeline's parameter {knob}; set that")
         options[key] = values[knob]
     beam = merged.setdefault("beam", {})
-    if beam.get("workers") != 1:  # one alone is a thread: a process would import TFX anew
+    if beam.get("workers") != 1:  # one alone stays in the step: a process would import TFX anew
         beam.setdefault("mode", "multi_processing")
     return validate({"run_dir": str(run_dir), **merged})
 

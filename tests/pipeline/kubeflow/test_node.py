@@ -19,7 +19,7 @@ from tests.pipeline.kubeflow.conftest import configuration
 
 @pytest.mark.parametrize(
     ("workers", "expected", "mode"),
-    [(0, 3, "multi_processing"), (2, 2, "multi_processing"), (1, 1, "multi_threading")],
+    [(0, 3, "multi_processing"), (2, 2, "multi_processing"), (1, 1, "in_memory")],
 )
 def test_workers_are_as_many_as_the_pod_has_cores(
     workers: int, expected: int, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
