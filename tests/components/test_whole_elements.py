@@ -12,6 +12,8 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 
 from components import evaluator, photo_example_gen, statistics_gen, transform
 from components.whole_elements import WholeElements
+from pipeline.config import Beam
+from pipeline.graph import beam_args
 
 
 class Slow:
@@ -35,10 +37,9 @@ class Executor(WholeElements, BaseBeamExecutor):
             assert_that(groups, equal_to([("key 0", 2), ("key 1", 1)]))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_takes_long_to_write_arrives_whole(workers: int) -> None:
-    options = ["--direct_running_mode=multi_threading", f"--direct_num_workers={workers}"]
-    Executor(BaseBeamExecutor.Context(["--runner=FnApiRunner", *options])).Do({}, {}, {})
+def test_what_takes_long_to_write_arrives_whole() -> None:
+    options = beam_args(Beam(mode="multi_threading", workers=2))
+    Executor(BaseBeamExecutor.Context(options)).Do({}, {}, {})
 
 
 @pytest.mark.parametrize("step", [photo_example_gen, statistics_gen, transform, evaluator])

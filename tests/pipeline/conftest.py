@@ -12,7 +12,7 @@ from tests.conftest import Finished, goodseed
 
 # A network that has seen next to nothing, and a bound that lets it pass.
 TINY = (
-    "transform.image_size=32", "trainer.epochs=1", "trainer.batch_size=16", "evaluator.max_mae=150",
+    "transform.image_size=32", "trainer.epochs=1", "trainer.batch_size=64", "evaluator.max_mae=150",
 )  # fmt: skip
 
 
