@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,33 @@ def arguments(photos: Path, run_dir: Path, *overrides: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def first(
-    drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory
+    drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory, told: Path
 ) -> tuple[Path, Finished, dict[str, Any]]:
     """The folder of a first run, what it printed and its summary."""
     run_dir = tmp_path_factory.mktemp("first") / "run"
-    finished = goodseed(*arguments(drawn_photos, run_dir))
-    return run_dir, finished, json.loads((run_dir / "summary.json").read_text())
+    with locked(told):
+        finished = goodseed(*arguments(drawn_photos, run_dir))
+        shutil.copy(run_dir / "summary.json", told)
+    return run_dir, finished, json.loads(told.read_text())
+
+
+@pytest.fixture(scope="session")
+def first_summary(request: pytest.FixtureRequest, told: Path) -> dict[str, Any]:
+    """A first run's summary: another worker's, where one has made that run or is making it."""
+    with locked(told):
+        known = told.exists()
+    return json.loads(told.read_text()) if known else request.getfixturevalue("first")[2]
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Where every worker finds a first run's summary."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder if worker_id == "master" else folder.parent) / "first.json"
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

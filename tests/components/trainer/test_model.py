@@ -284,7 +284,12 @@ def exported(
 
 
 def test_signatures(exported: Exported) -> None:
-    signatures = exported.servable.signatures
+    check_signatures(exported.servable)
+
+
+def check_signatures(servable: Any) -> None:
+    """The contract with the points of sale: names, types and shapes."""
+    signatures = servable.signatures
     assert set(signatures) == {"serving_default", "examples"}
     for name, argument in (("serving_default", "image"), ("examples", "examples")):
         inputs = signatures[name].structured_input_signature[1]

@@ -13,7 +13,7 @@ from components.errors import UserError
 from pipeline.kubeflow import plan, records
 from pipeline.kubeflow.compile import compile_package
 from pipeline.kubeflow.launcher import Task
-from tests.conftest import Finished
+from tests.components.trainer.test_model import check_signatures
 from tests.pipeline.kubeflow.cluster import LOGS, Cluster, Ran
 from tests.pipeline.kubeflow.conftest import configuration
 from tests.pipeline.test_local import STEPS
@@ -41,10 +41,8 @@ def test_every_step_succeeds(run: Run) -> None:
     assert len(run[1]) == len(STEPS) + 2
 
 
-def test_it_gives_what_a_run_on_this_machine_gives(
-    run: Run, first: tuple[Path, Finished, dict[str, Any]]
-) -> None:
-    here, there = first[2], summary(run[2], "run-1")
+def test_it_gives_what_a_run_on_this_machine_gives(run: Run, first_summary: dict[str, Any]) -> None:
+    here, there = first_summary, summary(run[2], "run-1")
     assert there["examples"] == here["examples"]
     assert {**there["gate"], "value": None} == {**here["gate"], "value": None}
     assert there["gate"]["value"] == pytest.approx(here["gate"]["value"], abs=0.5)
@@ -53,14 +51,7 @@ def test_it_gives_what_a_run_on_this_machine_gives(
     assert there["seconds"].keys() == here["seconds"].keys() | {"plan"}
     assert there["peak_rss_mb"].keys() == there["seconds"].keys()
     version = there["pushed_version"]
-    pushed = tf.saved_model.load(str(run[2] / "serving" / "goodseed_age" / str(version)))
-    local = tf.saved_model.load(
-        str(first[0] / "serving" / "goodseed_age" / str(here["pushed_version"]))
-    )
-    for name, signature in local.signatures.items():
-        mine = pushed.signatures[name]
-        assert mine.structured_outputs == signature.structured_outputs
-        assert mine.structured_input_signature == signature.structured_input_signature
+    check_signatures(tf.saved_model.load(str(run[2] / "serving" / "goodseed_age" / str(version))))
 
 
 def test_properties_go_from_step_to_step(run: Run) -> None:
