@@ -34,15 +34,16 @@ def first(
     with locked(told):
         finished = goodseed(*arguments(drawn_photos, run_dir))
         shutil.copy(run_dir / "summary.json", told)
-    return run_dir, finished, json.loads(told.read_text())
+    return run_dir, finished, json.loads((run_dir / "summary.json").read_text())
 
 
 @pytest.fixture(scope="session")
 def first_summary(request: pytest.FixtureRequest, told: Path) -> dict[str, Any]:
     """A first run's summary: another worker's, where one has made that run or is making it."""
     with locked(told):
-        known = told.exists()
-    return json.loads(told.read_text()) if known else request.getfixturevalue("first")[2]
+        if told.exists():
+            return json.loads(told.read_text())
+    return request.getfixturevalue("first")[2]
 
 
 @pytest.fixture(scope="session")
