@@ -1,10 +1,9 @@
-"""The heap: what is garbage is looked for where there is some, and goes back to the system."""
+"""The heap of a Beam step: what it frees goes back to the system."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -14,26 +13,6 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _BYTES = 1 << 20
 _CHILDREN = {f"MALLOC_{name}_THRESHOLD_": str(_BYTES) for name in ("TRIM", "MMAP")}
 _UP_TO = 1 << 25  # where glibc's own threshold ends up in a process that frees large buffers
-
-# That Python's collector waits for; its own 700 are few where TensorFlow and Beam make graphs of
-# hundreds of thousands, nearly all of them in use.
-_NEW_OBJECTS = 10_000
-
-
-@contextlib.contextmanager
-def permanent() -> Iterator[None]:
-    """Never garbage is what is imported in here: not searched meanwhile, nor later.
-
-    TensorFlow and TFX are a million objects, through which Python's collector goes again and again
-    while a graph is made: 4 of the 54 seconds that a run takes on 240 photos (two cores).
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
-        gc.enable()
 
 
 @contextlib.contextmanager

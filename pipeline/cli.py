@@ -86,8 +86,8 @@ def _mistake(text: str) -> int:
 def _run(options: argparse.Namespace) -> NoReturn:
     from rich.console import Console
 
-    from components import heap
     from pipeline import config, run_folder
+    from serving import heap
 
     console = Console()
     loaded = config.load(

@@ -17,10 +17,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components import heap, progress
+from components import progress
 from components.errors import UserError, one_line
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
+from serving import heap
 
 PLAN, SUMMARY = records.PLAN, "summary"
 

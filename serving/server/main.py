@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from serving import heap
 from serving.server.flags import FlagError, parse, usage
 
 STOPPED, FAILED, USER_MISTAKE = 0, 1, 2
@@ -43,10 +44,11 @@ def main(arguments: Sequence[str]) -> int:
     # Sessions with threads of their own: a servable may have one of all threads and one of one.
     os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
     # Not before: a mistake in the flags is told at once, and TensorFlow takes seconds to import.
-    import tensorflow as tf
+    with heap.permanent():
+        import tensorflow as tf
 
-    from serving.server.errors import ServingError
-    from serving.server.server import Server
+        from serving.server.errors import ServingError
+        from serving.server.server import Server
 
     if flags.version:
         print(f"TensorFlow ModelServer: goodseed serve\nTensorFlow Library: {tf.__version__}")

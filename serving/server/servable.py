@@ -6,8 +6,9 @@ photo: 8.4 to 9.0 ms against 9.2 to 9.5) and, closed, gives back all it took.
 
 Where batches alone keep all cores busy there are two sessions. A request that has the servable to
 itself runs in the first, at once and with all threads for each operation. Those that meet others
-run behind the batching op of the second, with one thread for each operation: several threads would
-gain such a batch little and take it from the next one.
+run behind the batching op of the second, where one thread does all of a batch: several would gain
+it little and take it from the next one, and handing operations from thread to thread costs 2 % of
+the photos a second (32 clients, ResNet50 at 96 px, two cores).
 """
 
 from __future__ import annotations
@@ -215,12 +216,14 @@ def _crowd_config(
         batching is None
         or not 1 < cores <= batching.num_batch_threads
         or config.intra_op_parallelism_threads
+        or config.inter_op_parallelism_threads
         or tf.config.list_physical_devices("GPU")
     ):
         return None
     crowd = config_pb2.ConfigProto()
     crowd.CopyFrom(config)
     crowd.intra_op_parallelism_threads = 1
+    crowd.inter_op_parallelism_threads = -1  # none: in the caller's, here the batching op's
     return crowd
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -192,14 +193,14 @@ def behind_the_op(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @contextlib.contextmanager
 def divided(
-    base: Path, *, version: int = 3, threads: int = 0, **parameters: Any
+    base: Path, *, version: int = 3, session: Mapping[str, int] | None = None, **parameters: Any
 ) -> Iterator[Servable]:
     servable = Servable(
         "half",
         version,
         str(base / str(version)),
         batching=Batching(**{"num_batch_threads": 2, **parameters}),
-        session_config=config_pb2.ConfigProto(intra_op_parallelism_threads=threads),
+        session_config=config_pb2.ConfigProto(**(session or {})),
     )
     try:
         yield servable
@@ -221,6 +222,26 @@ def test_a_lone_request_has_a_session_with_all_threads(
         (again,) = ask(inputs={"x": np.array([5], np.float32)})
         assert behind_the_op == [2]
     assert [alone.tolist(), beside.tolist(), again.tolist()] == [[5.5], [5.5, 6.5], [5.5]]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads have names in /proc")
+def test_a_batch_stays_in_the_thread_that_took_it(tmp_path: Path) -> None:
+    threads: list[str] = []
+
+    def run(x: np.ndarray) -> np.ndarray:
+        threads.append(Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text())
+        return x
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def both(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": sum(tf.numpy_function(run, [x], tf.float32, stateful=False) for _ in "ab")}
+
+    model = tf.Module()
+    tf.saved_model.save(model, str(tmp_path / "1"), signatures=both)
+    with divided(tmp_path, version=1) as servable, servable.request():
+        servable.run("serving_default", {"x": np.array([1], np.float32)}, ["y"])
+    assert len(threads) == 2
+    assert all(name.startswith("batch_threads") for name in threads)
 
 
 def test_a_lone_request_waits_for_no_others(base: Path, behind_the_op: list[int]) -> None:
@@ -258,16 +279,17 @@ def test_both_sessions_are_warmed_up(
 
 
 @pytest.mark.parametrize(
-    ("parameters", "threads"),
+    ("parameters", "session"),
     [
-        ({"num_batch_threads": 1}, 0),  # one batch at a time should have all cores
-        ({}, 2),  # somebody has said how many threads
+        ({"num_batch_threads": 1}, {}),  # one batch at a time should have all cores
+        ({}, {"intra_op_parallelism_threads": 2}),  # somebody has said how many threads
+        ({}, {"inter_op_parallelism_threads": 2}),
     ],
 )
 def test_one_session_is_enough(
-    base: Path, behind_the_op: list[int], parameters: dict[str, Any], threads: int
+    base: Path, behind_the_op: list[int], parameters: dict[str, Any], session: dict[str, int]
 ) -> None:
-    with divided(base, threads=threads, **parameters) as servable:
+    with divided(base, session=session, **parameters) as servable:
         assert not servable.divided
         servable.run("serving_default", {"x": np.array([5], np.float32)}, ["y"])
     assert behind_the_op == [1]
