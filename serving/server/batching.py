@@ -3,8 +3,7 @@
 TensorFlow Serving batches outside of the graph (batching/batching_session.cc), the op inside of
 it; both have the same scheduler, and with it the same parameters and errors. Around the op go all
 nodes that depend on the signature's inputs, so that it serves TF1 and TF2 models alike; what does
-not depend on them (TF1's variables, tables, constants) stays outside and is handed in. TF2's
-variables are found by their names, and with them their shapes.
+not depend on them (variables, tables, constants) stays outside and is handed in.
 
 Two things differ. A batch that fails is run again request by request, so that one client's broken
 input fails no other client's. And for the same reason inputs of different lengths need no padding:
@@ -26,9 +25,6 @@ import tensorflow as tf
 
 from serving.server import metrics
 from serving.server.errors import invalid_argument
-
-# The name of variables that have none (tensorflow/core/framework/resource_handle.h).
-_ANONYMOUS = b"cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
 @dataclass(frozen=True)
@@ -139,10 +135,9 @@ class BatchedSignature:
                 here = tf.compat.v1.get_default_graph()
                 mapped = dict(zip(feeds, inputs, strict=True))
                 mapped |= {name: here.capture(tensor) for name, tensor in handed_in.items()}
-                with tf.device(_device()):
-                    found = tf.graph_util.import_graph_def(
-                        body, input_map=mapped, return_elements=list(fetches), name="body"
-                    )
+                found = tf.graph_util.import_graph_def(
+                    body, input_map=mapped, return_elements=list(fetches), name="body"
+                )
                 return [*found, _figures(started, tickets)]
 
             results = batched(tickets, *inputs)
@@ -232,7 +227,6 @@ def _body(
         [tensor.op for tensor in outputs],
         lambda op: [*(tensor.op for tensor in op.inputs), *op.control_inputs],
     )
-    between |= {tensor.op for op in between for tensor in op.inputs if _is_found_by_name(tensor.op)}
     whole = graph.as_graph_def()
     names = {op.name for op in between}
     body = tf.compat.v1.GraphDef(versions=whole.versions, library=whole.library)
@@ -248,19 +242,6 @@ def _body(
     own = {tensor.name for tensor in inputs}
     outside = {n: t for n, t in taken.items() if t.op not in between and n not in own}
     return body, outside
-
-
-def _is_found_by_name(op: tf.Operation) -> bool:
-    return op.type == "VarHandleOp" and op.get_attr("shared_name") not in (b"", _ANONYMOUS)
-
-
-def _device() -> str | None:
-    """Where the op's function runs: without GPUs it is said, or TensorFlow fuses nothing there.
-
-    With ResNet50 and oneDNN those are the 49 convolutions that a ReLU follows, 16 of them by way of
-    a sum.
-    """
-    return None if tf.config.list_physical_devices("GPU") else "CPU:0"
 
 
 def _reach(start: Sequence[tf.Operation], following: Any) -> set[tf.Operation]:

@@ -190,29 +190,6 @@ def test_operations_that_run_beside_a_variable(tmp_path: Path, resource: bool) -
     assert found.tolist() == [7.0, 5.0]
 
 
-def test_convolutions_are_fused_in_a_batch_as_in_a_lone_request(tmp_path: Path) -> None:
-    model = tf.Module()
-    model.kernel = tf.Variable(tf.ones([1, 1, 3, 3]))
-    model.bias = tf.Variable(tf.ones([3]))
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 3], tf.float32, name="x")])
-    def convolve(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            "y": tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, model.kernel, 1, "SAME"), model.bias))
-        }
-
-    tf.saved_model.save(model, str(tmp_path / "1"), signatures=convolve)
-    trace = config_pb2.RunOptions(trace_level=config_pb2.RunOptions.FULL_TRACE)
-    metadata = config_pb2.RunMetadata()
-    with divided(tmp_path, version=1) as servable:
-        batched = servable._batched["serving_default"]
-        feeds = dict(zip(batched.feeds, [np.zeros([1, 4, 4, 3], np.float32), [0]], strict=True))
-        servable._crowd._session.run(batched.fetches, feeds, trace, metadata)
-    ran = {node.timeline_label for dev in metadata.step_stats.dev_stats for node in dev.node_stats}
-    assert [label for label in ran if "FusedConv2D(" in label]
-    assert not [label for label in ran if "Relu(" in label]
-
-
 @pytest.fixture
 def behind_the_op(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Examples of each request that goes through the batching op, on a machine of two cores."""
