@@ -1,9 +1,9 @@
 """Requests of several clients in one run: TensorFlow's batching op around a signature.
 
 TensorFlow Serving batches outside of the graph (batching/batching_session.cc), the op inside of
-it; both have the same scheduler, and with it the same parameters and errors. Around the op go all
-nodes that depend on the signature's inputs, so that it serves TF1 and TF2 models alike; what does
-not depend on them (variables, tables, constants) stays outside and is handed in.
+it; both have the same scheduler, and with it the same parameters and errors. The op gets all nodes
+that lead to the signature's outputs, control flow of TF1's and all, so that it serves TF1 and TF2
+models alike; what they begin with (variables, tables, constants) stays outside and is handed in.
 
 Two things differ. A batch that fails is run again request by request, so that one client's broken
 input fails no other client's. And for the same reason inputs of different lengths need no padding:
@@ -15,13 +15,15 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
+from tensorflow.python.framework.graph_to_function_def import graph_to_function_def
 
 from serving.server import metrics
 from serving.server.errors import invalid_argument
@@ -111,36 +113,24 @@ class BatchedSignature:
         self._batching = batching
         self._labels = model, signature
         self._tickets = itertools.count()
-        inputs = [graph.get_tensor_by_name(name) for name in feeds]
-        outputs = [graph.get_tensor_by_name(name) for name in fetches]
-        body, outside = _body(graph, inputs, outputs)
-        with graph.as_default(), tf.name_scope(f"batching/{signature.replace(':', '_')}"):
+        with graph.as_default(), tf.name_scope(f"batching/{signature.replace(':', '_')}") as scope:
             tickets = tf.compat.v1.placeholder(tf.int64, [None], "tickets")
-            handed_in = {
-                name: tf.identity(tensor) if tensor.dtype._is_ref_dtype else tensor
-                for name, tensor in outside.items()
-            }
-
-            @tf.nondifferentiable_batch_function(
+            library, outside = _library(graph, feeds, fetches, scope)
+            added = tf.compat.v1.GraphDef(versions=graph.graph_def_versions, library=library)
+            tf.graph_util.import_graph_def(added, name="")
+            results = tf.raw_ops.BatchFunction(
+                in_tensors=[tickets, *(graph.get_tensor_by_name(name) for name in feeds)],
+                captured_tensors=outside,
+                f=library.function[-1].signature.name,
+                Tout=[output.type for output in library.function[-1].signature.output_arg],
+                shared_name=scope,
                 num_batch_threads=batching.num_batch_threads,
                 max_batch_size=batching.max_batch_size,
                 batch_timeout_micros=batching.batch_timeout_micros,
                 max_enqueued_batches=batching.max_enqueued_batches,
                 allowed_batch_sizes=_run_sizes(batching),
                 enable_large_batch_splitting=batching.split,
-                autograph=False,
             )
-            def batched(tickets: tf.Tensor, *inputs: tf.Tensor) -> list[tf.Tensor]:
-                started = tf.timestamp()
-                here = tf.compat.v1.get_default_graph()
-                mapped = dict(zip(feeds, inputs, strict=True))
-                mapped |= {name: here.capture(tensor) for name, tensor in handed_in.items()}
-                found = tf.graph_util.import_graph_def(
-                    body, input_map=mapped, return_elements=list(fetches), name="body"
-                )
-                return [*found, _figures(started, tickets)]
-
-            results = batched(tickets, *inputs)
         self.feeds = [*feeds, tickets.name]
         self.fetches = [tensor.name for tensor in results]
 
@@ -193,11 +183,11 @@ class BatchedSignature:
                 )
 
 
-def _run_sizes(batching: Batching) -> list[int] | None:
+def _run_sizes(batching: Batching) -> list[int]:
     """The op's allowed_batch_sizes; the last of them is also the most that it runs at once."""
     if batching.split and not batching.allowed_batch_sizes:
         return list(range(1, batching.max_execution_batch_size + 1))
-    return list(batching.allowed_batch_sizes) or None
+    return list(batching.allowed_batch_sizes)
 
 
 def _figures(started: tf.Tensor, tickets: tf.Tensor) -> tf.Tensor:
@@ -215,20 +205,53 @@ def _figures(started: tf.Tensor, tickets: tf.Tensor) -> tf.Tensor:
     return tf.tile(row[tf.newaxis], [tf.size(tickets), 1])
 
 
+def _library(
+    graph: tf.Graph, feeds: Sequence[str], fetches: Sequence[str], scope: str
+) -> tuple[FunctionDefLibrary, list[tf.Tensor]]:
+    """Functions, the last of which makes of a batch what a request makes, and the batch's figures.
+
+    It is not traced as tf.function does it, which changes TF1's control flow or can't read it.
+
+    Returns:
+        The functions, and tensors of `graph` that the last one takes beside tickets and `feeds`.
+    """
+    body, outside = _body(graph, feeds, fetches)
+    taken = {name if ":" in name else f"{name}:0" for node in body.node for name in node.input}
+    with tf.Graph().as_default() as inner:
+        tickets = tf.compat.v1.placeholder(tf.int64, [None])
+        known = {
+            tensor.name: tf.compat.v1.placeholder(tensor.dtype, tensor.shape)
+            for tensor in (*(graph.get_tensor_by_name(name) for name in feeds), *outside)
+        }
+        given = [tickets, *known.values()]
+        figures = _figures(tf.timestamp(), tickets)
+        made = [name for name in fetches if name not in known]
+        mapped = {name: tensor for name, tensor in known.items() if name in taken}
+        found = tf.graph_util.import_graph_def(body, mapped, made, name="body")
+        known |= zip(made, found, strict=True)
+        results = [*(known[name] for name in fetches), figures]
+    function = graph_to_function_def(inner, inner.get_operations(), given, results)
+    function.signature.name = scope.replace("/", "_")
+    library = inner.as_graph_def().library
+    library.function.append(function)
+    return library, [tf.identity(t) if t.dtype._is_ref_dtype else t for t in outside]
+
+
 def _body(
-    graph: tf.Graph, inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]
-) -> tuple[tf.compat.v1.GraphDef, Mapping[str, tf.Tensor]]:
-    """The nodes between inputs and outputs, and by name the other tensors that they take."""
-    after = _reach(
-        [op for tensor in inputs for op in tensor.consumers()],
-        lambda op: [taker for tensor in op.outputs for taker in tensor.consumers()],
-    )
-    between = after & _reach(
-        [tensor.op for tensor in outputs],
-        lambda op: [*(tensor.op for tensor in op.inputs), *op.control_inputs],
-    )
+    graph: tf.Graph, feeds: Sequence[str], fetches: Sequence[str]
+) -> tuple[tf.compat.v1.GraphDef, list[tf.Tensor]]:
+    """The nodes that lead to `fetches`, and the tensors that they take of other nodes."""
+    ends = [graph.get_tensor_by_name(name) for name in fetches]
+    nodes: set[tf.Operation] = set()
+    waiting = [tensor.op for tensor in ends]
+    outer = {graph.get_tensor_by_name(name).op for name in feeds}
+    while waiting:
+        op = waiting.pop()
+        if op not in nodes and op not in outer and not _begins(op):
+            nodes.add(op)
+            waiting += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
     whole = graph.as_graph_def()
-    names = {op.name for op in between}
+    names = {op.name for op in nodes}
     body = tf.compat.v1.GraphDef(versions=whole.versions, library=whole.library)
     for node in whole.node:
         if node.name in names:
@@ -237,22 +260,14 @@ def _body(
             copied.CopyFrom(node)
             copied.input[:] = kept
             copied.attr.pop("_class", None)  # beside which other it runs, which may not be here
-    taken = {tensor.name: tensor for op in between for tensor in op.inputs}
-    taken |= {tensor.name: tensor for tensor in outputs if tensor.op not in between}
-    own = {tensor.name for tensor in inputs}
-    outside = {n: t for n, t in taken.items() if t.op not in between and n not in own}
-    return body, outside
+    taken = [*ends, *(tensor for op in nodes for tensor in op.inputs)]
+    outside = {t.name: t for t in taken if t.op not in nodes and t.name not in feeds}
+    return body, list(outside.values())
 
 
-def _reach(start: Sequence[tf.Operation], following: Any) -> set[tf.Operation]:
-    found: set[tf.Operation] = set()
-    waiting = list(start)
-    while waiting:
-        op = waiting.pop()
-        if op not in found:
-            found.add(op)
-            waiting.extend(following(op))
-    return found
+def _begins(op: tf.Operation) -> bool:
+    """Whether it takes nothing; a constant of a TF1 branch or loop waits for that to be taken."""
+    return not op.inputs and (op.op_def.is_stateful or not op.control_inputs)
 
 
 def must_not_be_repeated(error: tf.errors.OpError) -> bool:

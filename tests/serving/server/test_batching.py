@@ -176,18 +176,63 @@ def test_large_requests_are_split_where_that_is_asked_for(
     assert max(size for _, _, size, _ in batches) == 4
 
 
-@pytest.mark.parametrize("resource", [False, True])
-def test_operations_that_run_beside_a_variable(tmp_path: Path, resource: bool) -> None:
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        rows = tf.compat.v1.placeholder(tf.int32, [None])
-        table = tf.compat.v1.get_variable("table", initializer=[5.0, 7.0], use_resource=resource)
-        with tf.compat.v1.colocate_with(table.op):
-            y = tf.gather(table, rows)
-        session.run(tf.compat.v1.global_variables_initializer())
-        tf.compat.v1.saved_model.simple_save(session, str(tmp_path / "1"), {"rows": rows}, {"y": y})
+def variable(resource: bool = False) -> Any:
+    return tf.compat.v1.get_variable("table", initializer=[5.0, 7.0], use_resource=resource)
+
+
+def loop(x: tf.Tensor) -> tf.Tensor:
+    last = variable()[1]
+    return tf.compat.v1.while_loop(
+        lambda turn, _: turn < 3,
+        lambda turn, sum_: (turn + 1, sum_ + tf.constant(1.0) + last),
+        [0, x],
+    )[1]
+
+
+def branch(x: tf.Tensor) -> tf.Tensor:
+    first = variable(resource=True)
+    return x + tf.cond(tf.reduce_sum(x) > 9, lambda: first[0], lambda: first[1] + tf.constant(1.0))
+
+
+def checked(x: tf.Tensor) -> tf.Tensor:
+    with tf.control_dependencies([tf.compat.v1.assert_positive(x)]):
+        return tf.constant(4.0) + tf.zeros_like(x)
+
+
+def beside(x: tf.Tensor, resource: bool) -> tf.Tensor:
+    table = variable(resource)
+    with tf.compat.v1.colocate_with(table.op):
+        return tf.gather(table, tf.cast(x, tf.int32))
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (loop, 25.0),
+        (branch, 9.0),
+        (checked, 4.0),
+        (functools.partial(beside, resource=False), 7.0),
+        (functools.partial(beside, resource=True), 7.0),
+        (lambda x: x, 1.0),
+        (lambda x: tf.constant([6.0]), 6.0),
+    ],
+)
+def test_graphs_of_tf1_are_run_in_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: Any, expected: float
+) -> None:
+    tf.compat.v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            x = tf.compat.v1.placeholder(tf.float32, [None])
+            y = output(x)
+            session.run(tf.compat.v1.global_variables_initializer())
+            tf.compat.v1.saved_model.simple_save(session, str(tmp_path / "1"), {"x": x}, {"y": y})
+    finally:
+        tf.compat.v1.enable_control_flow_v2()
+    monkeypatch.delattr(Servable, "run_tensors")  # by which a batch that fails is run again
     with divided(tmp_path, version=1) as servable, servable.request():
-        (found,) = servable.run("serving_default", {"rows": np.array([1, 0], np.int32)}, ["y"])
-    assert found.tolist() == [7.0, 5.0]
+        (found,) = servable.run("serving_default", {"x": np.array([1], np.float32)}, ["y"])
+    assert found.tolist() == [expected]
 
 
 @pytest.fixture
