@@ -284,7 +284,7 @@ def test_a_lone_request_has_a_session_with_all_threads(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads have names in /proc")
-def test_a_batch_stays_in_the_thread_that_took_it(tmp_path: Path) -> None:
+def test_a_batch_stays_in_the_thread_that_took_it(tmp_path: Path, behind_the_op: list[int]) -> None:
     threads: list[str] = []
 
     def run(x: np.ndarray) -> np.ndarray:
@@ -299,6 +299,7 @@ def test_a_batch_stays_in_the_thread_that_took_it(tmp_path: Path) -> None:
     tf.saved_model.save(model, str(tmp_path / "1"), signatures=both)
     with divided(tmp_path, version=1) as servable, servable.request():
         servable.run("serving_default", {"x": np.array([1], np.float32)}, ["y"])
+    assert behind_the_op == [1]
     assert len(threads) == 2
     assert all(name.startswith("batch_threads") for name in threads)
 
