@@ -115,11 +115,12 @@ class BatchedSignature:
         self._tickets = itertools.count()
         with graph.as_default(), tf.name_scope(f"batching/{signature.replace(':', '_')}") as scope:
             tickets = tf.compat.v1.placeholder(tf.int64, [None], "tickets")
-            library, outside = _library(graph, feeds, fetches, scope)
+            inputs = [graph.get_tensor_by_name(name) for name in feeds]
+            library, outside = _library(graph, inputs, fetches, scope)
             added = tf.compat.v1.GraphDef(versions=graph.graph_def_versions, library=library)
             tf.graph_util.import_graph_def(added, name="")
             results = tf.raw_ops.BatchFunction(
-                in_tensors=[tickets, *(graph.get_tensor_by_name(name) for name in feeds)],
+                in_tensors=[tickets, *inputs],
                 captured_tensors=outside,
                 f=library.function[-1].signature.name,
                 Tout=[output.type for output in library.function[-1].signature.output_arg],
@@ -206,22 +207,22 @@ def _figures(started: tf.Tensor, tickets: tf.Tensor) -> tf.Tensor:
 
 
 def _library(
-    graph: tf.Graph, feeds: Sequence[str], fetches: Sequence[str], scope: str
+    graph: tf.Graph, inputs: Sequence[tf.Tensor], fetches: Sequence[str], scope: str
 ) -> tuple[FunctionDefLibrary, list[tf.Tensor]]:
     """Functions, the last of which makes of a batch what a request makes, and the batch's figures.
 
     It is not traced as tf.function does it, which changes TF1's control flow or can't read it.
 
     Returns:
-        The functions, and tensors of `graph` that the last one takes beside tickets and `feeds`.
+        The functions, and tensors of `graph` that the last one takes beside tickets and `inputs`.
     """
-    body, outside = _body(graph, feeds, fetches)
+    body, outside = _body(graph, inputs, fetches)
     taken = {name if ":" in name else f"{name}:0" for node in body.node for name in node.input}
     with tf.Graph().as_default() as inner:
         tickets = tf.compat.v1.placeholder(tf.int64, [None])
         known = {
             tensor.name: tf.compat.v1.placeholder(tensor.dtype, tensor.shape)
-            for tensor in (*(graph.get_tensor_by_name(name) for name in feeds), *outside)
+            for tensor in (*inputs, *outside)
         }
         given = [tickets, *known.values()]
         figures = _figures(tf.timestamp(), tickets)
@@ -238,16 +239,16 @@ def _library(
 
 
 def _body(
-    graph: tf.Graph, feeds: Sequence[str], fetches: Sequence[str]
+    graph: tf.Graph, inputs: Sequence[tf.Tensor], fetches: Sequence[str]
 ) -> tuple[tf.compat.v1.GraphDef, list[tf.Tensor]]:
     """The nodes that lead to `fetches`, and the tensors that they take of other nodes."""
     ends = [graph.get_tensor_by_name(name) for name in fetches]
+    given = {tensor.name: tensor.op for tensor in inputs}
     nodes: set[tf.Operation] = set()
     waiting = [tensor.op for tensor in ends]
-    outer = {graph.get_tensor_by_name(name).op for name in feeds}
     while waiting:
         op = waiting.pop()
-        if op not in nodes and op not in outer and not _begins(op):
+        if op not in nodes and op not in given.values() and not _begins(op):
             nodes.add(op)
             waiting += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
     whole = graph.as_graph_def()
@@ -261,7 +262,7 @@ def _body(
             copied.input[:] = kept
             copied.attr.pop("_class", None)  # beside which other it runs, which may not be here
     taken = [*ends, *(tensor for op in nodes for tensor in op.inputs)]
-    outside = {t.name: t for t in taken if t.op not in nodes and t.name not in feeds}
+    outside = {t.name: t for t in taken if t.op not in nodes and t.name not in given}
     return body, list(outside.values())
 
 
