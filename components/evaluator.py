@@ -13,9 +13,9 @@ from tfx.types import Artifact, BaseChannel, artifact_utils
 from tfx.utils import io_utils, proto_utils
 
 from components import metrics, predictions
+from components.beam_step import BeamStep
 from components.curated_schema import passengers
 from components.served_model import is_live
-from components.whole_elements import WholeElements
 from schemas import features
 
 MAE = "mean_absolute_error"
@@ -89,7 +89,7 @@ def custom_extractors(
     return [*extractors, tfma.extractors.Extractor("WritePredictions", write)]
 
 
-class Executor(WholeElements, executor.Executor):
+class Executor(BeamStep, executor.Executor):
     """TFX's, which slices by what the schema says the CSV brought, and minds an empty baseline."""
 
     def Do(

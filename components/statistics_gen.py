@@ -10,11 +10,11 @@ from tfx.types import BaseChannel
 from tfx_bsl.public.proto import slicing_spec_pb2
 
 from components import heap
-from components.whole_elements import WholeElements
+from components.beam_step import BeamStep
 from schemas import features
 
 
-class Executor(heap.GivesBack, WholeElements, executor.Executor):
+class Executor(heap.GivesBack, BeamStep, executor.Executor):
     """TFX's, whose memory hardly grows with the number of photos."""
 
 

@@ -22,7 +22,7 @@ from tfx.proto import transform_pb2
 from tfx.types import BaseChannel
 
 from components import heap
-from components.whole_elements import WholeElements
+from components.beam_step import BeamStep
 from schemas import features
 
 
@@ -102,7 +102,7 @@ def preprocessing_fn(
     }
 
 
-class Executor(heap.GivesBack, WholeElements, executor.Executor):
+class Executor(heap.GivesBack, BeamStep, executor.Executor):
     """TFX's, whose memory hardly grows with the number of photos, and whose output is stored."""
 
     def Do(self, *arguments: Any) -> None:

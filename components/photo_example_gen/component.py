@@ -34,12 +34,12 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import Artifact, Channel, artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from components.beam_step import BeamStep
 from components.errors import UserError
 from components.photo_example_gen import labels, photos, rejects
 from components.photo_example_gen.labels import Labels, Row
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
 from components.progress import report
-from components.whole_elements import WholeElements
 from schemas import features
 
 EXAMPLES = "examples"  # the output's key
@@ -103,7 +103,7 @@ class Driver(component_driver.BaseDriver, base_driver.BaseDriver):
         return output
 
 
-class Executor(WholeElements, base_beam_executor.BaseBeamExecutor):
+class Executor(BeamStep, base_beam_executor.BaseBeamExecutor):
     """Reads, checks, splits and writes."""
 
     def Do(
