@@ -60,7 +60,7 @@ COPY pipeline /src/pipeline
 COPY schemas /src/schemas
 COPY serving /src/serving
 RUN uv pip install --python /opt/venv/bin/python --no-deps --compile-bytecode \
-      --target /opt/goodseed /src && \
+      --target /opt/goodseed /src /src/serving/client && \
     rm -f /opt/goodseed/.lock
 
 FROM scratch

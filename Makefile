@@ -58,7 +58,7 @@ wheelhouse/Packages: setup.py requirements.lock requirements-gpu.lock wheelhouse
 lint: bootstrap  ## ruff and mypy, as CI runs them
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/mypy $(packages) tests
+	$(bin)/mypy $(packages) benchmarks tests
 
 # CUDA's libraries take 3 GB: a lock of their own, which agrees with the first, keeps them from .venv.
 lock: bootstrap  ## The lock files from setup.py; ARGS=--upgrade for newer versions
@@ -69,6 +69,7 @@ compile   = $(bin)/uv pip compile setup.py $(ARGS) --universal --python-version 
               --custom-compile-command 'make lock' --quiet
 
 # The oldest protobuf that setup.py allows reads what this protoc writes.
-protos: bootstrap  ## serving/client/predict_pb2.py from its .proto
+protos: bootstrap  ## serving/client/goodseed_client/predict_pb2.py from its .proto
 	$(bin)/uv run --no-project --isolated --with grpcio-tools==1.74.0 \
-	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/client/predict.proto
+	  python -m grpc_tools.protoc -Iserving/client --python_out=serving/client --pyi_out=serving/client \
+	  goodseed_client/predict.proto

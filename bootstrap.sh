@@ -45,7 +45,7 @@ foundation() {
 }
 
 # What is installed into it: another lock is brought in on top of what is there.
-contents() { cat requirements.lock setup.py | sha256sum; }
+contents() { cat requirements.lock setup.py serving/client/pyproject.toml | sha256sum; }
 
 # The names of all that was installed, so that a missing folder is noticed.
 inventory() { ls "$venv/bin" "$venv"/lib/python*/site-packages; }
@@ -231,7 +231,7 @@ install_requirements() {
   pinned setuptools >"$work/builders"
   "${pip[@]}" install --quiet "${options[@]}" "${wheels[@]}" -r "$work/builders"
   "${pip[@]}" sync "${options[@]}" "${wheels[@]}" --compile-bytecode requirements.lock
-  "${pip[@]}" install --quiet "${options[@]}" --no-deps --editable .
+  "${pip[@]}" install --quiet "${options[@]}" --no-deps --editable . --editable serving/client
 }
 
 check_imports() {

@@ -74,7 +74,7 @@ DEV = [
 ]
 
 setup(
-    name="goodseed",
+    name="goodseed-age-check",
     version="0.1.0",
     description="Rough age from a checkout photo, and whether to ask for ID",
     python_requires=">=3.11,<3.14",
@@ -83,7 +83,6 @@ setup(
         "components.review": ["*.csv", "assets/*", "templates/*.j2"],
         "pipeline": ["profiles/*.yaml"],
         "schemas": ["*.pbtxt"],
-        "serving.client": ["*.json", "*.proto", "*.pyi"],
     },
     install_requires=CLIENT,
     extras_require={"analytics": ANALYTICS, "pipeline": PIPELINE, "gpu": GPU, "dev": DEV},

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from components.errors import UserError
-from pipeline import kfp_cli, outcome, review_cli, serving_cli
+from pipeline import outcome
+from pipeline.commands import kfp, review, serving
 from pipeline.outcome import INTERRUPTED, PUSHED, USER_MISTAKE
 
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     del sys.argv[1:]
     try:
         if given[:1] == ["serve"]:
-            return serving_cli.serve(given[1:])
+            return serving.serve(given[1:])
         options = _parser().parse_args(given)
         return int(options.command(options))
     except UserError as error:
@@ -72,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="another seed, other faces")
     sample.set_defaults(command=_sample_photos)
 
-    review_cli.add_commands(commands)
-    kfp_cli.add_commands(commands)
-    serving_cli.add_commands(commands)
+    review.add_commands(commands)
+    kfp.add_commands(commands)
+    serving.add_commands(commands)
     return parser
 
 
@@ -86,7 +87,8 @@ def _mistake(text: str) -> int:
 def _run(options: argparse.Namespace) -> NoReturn:
     from rich.console import Console
 
-    from pipeline import config, run_folder
+    from pipeline import config
+    from pipeline.local import run_folder
     from serving import heap
 
     console = Console()
@@ -101,9 +103,9 @@ def _run(options: argparse.Namespace) -> NoReturn:
         raise UserError(f"{loaded.data.photos}: no such folder; see --photos")
     with run_folder.use(Path(loaded.run_dir)) as terminal:
         with console.status("loading TFX"), heap.permanent():
-            from pipeline import local
+            from pipeline.local import runner
 
-        document = local.run(loaded, console)
+        document = runner.run(loaded, console)
         outcome.print_summary(document, console)
         if document["failure"]:
             print(f"goodseed: {document['failure']}", file=terminal)
@@ -117,7 +119,7 @@ def _run(options: argparse.Namespace) -> NoReturn:
 def _sample_photos(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from pipeline.sample_photos import draw_sample
+    from pipeline.sample.draw import draw_sample
 
     console = Console()
     with console.status("drawing faces") as status:

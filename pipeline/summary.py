@@ -15,13 +15,20 @@ from components.evaluator import BASELINE_MAE, MAE
 from components.review import PAGE
 from components.serving_check import REASON
 from pipeline.config import Evaluator
+from pipeline.local.store import metadata_store
 from pipeline.outcome import URI
-from pipeline.store import metadata_store
 
 # A step's outputs: (node, output key) → the artifact's properties, custom properties and URI.
 Outputs = Mapping[tuple[str, str], Mapping[str, Any]]
 
-_PACKAGES = ("goodseed", "tfx", "tensorflow", "keras", "apache-beam", "tensorflow-model-analysis")
+_PACKAGES = (
+    "goodseed-age-check",
+    "tfx",
+    "tensorflow",
+    "keras",
+    "apache-beam",
+    "tensorflow-model-analysis",
+)
 
 
 def run_outputs(metadata_db: Path, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:

@@ -1,5 +1,1 @@
-"""What asks the model, and what serves it; a point of sale starts at `AgeClient`."""
-
-from serving.client import Advice, AgeClient, AsyncAgeClient, Kind, Policy, Reason
-
-__all__ = ["Advice", "AgeClient", "AsyncAgeClient", "Kind", "Policy", "Reason"]
+"""What serves the model: the model server, and the versions and labels that it watches."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.sample_photos import draw_sample
+from pipeline.sample.draw import draw_sample
 from tests.browser import Browser, opened
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from goodseed_client.orientation import orientation_of, upright
 from PIL import Image, UnidentifiedImageError
 
 from components.photo_example_gen.rejects import Reason, Rejected
-from serving.orientation import orientation_of, upright
 
 # What is opened, whatever a file's name says. Left out are formats that run other programs (EPS,
 # WMF), that hold documents (PDF, PSD) or that no camera, phone or scanner writes.

@@ -55,7 +55,7 @@ def run_facts(run_dir: str) -> RunFacts:
     return RunFacts(
         who=f"service account {account}" if account else _user(),
         when=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        code=f"goodseed {distributions.version('goodseed')}, {_revision()}",
+        code=f"goodseed {distributions.version('goodseed-age-check')}, {_revision()}",
         run_id=os.environ.get(RUN_ID, run_dir),
         host=platform.node() or "not recorded",
     )

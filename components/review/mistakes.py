@@ -12,6 +12,7 @@ import altair as alt
 import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
+from goodseed_client.policy import Policy
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -22,7 +23,6 @@ from components.review.evaluation import Figure, interval
 from components.review.inputs import Inputs
 from components.review.page import Block, Chart, Photo, Photos, Row, Section, Table, Text
 from schemas import features
-from serving.client.policy import Policy
 
 SUSPECTS_FILE = "suspects.csv"
 

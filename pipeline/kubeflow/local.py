@@ -20,7 +20,7 @@ from components.errors import UserError
 from components.review.inputs import RUN_ID
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.records import run_folder
-from pipeline.run_folder import stderr_to
+from pipeline.local.run_folder import stderr_to
 
 
 def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:

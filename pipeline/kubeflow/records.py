@@ -16,8 +16,8 @@ from typing import Any
 
 from components.errors import UserError, one_line
 from components.review.inputs import RUN_ID
+from pipeline.local.run_folder import write_whole
 from pipeline.memory import resident_mb
-from pipeline.run_folder import write_whole
 
 PLAN = "plan"
 LOST = "it ended without a word: killed, out of memory or evicted"

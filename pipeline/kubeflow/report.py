@@ -10,7 +10,7 @@ from pipeline.config import Evaluator
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
 from pipeline.kubeflow.views import page, write_page
-from pipeline.run_folder import write_whole
+from pipeline.local.run_folder import write_whole
 from pipeline.summary import summarise
 
 SUMMARY = "summary"  # output key

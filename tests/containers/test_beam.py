@@ -16,7 +16,7 @@ import tensorflow_model_analysis as tfma
 from google.protobuf import json_format
 
 from components.evaluator import BASELINE, MAE
-from pipeline.sample_photos import draw_sample
+from pipeline.sample.draw import draw_sample
 from tests.containers.conftest import POD, Run
 
 JOBS, WORKERS = 8099, 50000  # ports inside the containers' own network

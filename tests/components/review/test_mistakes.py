@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from goodseed_client.policy import Policy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -27,7 +28,6 @@ from components.review import mistakes
 from components.review.inputs import Inputs
 from components.review.page import Photos, render
 from schemas import features
-from serving.client.policy import Policy
 from tests.components.review import made
 
 PAIRS = st.integers(0, 250).flatmap(

@@ -21,7 +21,7 @@ from pipeline.graph import NEVER_CACHED
 from pipeline.kubeflow.compile import compile_package
 from pipeline.kubeflow.parameters import KNOBS, REST, arguments, configuration
 from tests.pipeline.kubeflow.conftest import IMAGE
-from tests.pipeline.test_local import STEPS
+from tests.pipeline.local.test_runner import STEPS
 
 GPU_NODES = "kubeflow.gpu_node_selector={accelerator.example/kind: l4}"
 

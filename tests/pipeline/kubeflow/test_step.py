@@ -16,7 +16,7 @@ from pipeline.kubeflow.launcher import Task
 from tests.components.trainer.test_model import check_signatures
 from tests.pipeline.kubeflow.cluster import LOGS, Cluster, Ran
 from tests.pipeline.kubeflow.conftest import configuration
-from tests.pipeline.test_local import STEPS
+from tests.pipeline.local.test_runner import STEPS
 
 SPLITS = ["train", "eval", "test"]
 

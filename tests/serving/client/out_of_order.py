@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import grpc
+from goodseed_client.predict_pb2 import PredictRequest
 
-from serving.client.predict_pb2 import PredictRequest
 from tests.conftest import ROOT
 from tests.serving.client.server import ages, serving
 

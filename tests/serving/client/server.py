@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-
-from serving.client import wire
-from serving.client.predict_pb2 import (
+from goodseed_client import wire
+from goodseed_client.predict_pb2 import (
     DT_BOOL,
     DT_FLOAT,
     DataType,

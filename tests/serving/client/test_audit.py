@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from goodseed_client import Advice, AgeClient, Kind, Policy, Reason
+from goodseed_client.audit import Audit
 
-from serving import Advice, AgeClient, Kind, Policy, Reason
-from serving.client.audit import Audit
 from tests.serving.client.photos import encoded, picture
 from tests.serving.client.server import everybody_is, serving
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import grpc
 import pyarrow.parquet as pq
 import pytest
+from goodseed_client import AgeClient, Failure, batch
+from goodseed_client.batch import find, write_ages
+from goodseed_client.photo import prepare
+from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 
-from serving.client import AgeClient, Failure, batch
-from serving.client.batch import find, write_ages
-from serving.client.photo import prepare
-from serving.client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 from tests.conftest import goodseed
 from tests.serving.client.out_of_order import free_port
 from tests.serving.client.photos import encoded, picture

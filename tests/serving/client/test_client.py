@@ -17,11 +17,11 @@ from typing import Any
 
 import grpc
 import pytest
+from goodseed_client import Advice, AgeClient, AsyncAgeClient, Kind, Policy, Reason
+from goodseed_client import client as client_module
+from goodseed_client.photo import prepare
+from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 
-from serving import Advice, AgeClient, AsyncAgeClient, Kind, Policy, Reason
-from serving.client import client as client_module
-from serving.client.photo import prepare
-from serving.client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 from tests.serving.client.out_of_order import OUT_OF_ORDER, free_port, process, slow
 from tests.serving.client.photos import encoded, picture
 from tests.serving.client.server import (

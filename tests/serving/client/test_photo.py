@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from goodseed_client import Advice, AgeClient, Kind, Reason
+from goodseed_client.advice import Failure
+from goodseed_client.photo import FORMATS, MAX_BYTES, MAX_SIDE, MIN_SIDE, prepare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from serving import Advice, AgeClient, Kind, Reason
-from serving.client.advice import Failure
-from serving.client.photo import FORMATS, MAX_BYTES, MAX_SIDE, MIN_SIDE, prepare
 from tests.serving.client.photos import encoded, mutated, picture
 from tests.serving.client.server import everybody_is, serving
 
@@ -220,7 +220,7 @@ def is_sound(advice: Advice) -> bool:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", BOMB_WARNING)
 def test_damaged_photos_get_an_advice() -> None:
-    """tests/benchmarks/client.py does so with 20,000."""
+    """benchmarks/client.py does so with 20,000."""
     with serving(everybody_is(40)) as server, AgeClient(server, timeout=10) as client:
         advices = [client.check(photo) for photo in fuzzed(600)]
     assert all(map(is_sound, advices))

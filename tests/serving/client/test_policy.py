@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from goodseed_client import Policy, Reason
+from goodseed_client.advice import MESSAGES, Failure
+from goodseed_client.policy import decide
+from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING, DataType, PredictResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving import Policy, Reason
-from serving.client.advice import MESSAGES, Failure
-from serving.client.policy import decide
-from serving.client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING, DataType, PredictResponse
 from tests.serving.client.photos import mutated
 from tests.serving.client.server import VERSION, ages, as_raw_memory
 

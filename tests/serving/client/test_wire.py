@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from goodseed_client import wire
+from goodseed_client.advice import Failure
+from goodseed_client.predict_pb2 import DESCRIPTOR, DT_BOOL, DT_FLOAT, PredictResponse
 from google.protobuf.descriptor import FieldDescriptor
 
-from serving.client import wire
-from serving.client.advice import Failure
-from serving.client.predict_pb2 import DESCRIPTOR, DT_BOOL, DT_FLOAT, PredictResponse
 from tests.conftest import ROOT
 from tests.serving.client.server import ages, as_raw_memory, response
 
@@ -117,7 +117,7 @@ def in_a_plain_install(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", ["serving", "serving.client.batch", "pipeline.cli"])
+@pytest.mark.parametrize("module", ["serving", "goodseed_client.batch", "pipeline.cli"])
 def test_a_plain_install_is_enough(module: str) -> None:
     assert in_a_plain_install(f"import {module}").stderr == ""
     assert in_a_plain_install("import tensorflow").returncode == 1

@@ -1,0 +1,104 @@
+"""What the REST API costs: photos as JSON → request, tensors → JSON, and a call over HTTP.
+
+    python -m benchmarks.rest [--photos 32] [--kilobytes 60]
+
+Photos are random bytes: their content does not matter. The reference is the least that Python can
+do, json.loads and base64 decoding; behind HTTP stands a model that answers at once. Medians of 30
+in milliseconds; ends with JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+
+from serving.server import json_tensor, rest
+from serving.server.core import Core
+from tests.serving.server.test_rest import free_port
+
+REPEATS = 30
+IMAGE = {"image": TensorInfo(dtype=tf.string.as_datatype_enum)}
+
+
+class AtOnce(Core):
+    """A model that takes no time."""
+
+    def __init__(self, answer: PredictResponse) -> None:
+        self._answer = answer
+
+    def signature(self, model_spec: ModelSpec, signature_name: str) -> SignatureDef:
+        return SignatureDef(inputs=IMAGE)
+
+    def predict(self, request: PredictRequest) -> PredictResponse:
+        return self._answer
+
+
+def median_ms(work: Callable[[], object]) -> float:
+    """The median of REPEATS runs after one to warm up."""
+    work()
+    taken = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken) * 1000
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=int, default=32, help="photos of a request")
+    parser.add_argument("--kilobytes", type=int, default=60, help="size of a photo")
+    options = parser.parse_args()
+    photos = [os.urandom(options.kilobytes * 1000) for _ in range(options.photos)]
+    body = json.dumps(
+        {"instances": [{"b64": base64.b64encode(photo).decode()} for photo in photos]}
+    ).encode()
+    answer = PredictResponse()
+    ages = np.random.default_rng(0).uniform(1, 90, options.photos).astype(np.float32)
+    answer.outputs["age"].CopyFrom(tf.make_tensor_proto(ages))
+    answer.outputs["valid"].CopyFrom(tf.make_tensor_proto([True] * options.photos))
+
+    server = rest.start(AtOnce(answer), free_port(), 30_000, "127.0.0.1", None)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+
+    def call() -> None:
+        connection.request("POST", "/v1/models/m:predict", body)
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        response.read()
+
+    figures = {
+        "photos": options.photos,
+        "body_mb": len(body) / 1e6,
+        "request_ms": median_ms(
+            lambda: json_tensor.fill_predict_request(body, PredictRequest(), lambda _: IMAGE)
+        ),
+        "reference_ms": median_ms(
+            lambda: [base64.b64decode(item["b64"]) for item in json.loads(body)["instances"]]
+        ),
+        "response_ms": median_ms(lambda: json_tensor.predict_response(answer.outputs, "row")),
+        "http_ms": median_ms(call),
+    }
+    connection.close()
+    server.stop()
+    figures["request_to_reference"] = figures["request_ms"] / figures["reference_ms"]
+    for name, value in figures.items():
+        print(f"{name:>20} {value:8.2f}")
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()

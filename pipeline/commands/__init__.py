@@ -1,0 +1,1 @@
+"""What each `goodseed` command does; `pipeline/cli.py` parses and calls."""

@@ -1,0 +1,148 @@
+"""Runs the graph on this machine: LocalDagRunner, a SQLite metadata store, one run folder."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+from ml_metadata.proto import metadata_store_pb2
+from rich.console import Console
+from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.portable import runtime_parameter_utils
+
+from components import progress
+from components.errors import one_line
+from pipeline import summary
+from pipeline.config import Config
+from pipeline.graph import NEVER_CACHED, create_pipeline
+from pipeline.local.run_folder import write_whole
+from pipeline.local.store import metadata_store
+from pipeline.memory import resident_mb
+
+
+def run(config: Config, console: Console) -> dict[str, Any]:
+    """Runs every step, shows them on the console, and returns what it writes to summary.json.
+
+    The caller holds the run folder (`run_folder.use`). A step that fails is in the summary.
+    """
+    run_dir = Path(config.run_dir)
+    _remove_leftovers(run_dir)
+    ir = compiler.Compiler().compile(create_pipeline(config))
+    run_id = datetime.datetime.now().isoformat()
+    runtime_parameter_utils.substitute_runtime_parameter(
+        ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+    )
+    for node in ir.nodes:
+        options = node.pipeline_node.execution_options.caching_options
+        options.enable_cache = node.pipeline_node.node_info.id not in NEVER_CACHED
+    failure = None
+    with _Steps(console, len(ir.nodes)) as steps:
+        try:
+            LocalDagRunner().run_with_ir(ir)
+        except Exception as error:
+            logging.exception("%s failed", steps.current)
+            failure = f"{steps.current}: {one_line(error)}"
+    document = summary.summarise(
+        config.evaluator,
+        summary.run_outputs(run_dir / "metadata.db", run_id),
+        failure=failure,
+        seconds=steps.seconds,
+        peak_rss_mb=steps.peak_rss_mb,
+    )
+    try:
+        write_whole(run_dir / "summary.json", document)
+    except OSError as error:
+        document["failure"] = document["failure"] or f"summary.json: {error.strerror}"
+    return document
+
+
+def _remove_leftovers(run_dir: Path) -> None:
+    """Frees what killed steps wrote: artifact folders of executions that never completed."""
+    if not (run_dir / "metadata.db").exists():
+        return
+    store = metadata_store(run_dir / "metadata.db")
+    complete = {
+        str(execution.id)
+        for execution in store.get_executions()
+        if execution.last_known_state == metadata_store_pb2.Execution.COMPLETE
+    }
+    for folder in (run_dir / "artifacts").glob("*/*/*"):
+        if folder.name.isdecimal() and folder.name not in complete:
+            shutil.rmtree(folder)
+
+
+class _Steps(logging.Handler):
+    """Listens to what the runner logs: which step runs, how far it is, how long it took.
+
+    LocalDagRunner has no other hook than its log lines "Component X is running/finished.".
+    """
+
+    def __init__(self, console: Console, count: int):
+        super().__init__(logging.INFO)
+        self.current = "the run"
+        self.seconds: dict[str, float] = {}
+        self.peak_rss_mb: dict[str, float] = {}
+        self._console = console
+        self._count = count
+        self._cached = False
+        self._started = self._step_started = time.monotonic()
+        self._status = console.status("starting")
+        self._said = 0.0
+        self._over = threading.Event()
+        self._meter = threading.Thread(target=self._measure_memory, daemon=True)
+
+    def __enter__(self) -> _Steps:
+        absl.logging.set_verbosity(absl.logging.INFO)
+        for logger in (absl.logging.get_absl_logger(), progress.logger):
+            logger.addHandler(self)
+        self._status.start()
+        self._meter.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._meter.join()
+        self._status.stop()
+        for logger in (absl.logging.get_absl_logger(), progress.logger):
+            logger.removeHandler(self)
+        self.seconds["total"] = round(time.monotonic() - self._started, 1)
+        self.peak_rss_mb["total"] = max(self.peak_rss_mb.values(), default=0.0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes one record of TFX's or of a step's progress."""
+        if record.name == progress.logger.name:
+            self._show(record.getMessage())
+        elif record.msg == "Component %s is running.":
+            self.current, self._cached = str(record.args[0]), False  # type: ignore[index]
+            self._step_started = self._said = time.monotonic()
+            self._show("")
+        elif record.msg == "A cached execution %d is used.":
+            self._cached = True
+        elif record.msg == "Component %s is finished.":
+            took = time.monotonic() - self._step_started
+            self.seconds[self.current] = round(took, 1)
+            how = "from the cache" if self._cached else f"{took:.1f} s"
+            self._console.print(f"{self._place()} {self.current}: {how}", highlight=False)
+
+    def _place(self) -> str:
+        return f"({len(self.seconds)}/{self._count})"
+
+    def _show(self, how_far: str) -> None:
+        """A line that is overwritten; every ten seconds a lasting one where nothing can be."""
+        line = f"({len(self.seconds) + 1}/{self._count}) {self.current} … {how_far}"
+        self._status.update(line)
+        if not self._console.is_terminal and time.monotonic() - self._said > 10:
+            self._said = time.monotonic()
+            self._console.print(line, highlight=False)
+
+    def _measure_memory(self) -> None:
+        while not self._over.wait(0.2):
+            peak = self.peak_rss_mb.get(self.current, 0.0)
+            self.peak_rss_mb[self.current] = max(peak, resident_mb())

@@ -1,0 +1,163 @@
+"""The page of a real run in a real browser, as a reviewer opens it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow_model_analysis as tfma
+
+from components.review.slices import label
+from tests.browser import Browser
+from tests.conftest import ROOT, Finished, goodseed, goodseed_command
+
+First = tuple[Path, Finished, dict[str, Any]]
+MAE = "mean_absolute_error"
+
+
+@contextmanager
+def served(*arguments: str | Path) -> Iterator[str]:
+    """The URL that `goodseed review` serves at."""
+    command = goodseed_command("review", *arguments)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        yield process.stdout.readline().split()[0]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rows(browser: Browser) -> list[list[str]]:
+    """What the table of all slices shows."""
+    found: list[list[str]] = browser.run(
+        "return [...document.querySelectorAll('#slices table.interactive tbody tr')]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    return found
+
+
+def columns(browser: Browser) -> list[str]:
+    found: list[str] = browser.run(
+        "return [...document.querySelectorAll('#slices table.interactive thead th')]"
+        ".map((cell) => cell.textContent.trim())"
+    )
+    return found
+
+
+def test_a_run_ends_with_its_page(first: First) -> None:
+    page = Path(first[2]["review"])
+    assert str(page) in first[1].out
+    assert {file.name for file in page.parent.iterdir()} == {
+        "index.html", "model_card.md", "suspects.csv",
+    }  # fmt: skip
+    assert page.stat().st_size < 5_000_000
+    card = (page.parent / "model_card.md").read_text()
+    assert f"version: {first[2]['pushed_version']}".lower() in card.lower()
+    assert not re.search(r"\bNone\b|\bnan\b", card)
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+def test_everybody_can_read_it(browser: Browser, first: First, width: int) -> None:
+    browser.open(Path(first[2]["review"]), width)
+    assert browser.complaints() == []
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert browser.barriers() == []
+
+
+def test_its_figures_are_tfmas(browser: Browser, first: First) -> None:
+    browser.open(Path(first[2]["review"]))
+    (folder,) = (first[0] / "artifacts" / "Evaluator" / "evaluation").iterdir()
+    result = tfma.load_eval_result(str(folder))
+    at = columns(browser).index("MAE, years")
+    shown = {row[0]: row for row in rows(browser)}
+    assert len(shown) == len(result.slicing_metrics)
+    for key, metrics in result.slicing_metrics:
+        value = metrics[""][""][MAE]["doubleValue"]
+        assert re.match(rf"{value:.2f}\b", shown[label(key)][at])
+        assert shown[label(key)][2] == f"{metrics['']['']['example_count']['doubleValue']:.0f}"
+    decision = browser.run("return document.querySelector('#decision .verdict').textContent")
+    assert f"pushed as version {first[2]['pushed_version']}" in decision
+    assert f"{first[2]['gate']['value']:.2f}" in browser.run(
+        "return document.querySelector('#decision table').textContent"
+    )
+
+
+def test_slices_are_sorted_and_filtered(browser: Browser, first: First) -> None:
+    browser.open(Path(first[2]["review"]))
+    header = "document.querySelectorAll('#slices table.interactive thead th')[2]"
+    browser.run(f"{header}.querySelector('[role=button]').click()")
+    counts = [int(row[2]) for row in rows(browser)]
+    assert counts == sorted(counts)
+    browser.run(
+        "const select = document.querySelector('#slices select'); select.value = 'age × gender';"
+        "select.dispatchEvent(new Event('change'))"
+    )
+    assert {row[1] for row in rows(browser)} == {"age × gender"}
+
+
+def test_printing_keeps_every_table(browser: Browser, first: First) -> None:
+    browser.open(Path(first[2]["review"]))
+    captions = browser.run("return [...document.querySelectorAll('caption')].map(c => c.innerText)")
+    names = [row[0] for row in rows(browser)]
+    printed = " ".join(browser.printed().split())
+    for text in [*captions, *names]:
+        assert " ".join(text.split()) in printed
+
+
+def test_two_runs_side_by_side(browser: Browser, first: First, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(first[0], other, symlinks=True)
+    with served(first[0], "--compare", other) as url:
+        browser.open(url)
+        assert browser.complaints() == [] == browser.barriers()
+        named = columns(browser)
+        mine, theirs = (named.index(f"{run}: MAE, years") for run in (first[0], other))
+        assert all(
+            row[mine] == row[theirs] and row[-1].startswith("+0.00") for row in rows(browser)
+        )
+
+
+def test_the_server_gives_the_page_and_nothing_else(first: First) -> None:
+    with served(first[0]) as url:
+        with urllib.request.urlopen(url) as answer:
+            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.read() == Path(first[2]["review"]).read_bytes()
+        with urllib.request.urlopen(f"{url}suspects.csv") as answer:
+            assert answer.read().startswith(b"file_name,")
+        for path in ("../", "%2e%2e/%2e%2e/", "/"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{url}{path}etc/passwd")
+        port = url.rsplit(":", 1)[1].strip("/")
+        taken = goodseed("review", first[0], "--port", port)
+        assert taken.status == 2 and f"goodseed: port {port}: " in taken.err
+
+
+def test_a_page_is_found_without_tfx(first: First) -> None:
+    """Which takes ten seconds to import."""
+    program = (
+        "import sys, pathlib, pipeline.local.reviews as reviews; "
+        "print(reviews.newest(pathlib.Path(sys.argv[1])), {'tfx', 'tensorflow'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", program, str(first[0])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{Path(first[2]['review']).parent} set()\n"
+
+
+def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
+    said = goodseed("review", tmp_path)
+    assert said.status == 2
+    assert said.err == f"goodseed: {tmp_path} is no folder of a run: name what --run-dir was\n"
