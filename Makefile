@@ -1,7 +1,7 @@
 # What people and CI run. Everything works from a fresh clone: each target sees to .venv first.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-containers lint lock protos image wheelhouse
+.PHONY: help bootstrap demo test test-all test-containers lint lock protos image wheelhouse
 
 # TensorFlow's C++ side: warnings and errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -33,12 +33,17 @@ demo: bootstrap  ## Draw photos, train on them, push the model: the whole graph 
 	$(bin)/goodseed sample-photos $(demo)-photos
 	$(bin)/goodseed run --photos $(demo)-photos --run-dir $(demo) --profile demo
 
-# Two at a time: most of a run's test is one thread that imports TFX. Files as a whole: what a module's
-# tests share is made once. In their order: else those with the fewest tests, the longest, come last.
-test: bootstrap  ## The tests, benchmarks aside; ARGS="-k name" for some of them, -n0 for a debugger
-	$(bin)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+# Two workers, as much of a run is one thread. A file's tests stay in one worker, which makes what they
+# share once. The files keep their order: pytest-xdist would put the longest ones last.
+pytest := $(bin)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
-test-containers: bootstrap  ## The image's tests, in an engine that is started where none runs
+test: bootstrap  ## The fast tests, the whole graph once; ARGS="-k name" for some, -n0 for a debugger
+	$(pytest) -m 'not slow and not e2e' $(ARGS)
+
+test-all: bootstrap  ## Every test but those of the image, with coverage
+	$(pytest) --cov --cov-report=term $(ARGS)
+
+test-containers: bootstrap  ## The tests of the image, in an engine that is started if none runs
 	tests/containers/engine.sh start
 	$(MAKE) --no-print-directory wheelhouse image
 	GOODSEED_IMAGE=$(IMAGE):$(tag) $(bin)/python -m pytest tests/containers $(ARGS)
