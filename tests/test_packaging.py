@@ -23,7 +23,7 @@ def requirement_names(lock: str) -> list[str]:
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-gpu.lock"])
 def test_no_lock_file_names_our_distributions(name: str) -> None:
     names = requirement_names((ROOT / name).read_text())
-    assert len(names) > 50
+    assert names
     assert not list(filter(OURS.fullmatch, names))
 
 
