@@ -1,4 +1,4 @@
-"""The folder that a model server watches: `<base>/<version>/saved_model.pb`, by number."""
+"""The versions in a folder that a model server watches: `<base>/<version>/saved_model.pb`."""
 
 from __future__ import annotations
 
