@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from components.errors import UserError
 from pipeline import outcome
-from pipeline.commands import kfp, review, serving
+from pipeline.commands import ages, check, kfp, review, serving
 from pipeline.outcome import INTERRUPTED, PUSHED, USER_MISTAKE
 
 
@@ -36,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _mistake(str(error))
     except ModuleNotFoundError as error:
-        return _mistake(f"no module {error.name}: pip install 'goodseed[pipeline]' brings it")
+        # No index has our distributions: both are installed from the wheels of `make dist`.
+        wheel = "goodseed_client" if error.name == "goodseed_client" else "goodseed_age_check"
+        how = f"run `make dist`, then `pip install dist/{wheel}-*.whl`"
+        return _mistake(f"no module {error.name}: {how}")
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -76,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     review.add_commands(commands)
     kfp.add_commands(commands)
     serving.add_commands(commands)
+    check.add_command(commands)
+    ages.add_command(commands)
     return parser
 
 
