@@ -138,9 +138,7 @@ class Transform(tfx.components.Transform):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
-def transform(
-    examples: BaseChannel, schema: BaseChannel, settings: config.Transform
-) -> Transform:
+def transform(examples: BaseChannel, schema: BaseChannel, settings: config.Transform) -> Transform:
     """TFX's Transform with this module's `preprocessing_fn`.
 
     Nothing is learned from the data here, so there is neither an analyzer cache nor statistics of
