@@ -42,7 +42,7 @@ def served(*arguments: str | Path) -> Iterator[str]:
 
 
 def rows(browser: Browser) -> list[list[str]]:
-    """What the table of all slices shows."""
+    """The cells of the table of all slices."""
     found: list[list[str]] = browser.run(
         "return [...document.querySelectorAll('#slices table.interactive tbody tr')]"
         ".map((row) => [...row.cells].map((cell) => cell.textContent))"

@@ -1,4 +1,4 @@
-"""The package, against what KFP's backend does to one."""
+"""The package meets the rules of KFP's backend."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_there_is_a_task_for_each_node(package: Package) -> None:
 
 
 def test_no_two_components_are_one_to_the_backend(package: Package) -> None:
-    """It takes those of equal image, command and arguments for one."""
+    """The backend merges components with equal image, command and arguments."""
     seen = {json.dumps([c["image"], c["command"], c["args"]]) for c in package.containers.values()}
     assert len(seen) == len(package.containers)
 
@@ -149,7 +149,7 @@ def test_the_cache_is_asked_where_that_is_safe(package: Package) -> None:
     never = {label(step).removeprefix("exec-") for step in NEVER_CACHED}
     assert fresh == never | {"plan", "summary"}
     for name in set(package.tasks) - {"plan", "summary"}:
-        # The node's part of the graph, for ExampleGen with the photos' fingerprint; the code.
+        # `node` holds the fingerprint of the photos if needed; `code` is the hash of the code.
         assert set(package.tasks[name].inputs.parameters) == {"node", "code"}
 
 
@@ -172,7 +172,7 @@ def test_the_exit_handler_relies_on_nothing(package: Package) -> None:
 
 
 def test_the_platform_document_is_read_at_all(package: Package) -> None:
-    """The server ignores all of one that has a top-level field which it does not know."""
+    """The server ignores the whole document if it does not know one of its top-level fields."""
     assert set(package.documents[1]) == {"platforms"}
     platform = json_format.ParseDict(package.documents[1], pipeline_spec_pb2.PlatformSpec())
     executors = platform.platforms["kubernetes"].deployment_spec.executors

@@ -1,4 +1,4 @@
-"""What a step leaves for the summary, however it ends."""
+"""What a step records for the summary, whether it succeeds, fails or is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The summary of a run from what its steps recorded, whatever became of them."""
+"""The summary of a run, from the records of its steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drawn sample is the same each time, shows age, and holds what the pipeline must cope with."""
+"""The drawn sample: reproducible, with signs of age, and with files that must be rejected."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def forehead_lines(photo: np.ndarray) -> float:
 
 
 def pupil_row(photo: np.ndarray) -> float:
-    """The row of the darkest pixel where an eye may be."""
+    """The row of the darkest pixel in the region of an eye."""
     return float(np.argmin(photo[45:66, 30:45].min(axis=1)) + 45)
 
 
