@@ -82,7 +82,7 @@ class PhotoExampleGenSpec(ComponentSpec):
 class Driver(component_driver.BaseDriver, base_driver.BaseDriver):
     """Adds the fingerprint of the photos to the execution properties, for TFX's cache.
 
-    TFX has two driver interfaces: one for its own runners, one that `run` belongs to.
+    A component must name a driver of TFX's older class; its launcher calls `run` of the newer one.
     """
 
     def __init__(self, mlmd: metadata.Metadata) -> None:

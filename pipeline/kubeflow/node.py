@@ -1,4 +1,9 @@
-"""Runs a node of the graph in its pod, as TFX's own launcher would run it."""
+"""Runs a node of the graph in its pod, as TFX's own launcher would run it.
+
+TFX has no public way to run a single node without its metadata store, and its runner for Kubeflow
+v2 targets a managed service. So this module calls the executor operators of TFX's launcher
+(tfx.orchestration.portable) itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny photos, folders of them, and the step run on a folder."""
+"""Folders of tiny photos, and a run of the step on a folder."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def make_faces(make_folder: Callable[..., Path]) -> Callable[..., Path]:
 
 @dataclass
 class Output:
-    """What the step wrote."""
+    """The output of the step."""
 
     artifact: standard_artifacts.Examples
     records: dict[str, list[bytes]]  # by split: serialized examples

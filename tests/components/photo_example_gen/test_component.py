@@ -254,7 +254,7 @@ def test_a_file_listed_twice():
 
 
 @pytest.mark.parametrize("splits", [("train", "eval", "test"), ("test", "train", "eval")])
-def test_what_is_measured_on_is_kept(splits):
+def test_the_copy_in_the_last_split_is_kept(splits):
     rows = [row(line, 20, split, split) for line, split in enumerate(splits, 2)]
     kept, rejected = settled(rows, same(*splits))
     assert kept == {"train": [], "eval": [], "test": ["test"]}
@@ -296,7 +296,7 @@ def test_runs_again_when_the_photos_change(make_faces, tmp_path):
     assert len(run_pipeline(photos, tmp_path)) == 2
 
 
-def test_a_failed_run_leaves_nothing_and_hinders_no_other(make_faces, tmp_path):
+def test_a_failed_run_leaves_nothing_and_the_next_one_succeeds(make_faces, tmp_path):
     photos = make_faces(60, [("absent", 3)] * 9)
     with pytest.raises(UserError, match="more than max_rejected"):
         run_pipeline(photos, tmp_path)

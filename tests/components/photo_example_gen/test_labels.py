@@ -16,7 +16,7 @@ from pipeline.config import Data
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads a labels.csv of such bytes, with an empty folder of pictures."""
+    """Reads a labels.csv with these bytes; its folder of pictures is empty."""
     (tmp_path / "final_files").mkdir()
 
     def read(data: bytes | str, **columns: str) -> Labels:
@@ -76,7 +76,7 @@ def test_rows_are_counted_as_an_editor_counts_lines(read):
     assert [reject.row for reject in found.rejects] == [6]
 
 
-def test_further_columns_are_extra_columns(read):
+def test_other_columns_are_extra_columns(read):
     found = read("file_name,real_age, Gender ,Store No,,group\na.jpg,23,female,,x,west\n")
     assert found.extra_columns == ["gender", "store_no", "group"]
     assert found.rows[0].extra == {"gender": "female", "group": "west"}
@@ -106,7 +106,7 @@ def test_columns_may_be_named(read):
         ("1e999", Reason.AGE_OUT_OF_RANGE),
     ],
 )
-def test_ages_that_are_none(read, age, reason):
+def test_wrong_ages_are_rejected(read, age, reason):
     found = read(f'file_name,real_age\na.jpg,"{age}"\nb.jpg,0\nc.jpg,120\n')
     assert [(r.file_name, r.row, r.reason) for r in found.rejects] == [("a.jpg", 2, reason)]
     assert names_and_ages(found) == [("b.jpg", 0.0), ("c.jpg", 120.0)]
@@ -224,7 +224,7 @@ def test_another_labels_file(make_folder):
         labels.find(Data(photos=str(root)))
 
 
-def test_folders_that_are_no_layout(make_folder, tmp_path):
+def test_folders_without_a_known_layout(make_folder, tmp_path):
     with pytest.raises(UserError, match="no folder"):
         labels.find(Data(photos=str(tmp_path / "absent")))
     (tmp_path / "empty").mkdir()
@@ -270,7 +270,7 @@ def test_fingerprint_changes_with_what_is_read_and_with_nothing_else(make_folder
 
 @pytest.fixture
 def leave_out(read, tmp_path):
-    """What is left of three photos without those that a CSV of such bytes lists."""
+    """The labels of three photos, without those that a CSV with these bytes lists."""
     found = read("file_name,real_age\na.jpg,23\nb.jpg,45\nc.jpg,60\n")
     for name in ("a", "b", "c", "gone"):
         (tmp_path / "final_files" / f"{name}.jpg").touch()
@@ -289,7 +289,7 @@ def leave_out(read, tmp_path):
         "file_name\nfinal_files/b.jpg\n",
         "\ufeffscore;File Name\r\n9,5;final_files/b.jpg\r\n",
         'age,age,file_name,age_band\n1,2,"final_files/b.jpg",x\n',
-        "file_name\nfinal_files/b.jpg\nfinal_files/gone.jpg\n",  # in another span, say
+        "file_name\nfinal_files/b.jpg\nfinal_files/gone.jpg\n",  # it may be in another span
     ],
 )
 def test_listed_photos_are_left_out(leave_out, text):
