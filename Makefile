@@ -1,18 +1,18 @@
-# What people and CI run. Everything works from a fresh clone: each target sees to .venv first.
+# What people and CI run. Everything works from a fresh clone: each target makes .venv first.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-containers lint lock protos image wheelhouse
+.PHONY: help bootstrap demo test test-containers lint dist lock protos image wheelhouse
 
 # TensorFlow's C++ side: warnings and errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
-# As the `goodseed` command has it.
+# The same as in the `goodseed` command.
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 
 bin      := .venv/bin
 packages := pipeline components schemas serving
 demo     := runs/demo
 
-# The image: where it goes, what it is made of, and a tag that changes with the code.
+# The image: its engine, name and base, and a tag that changes with the code.
 DOCKER   ?= docker
 IMAGE    ?= goodseed
 BASE     ?= debian:trixie-slim
@@ -20,7 +20,7 @@ GPU      ?=
 revision  = $(shell git rev-parse --short=12 HEAD)$(shell git diff --quiet HEAD || \
               { printf -; git diff HEAD | sha256sum | cut -c -8; })
 tag       = $(revision)$(if $(GPU),-gpu)
-# What a proxy of the company's signs with, this machine trusts.
+# The certificates that this machine trusts, a company proxy's among them.
 ca       := $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
 help:  ## This list
@@ -29,7 +29,7 @@ help:  ## This list
 bootstrap:  ## .venv as requirements.lock says; under a second when nothing changed
 	@./bootstrap.sh
 
-demo: bootstrap  ## Draw photos, train on them, push the model: the whole graph into runs/demo
+demo: bootstrap  ## Draw photos, train on them, push the model: the whole graph, in runs/demo
 	$(bin)/goodseed sample-photos $(demo)-photos
 	$(bin)/goodseed run --photos $(demo)-photos --run-dir $(demo) --profile demo
 
@@ -43,11 +43,11 @@ test-containers: bootstrap  ## The image's tests, in an engine that is started w
 	$(MAKE) --no-print-directory wheelhouse image
 	GOODSEED_IMAGE=$(IMAGE):$(tag) $(bin)/python -m pytest tests/containers $(ARGS)
 
-image:  ## IMAGE:<git revision>, from wheelhouse/ where it is; GPU=1: with CUDA's libraries
+image:  ## Build IMAGE:<git revision>, from wheelhouse/ if it exists; GPU=1 adds CUDA's libraries
 	$(DOCKER) build $(if $(wildcard wheelhouse/Packages),--network none) --build-arg BASE=$(BASE) \
 	  --build-arg GPU=$(GPU) --build-arg REVISION=$(tag) --tag $(IMAGE):$(tag) .
 
-wheelhouse: wheelhouse/Packages  ## All that the image is made of, for builds without a network
+wheelhouse: wheelhouse/Packages  ## Fetch what the image needs, to build it without a network
 wheelhouse/Packages: setup.py requirements.lock requirements-gpu.lock wheelhouse.sh
 	rm -rf wheelhouse && mkdir wheelhouse
 	$(DOCKER) run --rm --network host -v $(CURDIR):/src:ro -v $(CURDIR)/wheelhouse:/wheelhouse \
@@ -60,16 +60,25 @@ lint: bootstrap  ## ruff and mypy, as CI runs them
 	$(bin)/ruff format --check .
 	$(bin)/mypy $(packages) benchmarks tests
 
-# CUDA's libraries take 3 GB: a lock of their own, which agrees with the first, keeps them from .venv.
-lock: bootstrap  ## The lock files from setup.py; ARGS=--upgrade for newer versions
-	$(compile) --extra pipeline --extra dev --output-file requirements.lock
-	$(compile) --extra gpu --constraints requirements.lock --output-file requirements-gpu.lock
-compile   = $(bin)/uv pip compile setup.py $(ARGS) --universal --python-version 3.11 \
+# setuptools would put files that are deleted since its last build into the wheels, from build/.
+dist: bootstrap  ## Build the wheels of the pipeline and of the client into dist/
+	rm -rf build dist serving/client/build
+	$(build) .
+	$(build) serving/client
+build     = $(bin)/uv build --wheel --no-build-isolation --python $(bin)/python --out-dir dist --quiet
+
+# CUDA's libraries take 3 GB. They have a second lock file, so that .venv does not get them; it takes
+# TensorFlow's version from the first.
+lock: bootstrap  ## Write the lock files from setup.py; ARGS=--upgrade for newer versions
+	$(compile) setup.py --extra dev --output-file requirements.lock
+	echo 'tensorflow[and-cuda]' | \
+	  $(compile) - --constraints requirements.lock --output-file requirements-gpu.lock
+compile   = $(bin)/uv pip compile $(ARGS) --universal --python-version 3.11 \
               --generate-hashes --no-emit-index-url --no-emit-find-links \
               --custom-compile-command 'make lock' --quiet
 
-# The oldest protobuf that setup.py allows reads what this protoc writes.
-protos: bootstrap  ## serving/client/goodseed_client/predict_pb2.py from its .proto
+# A newer protoc would need a newer protobuf than the oldest one that the client allows.
+protos: bootstrap  ## Write serving/client/goodseed_client/predict_pb2.py from its .proto
 	$(bin)/uv run --no-project --isolated --with grpcio-tools==1.74.0 \
 	  python -m grpc_tools.protoc -Iserving/client --python_out=serving/client --pyi_out=serving/client \
 	  goodseed_client/predict.proto

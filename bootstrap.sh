@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Makes .venv: the pipeline's requirements and the tools, exactly as requirements.lock pins them.
+# Makes .venv: the pipeline's requirements and the tools, exactly as requirements.lock pins them,
+# and this repository's two distributions, both from this tree.
 #
-#   ./bootstrap.sh                     minutes the first time, under a second when nothing changed
-#   PYTHON=python3.12 ./bootstrap.sh   with this interpreter instead of the first one that fits
+#   ./bootstrap.sh                     takes minutes at first, under a second if nothing changed
+#   PYTHON=python3.12 ./bootstrap.sh   uses this interpreter, not the first one that fits
 #
-# TFX's wheels need glibc 2.38 and the libstdc++ of GCC 14 (Debian 13, Ubuntu 24.04). Where the
-# system's are older but apt reaches a Debian mirror, newer ones are put into .bootstrap/runtime,
-# for .venv's interpreter alone. Nothing outside this folder changes.
+# TFX's wheels need glibc 2.38 and the libstdc++ of GCC 14 (Debian 13, Ubuntu 24.04). If the system's
+# are older and apt can reach a Debian mirror, newer ones go into .bootstrap/runtime, only for the
+# interpreter of .venv. Nothing outside this folder changes.
 #
-# .venv counts as made only while its stamp is there, and the stamp is written last: whatever a
-# killed run leaves is made anew by the next.
+# The stamp is written last. Without it .venv counts as incomplete, so the next run repairs what a
+# killed run left.
 set -Eeuo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
 
@@ -28,7 +29,7 @@ step() {
   say "$doing (at ${SECONDS} s)"
 }
 
-# One line, then the end. What this script cannot set up, the container image holds.
+# Prints one line and exits.
 die() {
   trap - ERR
   say "$*; the container image (Dockerfile) works without it"
@@ -38,16 +39,16 @@ trap 'say "failed while $doing; running it again starts over"' ERR
 
 # ---- is there anything to do? -------------------------------------------------------------------
 
-# What .venv is built on: another place, interpreter or script makes it anew.
+# What .venv is built on. If the place, the interpreter or this script changes, .venv is made again.
 foundation() {
   { pwd && sha256sum bootstrap.sh && "$1" -c 'import sys; print(sys.base_prefix, sys.version)'; } |
     sha256sum
 }
 
-# What is installed into it: another lock is brought in on top of what is there.
+# What is installed into .venv. If this changes, the difference is installed.
 contents() { cat requirements.lock setup.py serving/client/pyproject.toml | sha256sum; }
 
-# The names of all that was installed, so that a missing folder is noticed.
+# The names of all that was installed, to notice a folder that is gone.
 inventory() { ls "$venv/bin" "$venv"/lib/python*/site-packages; }
 
 same_foundation() {
@@ -68,8 +69,8 @@ write_stamp() {
 
 # ---- the interpreter ----------------------------------------------------------------------------
 
-# Prints the interpreter that really runs behind a path (which may be a version manager's shim), or
-# fails if that is out of range or was built without what TFX needs of the standard library.
+# Prints the real interpreter of a path, which may be a version manager's shim. Fails if its version
+# does not fit, or if it lacks modules of the standard library that TFX needs.
 interpreter_behind() {
   "$1" - 2>/dev/null <<'EOF'
 import bz2, ctypes, lzma, os, sqlite3, ssl, sys, venv
@@ -84,7 +85,7 @@ find_python() {
   local names=(python3.13 python3.12 python3.11 python3) name path
   [ -z "${PYTHON:-}" ] || names=("$PYTHON")
   for name in "${names[@]}"; do
-    # Every one on PATH: the first may be a shim for a version that is not activated, or .venv's.
+    # Try each one on PATH: the first may be .venv's, or a shim for a version that is not active.
     while read -r path; do
       [[ $path == "$venv"/* ]] || ! interpreter_behind "$path" || return 0
     done < <(type -aP "$name")
@@ -92,7 +93,7 @@ find_python() {
   return 1
 }
 
-# One requirement (pyfarmhash, of TFX's data validation) comes as C++ source only.
+# One requirement (pyfarmhash, for TFX's data validation) is published only as C++ source.
 can_compile() {
   command -v g++ >/dev/null &&
     [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
@@ -144,8 +145,8 @@ sys.exit(not (gcc14 and tuple(map(int, glibc.split(".")[:2])) >= (2, 38)))
 EOF
 }
 
-# Debian 13's libraries, by apt with folders of its own, from a mirror that this machine uses.
-# apt verifies them as ever, by the system's Debian keyring.
+# Fetches Debian 13's libraries from a mirror that this machine uses. apt gets folders of its own,
+# and verifies the packages with the system's Debian keyring.
 make_runtime() {
   [ -e "$runtime" ] && return
   step "fetching Debian 13's C and C++ runtime, as this system's is too old"
@@ -160,8 +161,8 @@ fetch_runtime_packages() {
   rm -rf "$apt"
   mkdir -p "$apt"/{lists,archives}/partial
   touch "$apt/status"
-  # Hooks of the machine's own configuration (cleaning caches …) must not run for a private folder;
-  # nor can apt's unprivileged user read one.
+  # The machine's own hooks (for example to clean caches) must not run for this folder. And apt's
+  # unprivileged user can't read it, so apt stays root.
   cat >"$apt/conf" <<EOF
 Dir::Etc::SourceList "$apt/sources.list";
 Dir::Etc::SourceParts "/dev/null";
@@ -194,9 +195,9 @@ unpack_runtime_packages() {
     rm -rf "$work/apt"
 }
 
-# Makes .venv's interpreter a copy that starts with the private runtime. The libraries are needed by
-# name, so that they are loaded before any wheel asks for them; DT_RPATH, unlike DT_RUNPATH, also
-# counts for what the wheels load.
+# Makes the interpreter of .venv a copy that starts with the private runtime. The copy names the
+# libraries itself, so that they are loaded before a wheel asks for them. DT_RPATH, unlike
+# DT_RUNPATH, also applies to the libraries that the wheels load.
 use_runtime() {
   local own needed=() library
   own=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
@@ -223,14 +224,15 @@ make_venv() {
 }
 
 install_requirements() {
-  # Builds without isolation, so that the few sdists, too, are built by pinned packages only; and
-  # bytecode now, as importing TensorFlow takes four times as long without.
+  # Without build isolation, so that pinned packages also build the few sdists. With bytecode,
+  # because TensorFlow takes much longer to import without it.
   local pip=("$uv" pip) options=(--python "$venv/bin/python" --no-build-isolation)
   local wheels=(--python-platform x86_64-manylinux_2_40 --require-hashes)
   step "installing what requirements.lock lists"
   pinned setuptools >"$work/builders"
   "${pip[@]}" install --quiet "${options[@]}" "${wheels[@]}" -r "$work/builders"
   "${pip[@]}" sync "${options[@]}" "${wheels[@]}" --compile-bytecode requirements.lock
+  # Without dependencies: a public index may have a stranger's package under one of our names.
   "${pip[@]}" install --quiet "${options[@]}" --no-deps --editable . --editable serving/client
 }
 

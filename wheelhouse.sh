@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fills /wheelhouse with all that the Dockerfile installs, Debian's packages and Python's. `make
-# wheelhouse` runs this in a container of the image's base, so that interpreter, platform and
-# Debian's versions are the image's; that container alone needs the network.
+# Fills /wheelhouse with everything that the Dockerfile installs: Debian's and Python's packages.
+# `make wheelhouse` runs this script in a container of the image's base, so that interpreter, platform
+# and Debian's versions are those of the image. Only this container needs a network.
 set -eu
 cd /wheelhouse
 mkdir -p partial
@@ -9,7 +9,7 @@ apt-get update
 apt-get install -y --no-install-recommends -o Dir::Cache::archives=/wheelhouse \
   ca-certificates g++ libstdc++6 python3-dev python3-venv
 
-# What apt needs to install from this folder. apt has checked the signatures just now.
+# The index that apt needs to install from this folder. apt has just checked the signatures.
 for deb in *.deb; do
   dpkg-deb --field "$deb"
   printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' \
@@ -22,10 +22,10 @@ sed -n '/^\(setuptools\|uv\)==/,/[^\\]$/p' /src/requirements.lock >/tmp/tools.tx
 pip download --require-hashes -r /tmp/tools.txt
 pip install --no-index --find-links . --require-hashes -r /tmp/tools.txt
 # shellcheck disable=SC2086  # GPU is a flag
-/opt/tools/bin/uv pip compile /src/setup.py --extra pipeline ${GPU:+--extra gpu} --quiet \
+/opt/tools/bin/uv pip compile /src/setup.py ${GPU:+--extra gpu} --quiet \
   --python /opt/tools/bin/python --no-build-isolation \
   -c /src/requirements.lock -c /src/requirements-gpu.lock -o /tmp/requirements.txt
-# The Dockerfile holds these against the hashes. To look into an sdist pip needs setuptools, and has it.
+# The Dockerfile checks the hashes. pip needs setuptools, installed above, to look into an sdist.
 pip download --no-build-isolation --no-deps -r /tmp/requirements.txt
 
 rm -rf partial lock

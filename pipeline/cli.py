@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _mistake(str(error))
     except ModuleNotFoundError as error:
-        return _mistake(f"no module {error.name}: install what setup.py requires")
+        # No index has our distributions: both are installed from the wheels of `make dist`.
+        wheel = "goodseed_client" if error.name == "goodseed_client" else "goodseed_age_check"
+        how = f"run `make dist`, then `pip install dist/{wheel}-*.whl`"
+        return _mistake(f"no module {error.name}: {how}")
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -1,19 +1,19 @@
-"""Which version of a model tills get: the version labels in TensorFlow Serving's configuration.
+"""Changes which version of a model tills get: the version labels in a model server's configuration.
 
-The file is a ModelServerConfig in protobuf's text form, which the server reads again and again
-(--model_config_file_poll_wait_seconds). Its model lists the versions to load (`specific`), so that
-a version that is pushed reaches nobody by itself, and labels some of them:
+The file is a ModelServerConfig in protobuf's text format. The server reads it again at intervals
+(--model_config_file_poll_wait_seconds). The file lists the versions to load (policy `specific`), so
+a version that is pushed does not go live by itself. And it gives labels to some of them:
 
-    stable     what tills get
-    canary     what chosen tills get: a version on trial, or the stable one
-    previous   what was stable before; stays loaded, so that a rollback takes effect at once
+    stable     the version for all tills
+    canary     the version for chosen tills: one on trial, or the stable one
+    previous   the version that was stable before; it stays loaded, so a rollback works at once
 
-A server takes a new configuration whole or not at all, and checks its labels before it loads
-anything: a label that it has can only move to a version that is AVAILABLE
-(`ServerCore::UpdateModelVersionLabelMap` in tensorflow_serving/model_servers/server_core.cc). Hence
-`load` comes before `canary`, and `promote` moves to what the canary has had loaded. Only a label
-that the server does not have may come with its version
-(--allow_version_labels_for_unavailable_models); at a server's start that is each of them.
+A server accepts a new configuration as a whole or not at all, and checks the labels before it loads
+anything. A label that the server already has can move only to a version that is AVAILABLE
+(`ServerCore::UpdateModelVersionLabelMap` in tensorflow_serving/model_servers/server_core.cc). So
+`load` comes before `canary`, and `promote` moves `stable` to the canary's version, which is loaded.
+A label that the server does not have yet may come together with its version
+(--allow_version_labels_for_unavailable_models). When a server starts, this is true for all labels.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ STABLE, CANARY, PREVIOUS = "stable", "canary", "previous"
 
 
 class LabelError(Exception):
-    """A change that can't be made; the text says what is wrong and what to do."""
+    """The change is not possible. The text says what is wrong and what to do."""
 
 
 def load(model: ModelConfig, version: int) -> None:
-    """Has a version loaded beside the others. Nobody is sent to it yet."""
+    """Loads a version beside the others. No till gets it yet."""
     versions = model.model_version_policy.specific.versions
     if version in versions:
         raise LabelError(f"version {version} is loaded already")
@@ -48,7 +48,7 @@ def load(model: ModelConfig, version: int) -> None:
 
 
 def canary(model: ModelConfig, version: int | None) -> None:
-    """Puts a loaded version on trial; None, the stable one, ends the trial."""
+    """Makes a loaded version the canary. None means the stable version, which ends a trial."""
     labels = model.version_labels
     if version is None and STABLE not in labels:
         raise LabelError("no version is labelled stable")
@@ -57,7 +57,7 @@ def canary(model: ModelConfig, version: int | None) -> None:
         raise LabelError(f"version {version} is the canary already")
     if CANARY in labels and version not in model.model_version_policy.specific.versions:
         raise LabelError(
-            f"version {version} is not loaded, and a server refuses to label what is not: "
+            f"version {version} is not loaded, and a server labels only loaded versions: run "
             f"`goodseed serving load` first"
         )
     labels[CANARY] = version
@@ -65,12 +65,14 @@ def canary(model: ModelConfig, version: int | None) -> None:
 
 
 def promote(model: ModelConfig) -> None:
-    """Makes the canary stable, and what was stable the previous one."""
+    """Makes the canary the stable version, and the stable version the previous one."""
     labels = model.version_labels
     if CANARY not in labels:
-        raise LabelError("no version is labelled canary: `goodseed serving canary` first")
+        raise LabelError("no version is labelled canary: run `goodseed serving canary` first")
     if labels.get(STABLE) == labels[CANARY]:
-        raise LabelError(f"version {labels[CANARY]} is canary and stable: nothing to promote")
+        raise LabelError(
+            f"version {labels[CANARY]} is canary and stable already: nothing to promote"
+        )
     if STABLE in labels:
         labels[PREVIOUS] = labels[STABLE]
     labels[STABLE] = labels[CANARY]
@@ -78,12 +80,12 @@ def promote(model: ModelConfig) -> None:
 
 
 def rollback(model: ModelConfig) -> None:
-    """Makes the previous version stable again, and the canary: a trial ends with it."""
+    """Makes the previous version stable again, and also the canary, which ends a trial."""
     labels = model.version_labels
     if PREVIOUS not in labels:
         raise LabelError(
             "no version is labelled previous: nothing was promoted since the last rollback "
-            "(`goodseed serving canary FILE stable` ends a trial)"
+            "(to end a trial, run `goodseed serving canary FILE stable`)"
         )
     labels[STABLE] = labels[CANARY] = labels[PREVIOUS]
     del labels[PREVIOUS]
@@ -97,20 +99,21 @@ def edit(
     name: str | None = None,
     serving_root: Path | None = None,
 ) -> list[str]:
-    """Makes one of the changes above to a file, which is replaced whole or left as it was.
+    """Makes one of the changes above in a file. After an error the file is as it was.
 
     Args:
-        path: the file with a ModelServerConfig. Comments at its top are kept, others are not.
-        change: what to do to the model's part of it.
-        name: the model; may be left out where the file has only one.
-        serving_root: where the models' folders are; if given, every version that the file names
-            after the change must be there.
+        path: the file with a ModelServerConfig. Comments at its top are kept; others get lost.
+        change: changes the configuration of the model.
+        name: the model; None if the file has only one.
+        serving_root: the folder of the models' folders; if given, every version that the file names
+            after the change must exist there.
 
     Returns:
-        Lines for a person: each label with its version, before and after, and what is loaded.
+        Lines to print: each label with its version, before and after, and the loaded versions.
 
     Raises:
-        LabelError: the file, the model or the change is not fit for it.
+        LabelError: the file can't be read or written, does not have the model, or the change is not
+            possible.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -118,7 +121,7 @@ def edit(
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise LabelError(f"{path}: not a text file") from None
+        raise LabelError(f"{path}: not a text file in UTF-8") from None
     except text_format.ParseError as error:
         reason = " ".join(str(error).split())
         raise LabelError(f"{path}: not a ModelServerConfig: {reason}") from None
@@ -143,16 +146,16 @@ def _model(config: ModelServerConfig, name: str | None) -> ModelConfig:
     models = {model.name: model for model in config.model_config_list.config}
     names = ", ".join(models)
     if not models:
-        raise LabelError("holds no model: is it the file of the server's --model_config_file?")
+        raise LabelError("has no model: is it the file of the server's --model_config_file?")
     if name is None and len(models) > 1:
-        raise LabelError(f"holds {len(models)} models ({names}): say which, --model NAME")
+        raise LabelError(f"has {len(models)} models ({names}): choose one with --model NAME")
     if name is not None and name not in models:
-        raise LabelError(f"has no model {name!r}, only: {names}")
+        raise LabelError(f"has no model {name!r}; it has: {names}")
     model = models[name] if name is not None else next(iter(models.values()))
     policy = model.model_version_policy.WhichOneof("policy_choice") or "latest"
     if policy != "specific":
         raise LabelError(
-            f"the version policy of {model.name} is `{policy}`, by which a push goes live by "
+            f"the version policy of {model.name} is `{policy}`, so a pushed version goes live by "
             "itself: write `model_version_policy { specific { } }` to serve by label"
         )
     return model
@@ -178,7 +181,7 @@ def _check_folders(model: ModelConfig, serving_root: Path) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Through a file aside and a rename, so that a server never reads half of it."""
+    """Writes another file and renames it, so that a server never reads half a file."""
     path = path.resolve()
     aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:

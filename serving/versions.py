@@ -1,4 +1,4 @@
-"""The folder that a model server watches: `<base>/<version>/saved_model.pb`, versions numeric."""
+"""The folder that a model server watches: `<base>/<version>/saved_model.pb`, by number."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def newest_version(base: Path) -> int | None:
-    """The version that a server with the default policy ("latest") serves, or None.
+    """The version that a server with the default policy (`latest`) serves; None if there is none.
 
-    Only folders with a saved_model.pb count: a server cannot load the others.
+    Folders without a saved_model.pb do not count: a server can't load them.
     """
     found = [
         int(folder.name)
@@ -26,14 +26,14 @@ def newest_version(base: Path) -> int | None:
 def push(model: Path, base: Path) -> int:
     """Makes a SavedModel the newest version under `base`; returns its version.
 
-    The version is the time in seconds since 1970, as TFX's own Pusher has it, so that a number is
-    never used twice, and in any case above the newest. The model is copied aside and renamed: a
-    server sees all of it or nothing. A model that is the newest version already is not pushed
-    again.
+    The version is the time in seconds since 1970, as in TFX's own Pusher, so no number is used
+    twice. It is always above the newest version. The model is copied to another name and then
+    renamed, so a server sees the whole folder or none. If the newest version is the same model,
+    nothing is pushed.
 
     Args:
         model: folder of the SavedModel.
-        base: the servable's folder; made where it is missing.
+        base: the servable's folder; it is made if it does not exist.
     """
     newest = newest_version(base)
     if newest is not None and _same_files(model, base / str(newest)):

@@ -1,4 +1,4 @@
-"""`goodseed ages`: the ages of many photos, for purchase analytics."""
+"""`goodseed ages`: writes a table of ages and age groups for many photos."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from pipeline.commands.check import add_server, server
+from pipeline.commands import model_server
 
-DONE, SERVER_FAILED = 0, 1
+WRITTEN, SERVER_FAILED = 0, 1
 
 
 def add_command(commands: Any) -> None:
@@ -28,30 +28,22 @@ def add_command(commands: Any) -> None:
         "--column", default="file_name", help="the CSV's column of paths (default: file_name)"
     )
     ages.add_argument("--batch-size", type=int, default=32, help="photos per request (default: 32)")
-    add_server(ages)
+    model_server.add_options(ages)
     ages.set_defaults(command=_ages)
 
 
 def _ages(options: argparse.Namespace) -> int:
     from goodseed_client import AgeClient, Failure, batch
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
 
     output = Path(options.output)
-    try:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress
-
-        if output.suffix == ".parquet":
-            import pyarrow.parquet  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"no module {error.name}: pip install 'goodseed[analytics]' brings it"
-        ) from None
     if output.suffix not in (".csv", ".parquet"):
         raise UserError(f"{output}: --output should end in .csv or .parquet")
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size} should be at least 1")
     try:
-        client = AgeClient(**server(options))
+        client = AgeClient(**model_server.client_arguments(options))
         photos = batch.find(options.photos, options.column)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -59,7 +51,7 @@ def _ages(options: argparse.Namespace) -> int:
     try:
         with client, Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task("ages", total=len(photos.rows))
-            aged = batch.write_ages(
+            with_age = batch.write_ages(
                 client, photos, output, options.batch_size,
                 lambda done: progress.update(task, completed=done),
             )  # fmt: skip
@@ -68,6 +60,6 @@ def _ages(options: argparse.Namespace) -> int:
         return SERVER_FAILED
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}") from None
-    why = "" if aged == len(photos.rows) else "; the column reason says why others have none"
-    print(f"{output}: {len(photos.rows):,} photos, {aged:,} with an age{why}")
-    return DONE
+    why = "" if with_age == len(photos.rows) else "; the column reason says why others have none"
+    print(f"{output}: {len(photos.rows):,} photos, {with_age:,} with an age{why}")
+    return WRITTEN

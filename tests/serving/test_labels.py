@@ -1,4 +1,4 @@
-"""Labels move as an operator means, in steps that a model server accepts."""
+"""Labels move as the operator wants, in steps that a model server accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving import labels
 
 CONFIG = """\
 # Kept by goodseed serving.
-# See README.md.
+# See docs/operators.md.
 model_config_list {
   # lost
   config {
@@ -81,19 +81,21 @@ def test_a_trial_ends_without_a_trace(file: Path) -> None:
     assert state(file) == ({"stable": 1, "canary": 1}, [1])
 
 
-def test_what_a_file_says_besides_stays(file: Path) -> None:
+def test_the_rest_of_the_file_stays(file: Path) -> None:
     goodseed("canary", file, 1)
     text = file.read_text()
-    assert text.startswith("# Kept by goodseed serving.\n# See README.md.\nmodel_config_list")
+    assert text.startswith(
+        "# Kept by goodseed serving.\n# See docs/operators.md.\nmodel_config_list"
+    )
     model = text_format.Parse(text, ModelServerConfig()).model_config_list.config[0]
     assert (model.base_path, model.model_platform) == ("/models/größe", "tensorflow")
 
 
-def test_of_several_models_one_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_models_need_a_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = '  config { name: "other" base_path: "/models/other" }\n}\n'
     file.write_text(CONFIG.rstrip().removesuffix("}") + other)
     assert goodseed("canary", file, 1) == 2
-    assert "holds 2 models (goodseed_age, other): say which, --model" in capsys.readouterr().err
+    assert "has 2 models (goodseed_age, other): choose one with --model" in capsys.readouterr().err
     assert goodseed("canary", file, 1, "--model", "goodseed_age") == 0
     config = text_format.Parse(file.read_text(), ModelServerConfig()).model_config_list.config
     assert [dict(model.version_labels) for model in config] == [{"canary": 1}, {}]
@@ -108,8 +110,8 @@ def test_of_several_models_one_is_named(file: Path, capsys: pytest.CaptureFixtur
         ([["canary", 1]], ["canary", 1], "version 1 is the canary already"),
         ([["canary", 1]], ["canary", 2], "version 2 is not loaded"),
         ([["canary", 1]], ["load", 1], "version 1 is loaded already"),
-        ([["canary", 1], ["promote"]], ["promote"], "version 1 is canary and stable"),
-        ([], ["canary", 1, "--model", "x"], "has no model 'x', only: goodseed_age"),
+        ([["canary", 1], ["promote"]], ["promote"], "version 1 is canary and stable already"),
+        ([], ["canary", 1, "--model", "x"], "has no model 'x'; it has: goodseed_age"),
         ([], ["load", 1, "--serving-root", "/nowhere"], "no /nowhere/goodseed_age/1/saved_model"),
     ],
 )
@@ -135,7 +137,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     ("text", "says"),
     [
         ("model_config_list { confg { } }", "not a ModelServerConfig: 1:21"),
-        ("", "holds no model: is it the file of"),
+        ("", "has no model: is it the file of"),
         (CONFIG.replace("specific { }", "latest { }"), "policy of goodseed_age is `latest`"),
         (CONFIG.replace("model_version_policy { specific { } }", ""), "is `latest`"),
     ],
@@ -184,7 +186,7 @@ def test_a_link_and_the_file_mode_stay(file: Path, tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-@example(f"# a line to Python, not to protobuf:\x0b\n{CONFIG}".encode())
+@example(f"# a new line for Python, not for protobuf:\x0b\n{CONFIG}".encode())
 @given(st.one_of(st.binary(), st.text().map(lambda text: f"#{text}\n{CONFIG}".encode())))
 def test_whatever_the_file_holds(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -200,10 +202,10 @@ def test_whatever_the_file_holds(content: bytes) -> None:
 
 
 class Server:
-    """What tensorflow_model_server does with a new configuration, as far as labels go.
+    """How tensorflow_model_server treats the labels of a new configuration.
 
-    ServerCore::ReloadConfig: UpdateModelVersionLabelMap refuses to move a label to a version that
-    is not available, and only then are versions loaded and unloaded.
+    In ServerCore::ReloadConfig, UpdateModelVersionLabelMap first refuses to move a label to a
+    version that is not available. Then versions are loaded and unloaded.
     """
 
     def __init__(self) -> None:
@@ -219,7 +221,7 @@ class Server:
 
 
 class Operator(RuleBasedStateMachine):
-    """Any sequence of changes, each of which the server has read before the next is made."""
+    """Makes any sequence of changes; the server reads each before the next."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A version folder is whole, new and never the same model twice."""
+"""A version folder is complete and new, and the same model is not pushed twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_newest_version_takes_what_a_server_could_load(tmp_path: Path) -> None:
+def test_newest_version_counts_what_a_server_can_load(tmp_path: Path) -> None:
     base = tmp_path / "goodseed_age"
     assert newest_version(base) is None
     for name in ("9", "10", "11", ".pushing-1", "latest"):

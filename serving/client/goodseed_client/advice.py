@@ -1,4 +1,4 @@
-"""What a till is told, and every reason for it."""
+"""What a till is told, and why."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What the cashier is to do."""
+    """What the cashier should do."""
 
     CHALLENGE = "CHALLENGE"  # ask for ID
-    NO_CHALLENGE = "NO_CHALLENGE"  # no need to
+    NO_CHALLENGE = "NO_CHALLENGE"  # ID is not needed
     RETAKE = "RETAKE"  # take another photo, or ask for ID
 
 
 class Reason(StrEnum):
-    """Why; the codes are stable, and new ones may come with a new version of this client."""
+    """Why; these codes do not change, and a new version of this client may add some."""
 
     OLD_ENOUGH = "old_enough"
     TOO_YOUNG = "too_young"
@@ -33,7 +33,7 @@ class Reason(StrEnum):
 
     @property
     def kind(self) -> Kind:
-        """The only advice that goes with this reason: one alone lets a customer pass."""
+        """The advice for this reason. Only OLD_ENOUGH lets a customer pass."""
         if self is Reason.OLD_ENOUGH:
             return Kind.NO_CHALLENGE
         return Kind.RETAKE if self in _RETAKES else Kind.CHALLENGE
@@ -52,7 +52,7 @@ MESSAGES = {
     Reason.BAD_PHOTO: "The photo can't be read: ask for ID.",
     Reason.NO_SERVER: "The age check can't be reached: ask for ID.",
     Reason.TIMEOUT: "The age check took too long: ask for ID.",
-    Reason.SERVER_ERROR: "The age check refused the question: ask for ID.",
+    Reason.SERVER_ERROR: "The age check refused the request: ask for ID.",
     Reason.BAD_ANSWER: "The age check gave no usable answer: ask for ID.",
     Reason.INTERNAL_ERROR: "The age check failed: ask for ID.",
 }
@@ -60,16 +60,16 @@ MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The outcome of one call."""
+    """The result of one check."""
 
     reason: Reason
-    age: float | None  # years; None where there is no valid answer
-    model_version: int | None  # None where no server has said it
-    latency_ms: float  # of the whole call, the photo's preparation among it
+    age: float | None  # years; None if there is no valid answer
+    model_version: int | None  # None if no server told it
+    latency_ms: float  # of the whole call, with the preparation of the photo
 
     @property
     def kind(self) -> Kind:
-        """What the cashier is to do."""
+        """What the cashier should do."""
         return self.reason.kind
 
     @property
@@ -79,7 +79,7 @@ class Advice:
 
 
 class Failure(Exception):
-    """There is no age, and why: the reason decides the advice, the detail goes to the log."""
+    """There is no age. `reason` decides the advice; `detail` goes to the log."""
 
     def __init__(self, reason: Reason, detail: str):
         super().__init__(detail)

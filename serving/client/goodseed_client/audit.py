@@ -1,4 +1,4 @@
-"""The audit file: a JSON line for each advice, never anything of the photo."""
+"""The audit file: one JSON line per advice, and nothing of the photo."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ logger = logging.getLogger("goodseed.client")
 
 
 class Audit:
-    """Appends lines to a file; thread-safe. One file a process: two would rotate each other's.
+    """Appends lines to a file. Thread-safe.
 
-    The file is opened for each line, so that it may be moved away at any time. When it would grow
-    beyond its bound, it becomes `<name>.1`, which becomes `<name>.2`, and the last one goes.
+    Each process needs a file of its own: two processes would rotate each other's files. The file is
+    opened anew for each line, so other programs may move it away at any time. A file that would
+    grow beyond `max_bytes` becomes `<name>.1`, the old `<name>.1` becomes `<name>.2`, and so on;
+    the oldest is deleted.
 
     Args:
-        path: of the file.
-        till: the name of the till, in every line.
-        max_bytes: the bound of each file.
-        keep: how many files besides the newest.
+        path: path of the file.
+        till: name of the till; it stands in every line.
+        max_bytes: maximum size of each file.
+        keep: number of old files to keep.
     """
 
     def __init__(
@@ -42,10 +44,10 @@ class Audit:
         self._max_bytes = max_bytes
         self._keep = keep
         self._lock = threading.Lock()
-        self._lost = 0  # lines since the last one that could be written
+        self._lost = 0  # lines that could not be written since the last one that could
 
     def write(self, advice: Advice, policy: Policy) -> None:
-        """Appends a line; where it can't be written, the log says so, and nothing is raised."""
+        """Appends a line. If that fails, the log says so; nothing is raised."""
         line = json.dumps(
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -60,7 +62,7 @@ class Audit:
         with self._lock:
             try:
                 self._append(line.encode() + b"\n")
-            except (OSError, ValueError) as error:  # the latter of a path that can't be one
+            except (OSError, ValueError) as error:  # ValueError: the path has a NUL byte
                 self._lost += 1
                 if self._lost == 1:
                     logger.error("audit lines are being lost: %s", error)
@@ -75,7 +77,7 @@ class Audit:
             if size == 0 or size + len(line) <= self._max_bytes:
                 written = file.write(line)
                 if written < len(line):
-                    file.truncate(size)  # the disk is full; readers see whole lines only
+                    file.truncate(size)  # the disk is full; keep whole lines only
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 return
         self._rotate()
@@ -86,7 +88,7 @@ class Audit:
             younger = self._numbered(number - 1)
             if younger.exists():
                 os.replace(younger, self._numbered(number))
-        self._path.unlink(missing_ok=True)  # where none is kept
+        self._path.unlink(missing_ok=True)  # still there if `keep` is 0
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path

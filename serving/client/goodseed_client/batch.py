@@ -1,4 +1,4 @@
-"""Ages for purchase analytics: a folder or CSV of photos in, a CSV or Parquet table out."""
+"""Ages for purchase analytics: reads a folder or CSV of photos, writes a CSV or Parquet table."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from typing import Any, NamedTuple
 
 from goodseed_client import wire
 from goodseed_client.advice import Failure, Reason
+from goodseed_client.ages import age_group
 from goodseed_client.client import AgeClient
 from goodseed_client.photo import prepare
-from schemas.features import AGE, FILE_NAME, age_band
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")  # of photos in a folder
 
-# What is added to the columns of the input; where there is no age, the reason says why.
-AGE_GROUP, MODEL_VERSION, REASON = "age_group", "model_version", "reason"
+FILE_NAME = "file_name"  # the usual column of the photos' paths
+
+# The columns that are added to those of the input. Rows without an age have a reason.
+AGE, AGE_GROUP, MODEL_VERSION, REASON = "age", "age_group", "model_version", "reason"
 ADDED = (AGE, AGE_GROUP, MODEL_VERSION, REASON)
 
 _TIMEOUT = 30.0  # seconds for one request
-_PATIENCE = 60.0  # seconds for which a server that is away or too slow is asked again
-_IN_FLIGHT = 4  # requests
+_PATIENCE = 60.0  # seconds for which a lost or slow server is asked again
+_IN_FLIGHT = 4  # requests at a time
 
-_PARQUET_TYPES = {AGE: "float32", MODEL_VERSION: "int64"}  # of the columns that are no strings
+_PARQUET_TYPES = {AGE: "float32", MODEL_VERSION: "int64"}  # other columns are strings
 _ROW_GROUP = 10_000  # rows
 
 Row = dict[str, Any]
 
 
 class Photos(NamedTuple):
-    """The rows of a table of photos, not yet looked at."""
+    """A table of photos. The photos are not opened yet."""
 
     columns: list[str]
     rows: list[Row]
-    column: str  # the one with the photos' paths
-    folder: Path  # which relative paths start from
+    column: str  # the column of the photos' paths
+    folder: Path  # relative paths start here
 
 
 def find(source: str | Path, column: str = FILE_NAME) -> Photos:
-    """The photos of a folder and its subfolders, or of a CSV whose further columns ride along.
+    """The photos of a folder and its subfolders, or of a CSV, whose other columns are kept.
 
     Raises:
-        ValueError: there are none, or the CSV can't be used; the text says what to put right.
+        ValueError: there are no photos, or the CSV can't be used; the text says what to correct.
     """
     path = Path(source)
     if path.is_dir():
@@ -56,10 +58,10 @@ def find(source: str | Path, column: str = FILE_NAME) -> Photos:
     else:
         photos = _read_csv(path, column)
     if not photos.rows:
-        raise ValueError(f"{path}: no photos there")
+        raise ValueError(f"{path} holds no photos")
     if not any(os.path.isfile(photos.folder / row[column]) for row in photos.rows):
         first = photos.folder / photos.rows[0][column]
-        raise ValueError(f"{path}: none of its photos is there, not even {first}")
+        raise ValueError(f"{path}: none of its photos exists; the first is {first}")
     return photos
 
 
@@ -70,18 +72,24 @@ def _read_csv(path: Path, column: str) -> Photos:
             columns = list(reader.fieldnames or ())
             if columns.count(column) != 1:
                 header = ", ".join(columns) or "nothing"
-                raise ValueError(f"{path} has no one column {column}; its header says: {header}")
+                raise ValueError(
+                    f"{path} should have one column {column}; its columns are: {header}"
+                )
             if taken := [name for name in ADDED if name in columns]:
-                raise ValueError(f"{path} has a column {taken[0]}, which is to be added: rename it")
+                raise ValueError(
+                    f"{path} has a column {taken[0]}, which the output needs: rename it"
+                )
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise ValueError(f"{path} line {reader.line_num}: not {len(columns)} cells")
+                    raise ValueError(
+                        f"{path} line {reader.line_num} should have {len(columns)} cells"
+                    )
                 rows.append(row)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no CSV in UTF-8: {error}") from None
+        raise ValueError(f"{path} is not a CSV in UTF-8: {error}") from None
     return Photos(columns, rows, column, path.parent)
 
 
@@ -92,22 +100,23 @@ def write_ages(
     batch_size: int = 32,
     report: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Writes the photos' rows with ADDED: age in years, its group, model version, or the reason.
+    """Writes the photos' rows with the columns ADDED: age (years), age group, version, reason.
 
-    The file appears when all rows are there, or not at all.
+    The file appears only when it is complete.
 
     Args:
-        client: whom to ask.
-        photos: what `find` found.
-        output: a .csv or .parquet file (the latter takes pyarrow).
-        batch_size: photos in a request, at most as many as the server takes at once.
-        report: is told how many rows are done, after each batch.
+        client: asks the server.
+        photos: what `find` returned.
+        output: a .csv or .parquet file; .parquet needs pyarrow (the extra `analytics`).
+        batch_size: photos per request; the server may limit them.
+        report: is called after each batch with the number of rows that are done.
 
     Returns:
-        How many photos have an age.
+        The number of photos that have an age.
 
     Raises:
-        Failure: the server refuses, or has been away for a minute.
+        Failure: the server refuses, or was away for a minute.
+        ModuleNotFoundError: .parquet without pyarrow.
         OSError: the output can't be written.
     """
     output = Path(output)
@@ -131,23 +140,27 @@ def write_ages(
 
 
 def _answered(client: AgeClient, photos: Photos, size: int) -> Generator[list[Row]]:
-    """The rows with ADDED, in order, a request's at a time; a few requests are under way."""
+    """The rows with the columns ADDED, in order, one request's at a time.
+
+    A few requests run at the same time.
+    """
     pool = ThreadPoolExecutor(_IN_FLIGHT)
-    under_way: deque[Future[list[Row]]] = deque()
+    running: deque[Future[list[Row]]] = deque()
     try:
         for start in range(0, len(photos.rows), size):
             rows = photos.rows[start : start + size]
-            under_way.append(pool.submit(_answer, client, photos, rows))
-            if len(under_way) > 2 * _IN_FLIGHT:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            running.append(pool.submit(_answer, client, photos, rows))
+            if len(running) > 2 * _IN_FLIGHT:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
     finally:
-        # What is under way ends with the client's connection.
+        # Requests that still run end when the client is closed.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _answer(client: AgeClient, photos: Photos, rows: Sequence[Row]) -> list[Row]:
+    """The rows of one request with the columns ADDED."""
     jpegs: list[bytes] = []
     answers: list[Row] = []
     for row in rows:
@@ -169,7 +182,7 @@ def _answer(client: AgeClient, photos: Photos, rows: Sequence[Row]) -> list[Row]
             answer[REASON] = failure.reason
         else:
             answer[AGE] = prediction.age
-            answer[AGE_GROUP] = age_band(prediction.age)
+            answer[AGE_GROUP] = age_group(prediction.age)
     return answers
 
 

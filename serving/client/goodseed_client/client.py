@@ -1,4 +1,4 @@
-"""One call from photo to advice, inside one deadline: for threads, and for asyncio."""
+"""One call from photo to advice within a timeout: for threads and for asyncio."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ from goodseed_client.policy import Decision, Policy, decide
 
 logger = logging.getLogger("goodseed.client")
 
-STABLE = "stable"  # the label that operators give to the version that tills are to use
-_FORGET_LABEL = 60.0  # seconds for which a server that does not know the label is not asked for it
-_GRACE = 0.05  # seconds after which a wait is over even if gRPC has not ended its call
+STABLE = "stable"  # operators give this label to the version for tills
+_FORGET_LABEL = 60.0  # seconds until a server that did not know the label is asked for it again
+_GRACE = 0.05  # seconds that gRPC gets to end a call whose timeout is over
 
 
 class _Wait(NamedTuple):
-    """What a call waits for: a future whose result may be an error, and for how long (seconds)."""
+    """What a call waits for. The future's result may be an error."""
 
     future: Future[bytes | Exception]
-    timeout: float
+    timeout: float  # seconds
 
 
-Outcome = bytes | Exception | None  # None: it took too long
+Outcome = bytes | Exception | None  # None: the timeout was over first
 T = TypeVar("T")
-# A call without its waiting, which threads and asyncio do each in their own way: it yields what it
-# waits for, and is sent the outcome.
+# A call that does not wait itself: it yields each _Wait and is sent the outcome. So threads and
+# asyncio share all code but the waiting.
 Call = Generator[_Wait, Outcome, T]
 
 
 class Client:
-    """All of a client but the waiting: see AgeClient and AsyncAgeClient.
+    """What AgeClient and AsyncAgeClient share: everything but the waiting.
 
-    Thread-safe. Making one neither connects nor asks: a server that is away is no error here. Make
-    it after forking, not before: gRPC's threads do not come along.
+    Thread-safe. A new client does not connect yet, so it may be made while the server is away. A
+    process that forks must make its client after the fork: gRPC's threads do not survive it.
 
     Args:
-        server: of TensorFlow Serving's gRPC API: host:port, dns:///host:port or unix:path.
-        till: the name of the till in the audit file.
-        timeout: seconds for a whole call, the photo's preparation among them.
-        policy: whom to ask for ID; None: `policy.json` beside this file (18 and 25 years).
+        server: address of TensorFlow Serving's gRPC API: host:port, dns:///host:port or unix:path.
+        till: name of the till in the audit file.
+        timeout: seconds for a whole call, with the preparation of the photo.
+        policy: the shop's policy; None: `policy.json` beside this file (18 and 25 years).
         audit: path of the audit file; None: no audit.
-        label: version label to ask for; None: `stable` where the server knows it, and else the
-            newest version; "": the newest version.
+        label: version label to ask for; "": the newest version; None: `stable`, or the newest
+            version if the server does not know that label.
         model: name of the served model.
-        signature: name of its signature from photo bytes to `age` and `valid`.
-        tls_ca: PEM file of the authorities to trust; None: no TLS.
-        tls_cert: PEM file of the client's certificate chain, for mutual TLS.
-        tls_key: PEM file of its key.
+        signature: name of the model's signature from photo bytes to `age` and `valid`.
+        tls_ca: PEM file of the certificate authorities to trust; None: no TLS.
+        tls_cert: PEM file of the client's own certificate chain, for mutual TLS.
+        tls_key: PEM file of its private key.
 
     Raises:
-        ValueError: a mistake in the arguments or in the files that they name.
+        ValueError: an argument is wrong, or a file that it names.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Client:
         self._model = model
         self._signature = signature
         self._channel = wire.open_channel(server, tls_ca, tls_cert, tls_key)
-        # Bytes to bytes: what is amiss with an answer is for `decide` to see, not for gRPC.
+        # gRPC passes bytes through; `decide` checks them.
         self._predict: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         self._predict = self._channel.unary_unary(wire.PREDICT)
 
     def _advise(self, photo: Photo) -> Call[Advice]:
-        """One call, from photo to advice."""
+        """One call from photo to advice."""
         started = time.monotonic()
         deadline = started + self._timeout
         try:
@@ -104,7 +104,7 @@ class Client:
             decision = decide(answer, self._policy)
         except Failure as failure:
             decision = decide(failure, self._policy)
-        except Exception:  # nothing is to get into the till's way
+        except Exception:  # an error of ours must not stop the till
             logger.exception("%s (%s)", Reason.INTERNAL_ERROR.kind, Reason.INTERNAL_ERROR)
             decision = Decision(Reason.INTERNAL_ERROR)
         reason, age, version, cause = decision
@@ -117,7 +117,7 @@ class Client:
 
     def _prepare(self, photo: Photo, deadline: float) -> Call[bytes]:
         """The JPEG to send."""
-        future = _aside.run(lambda: prepare(photo))
+        future = _workers.run(lambda: prepare(photo))
         try:
             outcome = yield _Wait(future, deadline - time.monotonic())
         finally:
@@ -131,7 +131,7 @@ class Client:
     def _ask(self, jpegs: Sequence[bytes], deadline: float) -> Call[bytes]:
         """The server's answer.
 
-        UNAVAILABLE is tried once more; that time, the call waits until there is a connection.
+        After UNAVAILABLE there is a second try, which waits until there is a connection.
         """
         label, unavailable = self._wanted_label(), ""
         while True:
@@ -174,26 +174,25 @@ class Client:
 
 
 class AgeClient(Client):
-    """Asks a model about photos; thread-safe. The arguments are Client's."""
+    """Asks a model about photos. Thread-safe. The arguments are those of Client."""
 
     def check(self, photo: Photo) -> Advice:
-        """The advice on a photo.
-
-        It comes within the timeout. Whatever goes wrong is an advice, too: nothing is raised.
+        """The advice on a photo, within the timeout. Never raises: each error becomes an advice.
 
         Args:
             photo: a path, the bytes of a picture file, a Pillow image, or a frame: uint8, RGB
-                [height, width, 3] or grey [height, width] (of OpenCV's: `frame[..., ::-1]`).
+                [height, width, 3] or grey [height, width] (OpenCV has BGR: pass
+                `frame[..., ::-1]`).
         """
         return _finish(self._advise(photo))
 
     def predict(
         self, jpegs: Sequence[bytes], timeout: float
     ) -> tuple[list[wire.Prediction], int | None]:
-        """What the model says about each photo, and its version: for analytics, not for tills.
+        """What the model says about each photo, and the model's version. For analytics.
 
         Args:
-            jpegs: what `photo.prepare` made of photos.
+            jpegs: photos, each prepared by `photo.prepare`.
             timeout: seconds.
 
         Raises:
@@ -214,10 +213,10 @@ class AgeClient(Client):
 
 
 class AsyncAgeClient(Client):
-    """Asks a model about photos, in any event loop. The arguments are Client's."""
+    """Asks a model about photos, in any event loop. The arguments are those of Client."""
 
     async def check(self, photo: Photo) -> Advice:
-        """The advice on a photo, as AgeClient.check."""
+        """The same as AgeClient.check."""
         return await _finish_async(self._advise(photo))
 
     async def close(self) -> None:
@@ -232,7 +231,7 @@ class AsyncAgeClient(Client):
 
 
 def _finish(call: Call[T]) -> T:
-    """Does a call's waiting in this thread."""
+    """Runs a call to its end; this thread waits."""
     try:
         future, timeout = next(call)
         while True:
@@ -246,7 +245,7 @@ def _finish(call: Call[T]) -> T:
 
 
 async def _finish_async(call: Call[T]) -> T:
-    """Does a call's waiting in the running event loop."""
+    """Runs a call to its end; the event loop goes on meanwhile."""
     try:
         future, timeout = next(call)
         while True:
@@ -263,7 +262,7 @@ async def _finish_async(call: Call[T]) -> T:
 
 
 def _outcome(call: grpc.Future[bytes]) -> Future[bytes | Exception]:
-    """The outcome of gRPC's call, as a future that threads and asyncio can wait for."""
+    """The outcome of gRPC's call as a future that threads and asyncio can wait for."""
     outcome: Future[bytes | Exception] = Future()
     outcome.set_running_or_notify_cancel()
 
@@ -278,7 +277,7 @@ def _outcome(call: grpc.Future[bytes]) -> Future[bytes | Exception]:
 
 
 def _status(outcome: Exception | None) -> tuple[grpc.StatusCode, str]:
-    """Code and details of a call that failed, or that gRPC has not ended in time."""
+    """Code and details of a call that failed, or that gRPC did not end in time."""
     if outcome is None:
         return grpc.StatusCode.DEADLINE_EXCEEDED, ""
     if not isinstance(outcome, grpc.Call):
@@ -287,23 +286,23 @@ def _status(outcome: Exception | None) -> tuple[grpc.StatusCode, str]:
 
 
 def _label_unknown(code: grpc.StatusCode, details: str) -> bool:
-    """Whether TensorFlow Serving knows no such label, or was told to take none.
+    """Whether TensorFlow Serving does not know the label, or does not support labels.
 
-    Its ServerCore says "Unrecognized servable version label: …" of the former and "ModelSpec has
-    'version_label' set, but …" of the latter. A label whose version is not loaded is neither: what
-    operators call stable is not to be replaced by what they do not.
+    Its ServerCore says "Unrecognized servable version label: …" in the first case and "ModelSpec
+    has 'version_label' set, but …" in the second. A known label whose version is not loaded is
+    another error: then the operators chose a stable version, and no other may take its place.
     """
     return code is grpc.StatusCode.INVALID_ARGUMENT and (
         "servable version label" in details or "'version_label'" in details
     )
 
 
-class _Aside:
-    """Threads for what can't be interrupted, so that a call may go on without it.
+class _Workers:
+    """Daemon threads for jobs that can't be interrupted, so that a call can go on without them.
 
-    A file on a share that hangs, or a photo made to keep decoders busy, takes one of the threads.
-    When all are taken, jobs wait and their calls time out. The interpreter's exit does not wait for
-    these threads, as it would for those of a ThreadPoolExecutor.
+    A network share that hangs, or a photo that is made to keep decoders busy, may block one of the
+    threads. If all are blocked, jobs wait and their calls time out. The interpreter does not wait
+    for these threads when it exits. It would wait for those of a ThreadPoolExecutor.
     """
 
     _THREADS = 4
@@ -315,7 +314,7 @@ class _Aside:
         self._started = False
 
     def run(self, job: Callable[[], bytes]) -> Future[bytes | Exception]:
-        """A future of the job's result, or of what it raised."""
+        """A future of the job's result, or of the error that it raised."""
         with self._start:
             if not self._started:
                 self._started = True
@@ -334,7 +333,7 @@ class _Aside:
                     future.set_result(job())
                 except Exception as error:
                     future.set_result(error)
-            del future, job  # a photo is kept no longer than it takes
+            del future, job  # do not keep the photo until the next job
 
 
-_aside = _Aside()
+_workers = _Workers()

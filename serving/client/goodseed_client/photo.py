@@ -1,56 +1,53 @@
-"""Any photo that a till may have, as the small upright JPEG that leaves it."""
+"""Turns any photo of a till into the small upright JPEG that is sent."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from io import BytesIO
 from os import PathLike
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from goodseed_client.advice import Failure, Reason
-from goodseed_client.orientation import orientation_of, upright
 
 Photo = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
-MAX_SIDE = 512  # pixels of the longer side that leave the till; networks here see at most 224
-MAX_BYTES = 60_000  # of the JPEG that leaves the till
-# Of that JPEG: the first that makes it small enough. Better ones bring no age nearer to that of the
-# photo as it was: 0.46 years apart on average at 95 and at 100 (256 faces of 200 × 200 pixels).
-_QUALITIES = (95, 85, 70, 50, 30)
+# The JPEG that is sent.
+MAX_SIDE = 512  # pixels of the longer side; the models see at most 224
+MAX_BYTES = 60_000
+_QUALITIES = (95, 85, 70, 50, 30)  # the first that keeps MAX_BYTES; above 95, ages get no better
 
-# What is refused unseen, whatever a till's camera may be: 50 megapixels take 150 MB.
+# Larger photos are refused before they are decoded. 50 megapixels take 150 MB of memory.
 MAX_PIXELS = 50_000_000
 _MAX_FILE_BYTES = 64 * 2**20
-# A progressive JPEG has some ten scans, and each may take as long as decoding the whole photo.
+# A normal progressive JPEG has about ten scans. Decoding each scan may take as long as decoding a
+# whole photo, so a file with thousands of them would keep the till busy.
 _START_OF_SCAN, _MAX_SCANS = b"\xff\xda", 64
 
-# The bounds of a usable photo, measured on its centre square (all that the model looks at) in
-# _MEASURED × _MEASURED pixels of luma, 0 to 255. One of 6,000 real faces of 200 × 200 pixels is
-# refused. Of the same faces, darkened to a fifth of their luma, all are; at four times their luma
-# (clipped), nine of ten; blurred by a Gaussian of 3 pixels, eight of ten, and of 4 to 15, all.
+# What a usable photo needs. The values are measured on the luma (0 to 255) of the centre square,
+# which the model looks at, resized to at most _MEASURED × _MEASURED pixels.
 _MEASURED = 100
-MIN_SIDE = 64  # pixels of the shorter side as sent
-MIN_WHITE_POINT = 70  # the luma that 5 % of the pixels exceed: dark skin is no darkness
-MAX_CLIPPED = 0.4  # the share of pixels from luma 250
-# Energy of the Laplacian over that of the gradient; contrast and brightness cancel out.
-MIN_SHARPNESS = 0.23
+MIN_SIDE = 64  # pixels of the shorter side, as sent
+MIN_WHITE_POINT = 70  # 95th percentile of luma; by the mean, people with dark skin are refused
+MAX_CLIPPED = 0.4  # share of pixels with a luma of 250 or more
+MIN_SHARPNESS = 0.23  # see `measure`
 
 
 def prepare(photo: Photo) -> bytes:
-    """An upright RGB JPEG of at most MAX_SIDE pixels and MAX_BYTES bytes, without metadata.
+    """An upright RGB JPEG of at most MAX_SIDE pixels a side and MAX_BYTES bytes, without metadata.
 
     Args:
         photo: a path, the bytes of a picture file, a Pillow image, or a frame: uint8, RGB
-            [height, width, 3] or grey [height, width] (of OpenCV's BGR frames: `frame[..., ::-1]`).
+            [height, width, 3] or grey [height, width] (OpenCV has BGR: pass `frame[..., ::-1]`).
 
     Raises:
-        Failure: TINY, DARK, OVEREXPOSED or BLURRED, or BAD_PHOTO for anything else that is amiss.
-            Nothing else is raised, whatever the bytes are.
+        Failure: TINY, DARK, OVEREXPOSED or BLURRED; BAD_PHOTO for any other problem. Nothing else
+            is raised, whatever the bytes are.
     """
     try:
         with _open(photo) as image:
@@ -59,7 +56,7 @@ def prepare(photo: Photo) -> bytes:
         return _encode(small)
     except Failure:
         raise
-    except Exception as error:  # Pillow raises nearly anything on bytes that are no picture
+    except Exception as error:  # damaged files make Pillow raise errors of many types
         raise Failure(Reason.BAD_PHOTO, f"{type(error).__name__}: {error}") from None
 
 
@@ -74,17 +71,17 @@ def _open(photo: Photo) -> Image.Image:
         case str() | PathLike():
             data = _read(photo)
         case _:
-            raise TypeError(f"a photo is no {type(photo).__name__}")
+            raise TypeError(f"{type(photo).__name__} is not a photo")
     if len(data) > _MAX_FILE_BYTES:
-        raise Failure(Reason.BAD_PHOTO, f"{len(data):,} bytes are no photo of a till")
+        raise Failure(Reason.BAD_PHOTO, f"{len(data):,} bytes are too many for a photo")
     if data.count(_START_OF_SCAN) > _MAX_SCANS:
-        raise Failure(Reason.BAD_PHOTO, f"a JPEG of more than {_MAX_SCANS} scans")
+        raise Failure(Reason.BAD_PHOTO, f"a JPEG with more than {_MAX_SCANS} scans")
     return Image.open(BytesIO(data), formats=FORMATS)
 
 
 def _frame(frame: np.ndarray) -> Image.Image:
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or frame.shape[2:] not in ((), (3,)):
-        raise TypeError(f"a frame is uint8 [h, w, 3] or [h, w], no {frame.dtype} {frame.shape}")
+        raise TypeError(f"a frame is uint8 [h, w, 3] or [h, w], not {frame.dtype} {frame.shape}")
     return Image.fromarray(frame)
 
 
@@ -92,44 +89,49 @@ def _read(path: str | PathLike[str]) -> bytes:
     with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise Failure(Reason.BAD_PHOTO, f"{os.fspath(path)} is no regular file")
+            raise Failure(Reason.BAD_PHOTO, f"{os.fspath(path)} is not a regular file")
         return file.read(_MAX_FILE_BYTES + 1)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Opens a file; one that is a pipe does not wait for somebody to write to it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows lacks
+    """Opens a file. If it is a pipe, the call does not wait until another process writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows does not have it
 
 
 def _small(image: Image.Image) -> Image.Image:
-    """The photo in RGB, upright and no larger than it leaves the till."""
+    """The photo in RGB, upright, and as small as it is sent."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise Failure(Reason.BAD_PHOTO, f"{width} × {height} pixels are more than a photo has")
+        raise Failure(Reason.BAD_PHOTO, f"{width} × {height} pixels are too many for a photo")
     scale = min(1, MAX_SIDE / max(width, height))
     size = (round(width * scale), round(height * scale))
     if min(size) < MIN_SIDE:
         raise Failure(Reason.TINY, f"{width} × {height} pixels")
-    image.draft(None, size)  # of a large JPEG, only the coarse part is decoded
+    image.draft(None, size)  # decodes a large JPEG at a lower resolution
     image.load()
-    orientation = orientation_of(image)
     small = _colours(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    if small.mode == "RGBA":  # what is transparent shows white, as in the training photos
+    with contextlib.suppress(Exception):  # the pixels may be sound where the EXIF data is damaged
+        ImageOps.exif_transpose(small, in_place=True)
+    if small.mode == "RGBA":  # on white, as the training photos
         white = Image.new("RGBA", small.size, "white")
         small = Image.alpha_composite(white, small).convert("RGB")
-    return upright(small, orientation)
+    return small
 
 
 def _colours(image: Image.Image) -> Image.Image:
-    """The picture in RGB, or in RGBA where some of it is transparent."""
+    """The photo in RGB, or in RGBA if it has transparency."""
     if image.mode.startswith(("I", "F")):
-        raise Failure(Reason.BAD_PHOTO, f"mode {image.mode}: a photo has 8 bits a colour")
+        raise Failure(Reason.BAD_PHOTO, f"mode {image.mode}: a photo has 8 bits per colour")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
 
 
 def _judge(small: Image.Image) -> None:
-    """Refuses a photo on which nobody's age could be seen."""
+    """Refuses a photo that does not show enough to see an age.
+
+    Raises:
+        Failure: DARK, OVEREXPOSED or BLURRED.
+    """
     luma = _centre_luma(small)
     white_point, clipped, sharpness = measure(luma)
     if white_point < MIN_WHITE_POINT:
@@ -141,7 +143,7 @@ def _judge(small: Image.Image) -> None:
 
 
 def _centre_luma(small: Image.Image) -> np.ndarray:
-    """The centre square in luma, float32 of at most [_MEASURED, _MEASURED]."""
+    """The luma of the centre square: float32, at most [_MEASURED, _MEASURED]."""
     side = min(small.size)
     left, top = (small.width - side) // 2, (small.height - side) // 2
     measured = (min(side, _MEASURED),) * 2
@@ -151,22 +153,26 @@ def _centre_luma(small: Image.Image) -> np.ndarray:
 
 
 def measure(luma: np.ndarray) -> tuple[float, float, float]:
-    """White point, clipped share and sharpness of float32 luma [height, width], 0 to 255."""
+    """White point, clipped share and sharpness of float32 luma [height, width], 0 to 255.
+
+    Sharpness is the variance of the Laplacian over the energy of the gradient. So it does not
+    depend on contrast or brightness.
+    """
     inner = luma[1:-1, 1:-1]
     laplacian = 4 * inner - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
     gradient = np.square(np.diff(luma, axis=0)).mean() + np.square(np.diff(luma, axis=1)).mean()
     return (
         float(np.percentile(luma, 95)),
         float((luma >= 250).mean()),
-        float(laplacian.var() / (gradient + 5)),  # 5: nor are the traces of rounding sharp
+        float(laplacian.var() / (gradient + 5)),  # 5: rounding errors of a plain area are not sharp
     )
 
 
 def _encode(small: Image.Image) -> bytes:
-    small.info.clear()  # comments and the like stay at the till
+    small.info.clear()  # no comments or other metadata
     for quality in _QUALITIES:
         out = BytesIO()
         small.save(out, "JPEG", quality=quality, subsampling=0 if quality == 95 else 2)
         if out.tell() <= MAX_BYTES:
             return out.getvalue()
-    return _encode(small.reduce(2))  # noise, which no quality makes small
+    return _encode(small.reduce(2))  # pure noise is too large at any quality

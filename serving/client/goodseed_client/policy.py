@@ -1,4 +1,4 @@
-"""Whom to ask for ID: data (`policy.json`), and the one function that obeys it."""
+"""Who is asked for ID: the policy (`policy.json`), and the function that applies it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from goodseed_client import wire
 from goodseed_client.advice import Failure, Reason
-from schemas.features import MAX_AGE
+from goodseed_client.ages import MAX_AGE
 
 DEFAULT = Path(__file__).with_name("policy.json")
 
@@ -22,11 +22,11 @@ class Policy:
     """The ages of a shop's policy, in years.
 
     Raises:
-        ValueError: an age is no number, or not 0 < legal age ≤ challenge age ≤ 120.
+        ValueError: an age is not a number, or not 0 < legal age ≤ challenge age ≤ 120.
     """
 
-    legal_age: float  # below it, nothing may be sold
-    challenge_age: float  # who looks younger is asked for ID
+    legal_age: float  # younger customers may not buy
+    challenge_age: float  # customers who look younger than this are asked for ID
 
     def __post_init__(self) -> None:
         ages = asdict(self)
@@ -41,17 +41,17 @@ class Policy:
 
     @classmethod
     def load(cls, path: str | PathLike[str] = DEFAULT) -> Policy:
-        """The policy in a JSON file.
+        """Reads a policy from a JSON file.
 
         Raises:
-            ValueError: the file can't be read or is no policy; the text says what to put right.
+            ValueError: the file can't be read or is not a policy; the text says what to correct.
         """
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from None
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON: {error}") from None
+            raise ValueError(f"{path} is not JSON: {error}") from None
         names = {field.name for field in fields(cls)}
         if not isinstance(document, dict) or document.keys() != names:
             raise ValueError(f"{path} should have {', '.join(sorted(names))}, and nothing else")
@@ -62,13 +62,13 @@ class Policy:
 
     @cached_property
     def hash(self) -> str:
-        """Which policy it was: the first 12 hex digits of the SHA-256 of its ages."""
+        """Identifies the policy: the first 12 hex digits of the SHA-256 of its ages."""
         ages = {name: float(age) for name, age in asdict(self).items()}
         return hashlib.sha256(json.dumps(ages, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Decision(NamedTuple):
-    """An advice without the time that it took, and the cause of what went wrong."""
+    """An advice before its time is known, and what went wrong."""
 
     reason: Reason
     age: float | None = None  # years
@@ -77,14 +77,14 @@ class Decision(NamedTuple):
 
 
 def decide(answer: bytes | Failure, policy: Policy) -> Decision:
-    """The advice on one photo, whatever the server said.
+    """The advice on one photo, for any answer of the server.
 
-    OLD_ENOUGH comes of a valid age from the challenge age to 120 years, to which the model does not
-    object (output `challenge`), and of nothing else.
+    The reason is OLD_ENOUGH only if the age is valid and between the challenge age and 120 years,
+    and the model's output `challenge`, where it has one, is false.
 
     Args:
-        answer: the bytes of a PredictResponse, or why there are none.
-        policy: whom to ask for ID.
+        answer: the bytes of a PredictResponse, or why there is no answer.
+        policy: the shop's policy.
     """
     if isinstance(answer, Failure):
         return Decision(answer.reason, cause=answer.detail)

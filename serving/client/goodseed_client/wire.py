@@ -1,4 +1,4 @@
-"""TensorFlow Serving's Predict as bytes, and the channel that they go through."""
+"""The bytes of TensorFlow Serving's Predict, and the channel for them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from goodseed_client.advice import Failure, Reason
+from goodseed_client.ages import MAX_AGE
 from goodseed_client.predict_pb2 import (
     DT_BOOL,
     DT_FLOAT,
@@ -23,22 +24,21 @@ from goodseed_client.predict_pb2 import (
     PredictResponse,
     TensorProto,
 )
-from schemas import features
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
-# gRPC itself takes what is none for an address that it can't reach, and 65536 more for a port.
+# gRPC does not report a malformed address: it tries to reach it. And it takes ports modulo 65536.
 _ADDRESS = re.compile(r"unix:.+|(dns:///)?[^\s/]+:(?P<port>[0-9]{1,5})")
 
-# Beside the age: whether the photo could be read, and (not of every model) whether the model
-# itself would rather have ID asked for.
-VALID, CHALLENGE = "valid", "challenge"
+# The signature's input and outputs. CHALLENGE is optional: the model itself asks for ID.
+IMAGE = "image"
+AGE, VALID, CHALLENGE = "age", "valid", "challenge"
 
-# A server that was away is tried once a second, so that a call may wait for it; gRPC's default
-# pauses grow to two minutes. The minimum is also the time that a connection may take to be made.
-# Keepalive finds a peer that vanished between two sales, and its timeout is the kernel's for
-# unanswered data, too. A server that thinks that a minute is too often ends the idle connection,
-# and the next call makes another.
+# gRPC tries to connect to a lost server once a second, so that a waiting call gets through soon.
+# Its default pauses grow to two minutes. The minimum is also the time limit of one attempt.
+# Keepalive notices a server that disappeared between two sales. Its timeout also limits how long
+# the kernel waits for sent data to be acknowledged. A server may find one ping a minute too many
+# and close the idle connection; the next call then opens a new one.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -53,17 +53,21 @@ _NUMPY = {DT_FLOAT: np.dtype("<f4"), DT_BOOL: np.dtype("?")}
 
 
 class Prediction(NamedTuple):
-    """What a model says about one photo; the age is as it came, NaN or worse."""
+    """What a model says about one photo. The age is unchecked: it may be NaN or out of range."""
 
     age: float  # years
     valid: bool
     challenge: bool
 
     def check(self) -> None:
-        """Raises the Failure why this is no answer: BAD_PHOTO or BAD_ANSWER."""
+        """Checks that this is an age.
+
+        Raises:
+            Failure: BAD_PHOTO or BAD_ANSWER.
+        """
         if not self.valid:
             raise Failure(Reason.BAD_PHOTO, "the model could not read the photo")
-        if not 0 <= self.age <= features.MAX_AGE:  # which NaN is not either
+        if not 0 <= self.age <= MAX_AGE:  # also true for NaN
             raise Failure(Reason.BAD_ANSWER, f"an age of {self.age} years")
 
 
@@ -73,23 +77,22 @@ def open_channel(
     tls_cert: str | PathLike[str] | None,
     tls_key: str | PathLike[str] | None,
 ) -> grpc.Channel:
-    """A channel to a server; it connects at the first call.
+    """Opens a channel to a server. It connects at the first call.
 
     Args:
         server: host:port, dns:///host:port or unix:path.
-        tls_ca: PEM file of the authorities that the server's certificate is checked against;
-            None: no TLS.
+        tls_ca: PEM file of the certificate authorities to trust; None: no TLS.
         tls_cert: PEM file of the client's own certificate chain, for mutual TLS.
-        tls_key: PEM file of its key.
+        tls_key: PEM file of its private key.
 
     Raises:
-        ValueError: the address is none of these, or a PEM file is missing or unreadable.
+        ValueError: the address has none of these forms, or a PEM file can't be read.
     """
     address = _ADDRESS.fullmatch(server)
     if address is None or not 0 < int(address["port"] or 1) <= 65_535:
         raise ValueError(f"server {server!r} is not host:port, with a port from 1 to 65535")
     if (tls_cert is None) != (tls_key is None) or (tls_cert and not tls_ca):
-        raise ValueError("mutual TLS takes all of tls_ca, tls_cert and tls_key")
+        raise ValueError("mutual TLS needs all of tls_ca, tls_cert and tls_key")
     if tls_ca is None:
         return grpc.insecure_channel(server, _CHANNEL_OPTIONS)
     credentials = grpc.ssl_channel_credentials(
@@ -106,17 +109,17 @@ def _pem(path: str | PathLike[str]) -> bytes:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     if b"-----BEGIN " not in data:
-        raise ValueError(f"{path} is no PEM file")
+        raise ValueError(f"{path} is not a PEM file")
     return data
 
 
 def make_request(jpegs: Sequence[bytes], model: str, signature: str, label: str) -> bytes:
-    """The bytes of a PredictRequest; without a label it asks for the newest version."""
+    """The bytes of a PredictRequest. An empty label asks for the newest version."""
     spec = ModelSpec(name=model, signature_name=signature)
     if label:
         spec.version_label = label
     request = PredictRequest(model_spec=spec)
-    image = request.inputs[features.IMAGE]
+    image = request.inputs[IMAGE]
     image.dtype = DT_STRING
     image.tensor_shape.dim.add(size=len(jpegs))
     image.string_val.extend(jpegs)
@@ -124,22 +127,22 @@ def make_request(jpegs: Sequence[bytes], model: str, signature: str, label: str)
 
 
 def read_answer(answer: bytes, photos: int) -> tuple[list[Prediction], int | None]:
-    """What the model says about each photo, and its version where the server tells it.
+    """What the model says about each photo, and the model's version if the server tells it.
 
-    Outputs that are not known here are ignored: newer models may have more.
+    Other outputs are ignored: newer models may have more.
 
     Args:
         answer: the bytes of a PredictResponse.
-        photos: how many were asked about.
+        photos: number of photos in the request.
 
     Raises:
-        Failure: BAD_ANSWER, for anything but known outputs of known types and one row a photo.
+        Failure: BAD_ANSWER: an output is missing, has another type or not one value per photo.
     """
     try:
         response = PredictResponse.FromString(answer)
     except DecodeError as error:
-        raise Failure(Reason.BAD_ANSWER, f"the answer is no PredictResponse: {error}") from None
-    ages = _column(response, features.AGE, DT_FLOAT, photos)
+        raise Failure(Reason.BAD_ANSWER, f"the answer is not a PredictResponse: {error}") from None
+    ages = _column(response, AGE, DT_FLOAT, photos)
     valid = _column(response, VALID, DT_BOOL, photos)
     if CHALLENGE in response.outputs:
         challenge = _column(response, CHALLENGE, DT_BOOL, photos)
@@ -152,10 +155,10 @@ def read_answer(answer: bytes, photos: int) -> tuple[list[Prediction], int | Non
 
 
 def _column(response: PredictResponse, name: str, dtype: DataType, rows: int) -> list[float]:
-    """An output [rows]; its values stand in the field of their type, or as raw memory."""
+    """The values of one output of shape [rows]."""
     if name not in response.outputs:
         found = ", ".join(sorted(response.outputs)) or "none"
-        raise Failure(Reason.BAD_ANSWER, f"no output {name}; there are: {found}")
+        raise Failure(Reason.BAD_ANSWER, f"no output {name}; the outputs are: {found}")
     tensor = response.outputs[name]
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.dtype != dtype or shape != [rows] or tensor.tensor_shape.unknown_rank:
@@ -170,6 +173,7 @@ def _column(response: PredictResponse, name: str, dtype: DataType, rows: int) ->
 
 
 def _values(tensor: TensorProto) -> list[float]:
+    """A tensor's values, from raw memory (`tensor_content`) or from the field of its type."""
     if not tensor.tensor_content:
         return list(tensor.float_val if tensor.dtype == DT_FLOAT else tensor.bool_val)
     dtype = _NUMPY[tensor.dtype]

@@ -1,4 +1,4 @@
-"""Servers that are out of order, each in its way."""
+"""Servers that fail, each in another way."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import grpc
 from goodseed_client.predict_pb2 import PredictRequest
 
-from tests.conftest import ROOT
 from tests.serving.client.server import ages, serving
+
+ROOT = Path(__file__).parents[3]
 
 
 def free_port() -> int:
@@ -27,7 +29,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(port: int = 0, age: float = 40) -> Iterator[subprocess.Popen[str]]:
-    """A server in a process of its own."""
+    """A server in another process."""
     command = [sys.executable, "-m", "tests.serving.client.server", str(port), str(age)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout and running.stdout.readline() == "ready\n"
@@ -75,7 +77,7 @@ def frozen() -> Iterator[str]:
 
 @contextmanager
 def raw(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server below HTTP/2."""
+    """A server that does not speak HTTP/2."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept() -> None:

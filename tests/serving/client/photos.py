@@ -1,4 +1,4 @@
-"""Photos that pass for a till's: drawn, sharp and well lit."""
+"""Drawn photos that the client accepts: sharp and well lit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def picture(width: int = 240, height: int = 320, seed: int = 0) -> Image.Image:
-    """Soft shades with hard-edged details, unlike itself however it is turned."""
+    """Soft shades with sharp details; turned or mirrored, it looks different."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     shades = np.stack([90 + 80 * x / width, 60 + 120 * y / height, 120 - 60 * x / width], -1)
@@ -20,14 +20,14 @@ def picture(width: int = 240, height: int = 320, seed: int = 0) -> Image.Image:
 
 
 def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    """A picture file's bytes."""
+    """The bytes of a picture file."""
     out = BytesIO()
     image.save(out, format, **options)
     return out.getvalue()
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes with some changed, cut out, doubled, cut off or put in their place at random."""
+    """The bytes with a few random changes: overwritten, removed, doubled or cut off."""
     out = bytearray(data)
     for _ in range(rng.integers(1, 6)):
         at, length = int(rng.integers(0, len(out) + 1)), int(rng.integers(1, 64))

@@ -1,8 +1,8 @@
-"""Model servers that tests make: what they answer is up to the test; no TensorFlow.
+"""Model servers whose answers a test chooses. They need no TensorFlow.
 
     python -m tests.serving.client.server PORT AGE
 
-runs one in a process of its own, which can be killed or frozen.
+runs one in a process of its own, so that a test can kill or stop it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Answer = Callable[[PredictRequest, grpc.ServicerContext], bytes]
 
 
 def response(version: int | None = VERSION, **outputs: tuple[DataType, Sequence[Any]]) -> bytes:
-    """A PredictResponse of columns: (type, values), the values as TensorFlow Serving has them."""
+    """A PredictResponse whose outputs are (type, values), each of shape [number of values]."""
     message = PredictResponse()
     if version is not None:
         message.model_spec.version.value = version
@@ -43,18 +43,18 @@ def response(version: int | None = VERSION, **outputs: tuple[DataType, Sequence[
 
 
 def ages(*values: float, **outputs: tuple[DataType, Sequence[Any]]) -> bytes:
-    """A sound response: these ages, all valid."""
+    """A good response: these ages, all valid."""
     outputs |= {"age": (DT_FLOAT, values), "valid": (DT_BOOL, [True] * len(values))}
     return response(VERSION, **outputs)
 
 
 def as_raw_memory(values: Sequence[float]) -> bytes:
-    """float32 as `tensor_content` has them."""
+    """The values as float32 in `tensor_content`."""
     return struct.pack(f"<{len(values)}f", *values)
 
 
 def everybody_is(age: float) -> Answer:
-    """Answers any number of photos with one age."""
+    """Gives every photo the same age."""
 
     def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         del context
@@ -64,7 +64,7 @@ def everybody_is(age: float) -> Answer:
 
 
 def knows_labels(*known: str) -> Callable[[Answer], Answer]:
-    """Refuses other labels in TensorFlow Serving's words."""
+    """Refuses other labels with TensorFlow Serving's message."""
 
     def wrap(answer: Answer) -> Answer:
         def labelled(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -98,11 +98,11 @@ class _Predict(grpc.GenericRpcHandler):
 def start(
     answer: Answer, address: str = "127.0.0.1:0", tls: grpc.ServerCredentials | None = None
 ) -> tuple[grpc.Server, int]:
-    """A running server and its port."""
+    """Starts a server; returns it and its port."""
     server = grpc.server(
         ThreadPoolExecutor(16),
         handlers=[_Predict(answer)],
-        options=[("grpc.so_reuseport", 0)],  # two servers on one port would share the calls
+        options=[("grpc.so_reuseport", 0)],  # else two servers on one port would share the calls
     )
     port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
     server.start()
@@ -111,7 +111,7 @@ def start(
 
 @contextmanager
 def serving(answer: Answer, **options: Any) -> Iterator[str]:
-    """A server for a while; gives its address."""
+    """Runs a server; yields its address."""
     server, port = start(answer, **options)
     try:
         yield f"127.0.0.1:{port}"

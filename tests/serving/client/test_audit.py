@@ -1,4 +1,4 @@
-"""A line per advice, whatever becomes of the disk."""
+"""There is one line per advice, and a full disk stops no advice."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_files_rotate(tmp_path: Path) -> None:
     assert kept == list(range(20 - len(kept), 20)) and len(kept) >= 5
 
 
-def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+def test_a_file_that_was_moved_away_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     audit = Audit(path, "a")
     audit.write(ADVICE, POLICY)
@@ -67,7 +67,7 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     assert len(lines(path)) == len(lines(tmp_path / "taken")) == 1
 
 
-def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_lines_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "gone" / "audit.jsonl"
     audit = Audit(path, "a")
     for _ in range(3):
@@ -81,7 +81,7 @@ def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureF
     assert len(lines(path)) == 1
 
 
-def test_a_path_that_can_be_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_path_that_no_file_can_have(caplog: pytest.LogCaptureFixture) -> None:
     Audit("a\0b", "a").write(ADVICE, POLICY)
     assert "audit lines are being lost" in caplog.text
 
@@ -104,7 +104,7 @@ def test_a_full_disk_stops_no_advice(tmp_path: Path, caplog: pytest.LogCaptureFi
             assert client.check(photo).kind is Kind.NO_CHALLENGE
             ballast.unlink()
             assert client.check(photo).kind is Kind.NO_CHALLENGE
-        assert len(lines(path)) == before + 1  # each of them a whole line
+        assert len(lines(path)) == before + 1  # and each is a whole line
         assert "2 audit lines were lost" in caplog.text
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

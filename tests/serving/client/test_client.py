@@ -1,4 +1,4 @@
-"""One call against servers of every temper: always an advice, in time, and never a wrong pass."""
+"""One call to servers of every kind: there is an advice, in time, and never a wrong pass."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from tests.serving.client.server import (
 )
 
 PHOTO = encoded(picture())
-TIMEOUT = 0.6  # seconds: enough for any answer here, and soon over where none comes
-ROOM = 1.0  # seconds beyond the deadline that a loaded machine is given; benchmarks say figures
+TIMEOUT = 0.6  # seconds: long enough for an answer here, short enough to wait for
+ROOM = 1.0  # seconds after the deadline that a loaded machine may take; benchmarks measure it
 
 
 def check(server: str, timeout: float = 5, photo: Any = PHOTO, **options: Any) -> Advice:
@@ -49,7 +49,7 @@ def answers_with(data: bytes) -> Answer:
     return lambda request, context: data
 
 
-def aborts_with(code: grpc.StatusCode, details: str = "so it is") -> Answer:
+def aborts_with(code: grpc.StatusCode, details: str = "no reason") -> Answer:
     return lambda request, context: context.abort(code, details)
 
 
@@ -98,8 +98,8 @@ def test_the_policy_is_data() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason", "cause"),
     [
-        (answers_with(b"\xff\xfe garbage"), Reason.BAD_ANSWER, "no PredictResponse"),
-        (answers_with(b""), Reason.BAD_ANSWER, "no output age; there are: none"),
+        (answers_with(b"\xff\xfe garbage"), Reason.BAD_ANSWER, "not a PredictResponse"),
+        (answers_with(b""), Reason.BAD_ANSWER, "no output age; the outputs are: none"),
         (answers_with(b"\0" * 5_000_000), Reason.SERVER_ERROR, "RESOURCE_EXHAUSTED"),
         (answers_with(ages(float("nan"))), Reason.BAD_ANSWER, "an age of nan years"),
         (answers_with(ages(float("inf"))), Reason.BAD_ANSWER, "an age of inf years"),
@@ -116,7 +116,7 @@ def test_the_policy_is_data() -> None:
         (
             answers_with(response(years=(DT_FLOAT, [40]), valid=(DT_BOOL, [True]))),
             Reason.BAD_ANSWER,
-            "no output age; there are: valid, years",
+            "no output age; the outputs are: valid, years",
         ),
         (
             answers_with(response(age=(DT_BOOL, [True]), valid=(DT_BOOL, [True]))),
@@ -128,9 +128,9 @@ def test_the_policy_is_data() -> None:
             Reason.BAD_ANSWER,
             "output challenge has type 1",
         ),
-        (aborts_with(grpc.StatusCode.RESOURCE_EXHAUSTED), Reason.SERVER_ERROR, "so it is"),
-        (aborts_with(grpc.StatusCode.UNAVAILABLE), Reason.NO_SERVER, "so it is"),
-        (aborts_with(grpc.StatusCode.NOT_FOUND), Reason.SERVER_ERROR, "NOT_FOUND: so it is"),
+        (aborts_with(grpc.StatusCode.RESOURCE_EXHAUSTED), Reason.SERVER_ERROR, "no reason"),
+        (aborts_with(grpc.StatusCode.UNAVAILABLE), Reason.NO_SERVER, "no reason"),
+        (aborts_with(grpc.StatusCode.NOT_FOUND), Reason.SERVER_ERROR, "NOT_FOUND: no reason"),
         (lambda request, context: 1 / 0, Reason.SERVER_ERROR, "UNKNOWN"),
     ],
 )
@@ -145,8 +145,8 @@ def test_a_bad_answer_is_a_challenge_and_its_cause_is_logged(
     assert record.levelno == logging.WARNING
 
 
-def test_what_newer_models_say() -> None:
-    """Their objection is obeyed, and whatever else they have is passed over."""
+def test_newer_models() -> None:
+    """Their `challenge` counts; outputs that the client does not know are ignored."""
     more = {"age_low": (DT_FLOAT, [20.0]), "p_minor": (DT_FLOAT, [0.2])}
     with serving(answers_with(ages(40, challenge=(DT_BOOL, [False]), **more))) as server:
         assert check(server).reason is Reason.OLD_ENOUGH
@@ -174,9 +174,9 @@ def test_a_bad_photo_is_not_sent(photo: object, reason: Reason) -> None:
     assert advice.kind is (Kind.CHALLENGE if reason is Reason.BAD_PHOTO else Kind.RETAKE)
 
 
-@pytest.mark.parametrize("temper", OUT_OF_ORDER)
-def test_an_advice_within_the_deadline(temper: str) -> None:
-    with OUT_OF_ORDER[temper]() as server, AgeClient(server, timeout=TIMEOUT) as client:
+@pytest.mark.parametrize("fault", OUT_OF_ORDER)
+def test_an_advice_within_the_deadline(fault: str) -> None:
+    with OUT_OF_ORDER[fault]() as server, AgeClient(server, timeout=TIMEOUT) as client:
         for _ in range(2):
             started = time.monotonic()
             advice = client.check(PHOTO)
@@ -185,14 +185,14 @@ def test_an_advice_within_the_deadline(temper: str) -> None:
             assert advice.reason in (Reason.NO_SERVER, Reason.TIMEOUT)
 
 
-def test_a_server_that_dies_under_a_sale() -> None:
-    """Killed, then frozen, between and during the calls of one client."""
+def test_a_server_that_dies_during_a_sale() -> None:
+    """It is stopped, then killed, while a client is connected."""
     port = free_port()
     server = f"127.0.0.1:{port}"
     with AgeClient(server, timeout=TIMEOUT) as client, process(port) as running:
         assert check(server).kind is Kind.NO_CHALLENGE
         while client.check(PHOTO).kind is not Kind.NO_CHALLENGE:
-            pass  # a busy machine connects late, and who is not connected finds no server
+            pass  # a loaded machine may need more than one call to connect
         running.send_signal(signal.SIGSTOP)
         assert client.check(PHOTO).reason is Reason.TIMEOUT
         running.kill()
@@ -202,9 +202,7 @@ def test_a_server_that_dies_under_a_sale() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("sales_without", [0, 2])
-def test_a_server_restarted_under_a_client_answers_the_next_sale(
-    host: str, sales_without: int
-) -> None:
+def test_a_restarted_server_answers_the_next_sale(host: str, sales_without: int) -> None:
     port = free_port()
     with AgeClient(f"{host}:{port}", timeout=5) as client:
         client._timeout = TIMEOUT
@@ -219,7 +217,7 @@ def test_a_server_restarted_under_a_client_answers_the_next_sale(
                 assert client.check(PHOTO).reason is Reason.NO_SERVER
 
 
-def test_one_retry_and_only_where_it_may_help() -> None:
+def test_one_retry_and_only_where_it_can_help() -> None:
     calls: list[str] = []
 
     def failing(code: grpc.StatusCode) -> Answer:
@@ -239,7 +237,7 @@ def test_one_retry_and_only_where_it_may_help() -> None:
     assert calls == ["UNAVAILABLE", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]
 
 
-def test_the_label_is_stable_where_the_server_knows_it() -> None:
+def test_the_label_is_stable_if_the_server_knows_it() -> None:
     labels: list[str] = []
 
     def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -252,7 +250,7 @@ def test_the_label_is_stable_where_the_server_knows_it() -> None:
         assert check(server, label="").kind is Kind.NO_CHALLENGE
     with serving(knows_labels()(answer)) as server:
         assert check(server).kind is Kind.NO_CHALLENGE
-        # A label that was asked for by name is not forgone.
+        # A label that the caller chose is not replaced.
         assert check(server, label="stable").reason is Reason.SERVER_ERROR
     assert labels == ["stable", "canary", "", ""]
 
@@ -273,7 +271,7 @@ def test_an_unknown_label_is_not_asked_for_each_time(monkeypatch: pytest.MonkeyP
         assert labels == ["stable", "", "", "stable", ""]
 
 
-def test_a_label_without_its_version_is_not_forgone() -> None:
+def test_a_label_whose_version_is_not_loaded_is_not_replaced() -> None:
     answer = aborts_with(
         grpc.StatusCode.NOT_FOUND, "Servable not found for request: Specific(goodseed_age, 3)"
     )
@@ -281,8 +279,8 @@ def test_a_label_without_its_version_is_not_forgone() -> None:
         assert check(server).reason is Reason.SERVER_ERROR
 
 
-def test_a_photo_that_takes_too_long_is_over_in_time(tmp_path: Path) -> None:
-    """Even where its thread can't be stopped."""
+def test_a_photo_that_takes_too_long_to_prepare() -> None:
+    """The check ends in time, although the photo's thread can't be stopped."""
     hung = threading.Event()
     with serving(everybody_is(40)) as server, AgeClient(server, timeout=TIMEOUT) as client:
         with pytest.MonkeyPatch.context() as patch:
@@ -303,7 +301,7 @@ def test_a_pipe_is_no_photo(tmp_path: Path) -> None:
         assert client.check(tmp_path / "pipe").reason is Reason.BAD_PHOTO
 
 
-def test_a_fault_of_ours_is_a_challenge(
+def test_an_error_of_ours_is_a_challenge(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(client_module, "decide", lambda answer, policy: 1 / 0)
@@ -321,7 +319,7 @@ def test_a_closed_client_says_challenge() -> None:
 
 
 def test_threads_share_a_client(tmp_path: Path) -> None:
-    """Each gets the answer to its own photo."""
+    """Each thread gets the answer to its own photo."""
 
     def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         (jpeg,) = request.inputs["image"].string_val
@@ -393,7 +391,7 @@ def test_a_cancelled_check_cancels_its_call() -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ca.pem, and {server,client}.{pem,key} that it has signed; other.pem signs nothing."""
+    """ca.pem signed server.pem and client.pem; other.pem is a CA that signed neither."""
     if not shutil.which("openssl"):
         pytest.skip("needs the openssl command")
     folder = tmp_path_factory.mktemp("tls")
@@ -447,14 +445,14 @@ def test_tls_and_mutual_tls(certificates: Path) -> None:
         ({"timeout": 0}, "timeout 0 should be"),
         ({"timeout": float("nan")}, "timeout nan should be"),
         ({"tls_ca": "/no/such.pem"}, "/no/such.pem: No such file"),
-        ({"tls_ca": __file__}, "is no PEM file"),
-        ({"tls_cert": __file__}, "mutual TLS takes all of"),
-        ({"tls_ca": __file__, "tls_cert": __file__}, "mutual TLS takes all of"),
-        ({"tls_ca": __file__, "tls_key": __file__}, "mutual TLS takes all of"),
-        ({"tls_cert": __file__, "tls_key": __file__}, "mutual TLS takes all of"),
+        ({"tls_ca": __file__}, "is not a PEM file"),
+        ({"tls_cert": __file__}, "mutual TLS needs all of"),
+        ({"tls_ca": __file__, "tls_cert": __file__}, "mutual TLS needs all of"),
+        ({"tls_ca": __file__, "tls_key": __file__}, "mutual TLS needs all of"),
+        ({"tls_cert": __file__, "tls_key": __file__}, "mutual TLS needs all of"),
     ],
 )
-def test_a_mistake_in_the_configuration_is_said_at_once(
+def test_a_mistake_in_the_configuration_raises_at_once(
     options: dict[str, object], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):

@@ -1,4 +1,4 @@
-"""Any photo leaves a till as a small upright JPEG, or not at all, and the reason is said."""
+"""Every photo becomes a small upright JPEG, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shown(jpeg: bytes) -> Image.Image:
 
 
 def difference(jpeg: bytes, expected: Image.Image) -> float:
-    """Mean difference in luma of what is shown."""
+    """Mean difference in luma between the JPEG and what it should show."""
     image = shown(jpeg)
     assert image.size == expected.size
     pixels = [np.asarray(i.convert("L"), float) for i in (image, expected)]
@@ -77,7 +77,7 @@ def test_every_mode(mode: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_are_made_upright(orientation: int) -> None:
     upright = np.asarray(picture())
-    as_stored = {  # what a camera held that way writes
+    as_stored = {  # what a camera in this position writes
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
@@ -91,7 +91,8 @@ def test_photos_are_made_upright(orientation: int) -> None:
     tags[ORIENTATION] = orientation
     stored = Image.fromarray(np.ascontiguousarray(as_stored))
     data = encoded(stored, quality=95, exif=tags, comment=b"till 3, customer 1234")
-    for photo in (data, Image.open(BytesIO(data))):
+    transparent = encoded(stored.convert("RGBA"), "PNG", exif=tags)
+    for photo in (data, Image.open(BytesIO(data)), transparent):
         jpeg = prepare(photo)
         assert difference(jpeg, picture()) < 3
         assert not shown(jpeg).getexif()
@@ -99,13 +100,13 @@ def test_photos_are_made_upright(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damaged_metadata_hides_no_sound_photo() -> None:
+def test_damaged_metadata_does_not_spoil_a_photo() -> None:
     data = encoded(picture(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff damaged")
     assert difference(prepare(data), picture()) < 3
 
 
 @pytest.mark.parametrize("noise", [0, 20, 128])
-def test_twelve_megapixels_leave_as_60_kb(noise: int) -> None:
+def test_twelve_megapixels_become_60_kb(noise: int) -> None:
     pixels = np.asarray(picture(4000, 3000)).astype(np.int16)
     pixels += np.random.default_rng(0).integers(-noise, noise + 1, pixels.shape, np.int16)
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -115,7 +116,7 @@ def test_twelve_megapixels_leave_as_60_kb(noise: int) -> None:
         assert max(shown(jpeg).size) == MAX_SIDE
 
 
-def test_noise_of_the_largest_size_is_made_small_enough() -> None:
+def test_noise_becomes_small_enough() -> None:
     rng = np.random.default_rng(0)
     jpeg = prepare(rng.integers(0, 256, (MAX_SIDE, MAX_SIDE, 3), np.uint8))
     assert len(jpeg) <= MAX_BYTES and max(shown(jpeg).size) in (MAX_SIDE, MAX_SIDE // 2)
@@ -125,7 +126,7 @@ def test_a_small_photo_keeps_its_size() -> None:
     assert shown(prepare(picture(MIN_SIDE, MAX_SIDE))).size == (MIN_SIDE, MAX_SIDE)
 
 
-def test_what_is_handed_over_stays_as_it_is() -> None:
+def test_the_callers_image_is_not_changed() -> None:
     image = Image.open(BytesIO(encoded(picture(1200, 900), comment=b"mine")))
     frame = np.asarray(picture(1200, 900)).copy()
     before = frame.copy()
@@ -136,7 +137,7 @@ def test_what_is_handed_over_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("reason", DEGRADED)
-def test_what_shows_nobody_is_taken_again(reason: Reason) -> None:
+def test_unusable_photos_are_taken_again(reason: Reason) -> None:
     for size in ((240, 320), (3000, 4000)):
         failure = refused(DEGRADED[reason](picture(*size)))
         assert (failure.reason, failure.reason.kind) == (reason, Kind.RETAKE)
@@ -144,7 +145,7 @@ def test_what_shows_nobody_is_taken_again(reason: Reason) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that says how large it is, and no more."""
+    """A PNG with a size and no pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -167,28 +168,28 @@ JPEG = encoded(picture())
         (b"text", "cannot identify image file"),
         (JPEG[: len(JPEG) // 2], "truncated"),
         (png_header(1000, 1000), "OSError"),
-        (png_header(8000, 8000), "8000 × 8000 pixels are more than a photo has"),
+        (png_header(8000, 8000), "8000 × 8000 pixels are too many for a photo"),
         (png_header(60_000, 60_000), "DecompressionBomb"),
-        (np.broadcast_to(np.uint8(90), (9000, 9000, 3)), "9000 × 9000 pixels are more"),
-        (bytes(65 * 2**20), "68,157,440 bytes are no photo"),
+        (np.broadcast_to(np.uint8(90), (9000, 9000, 3)), "9000 × 9000 pixels are too many"),
+        (bytes(65 * 2**20), "68,157,440 bytes are too many"),
         (JPEG[:200] + b"\xff\xda" * 65 + JPEG[200:], "more than 64 scans"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 200 200\n", "cannot identify"),
-        (np.zeros((100, 100, 3), np.float32), "no float32 (100, 100, 3)"),
-        (np.zeros((100, 100, 4), np.uint8), "no uint8 (100, 100, 4)"),
-        (np.zeros((100,), np.uint8), "no uint8 (100,)"),
+        (np.zeros((100, 100, 3), np.float32), "not float32 (100, 100, 3)"),
+        (np.zeros((100, 100, 4), np.uint8), "not uint8 (100, 100, 4)"),
+        (np.zeros((100,), np.uint8), "not uint8 (100,)"),
         (np.zeros((0, 100, 3), np.uint8), ""),
         (Image.new("I;16", (100, 100)), "mode I;16: a photo has 8 bits"),
         (Image.new("F", (100, 100)), "mode F: a photo has 8 bits"),
         ("/no/such/photo.jpg", "No such file"),
         ("a\0b", "null"),
         ("/", "directory"),
-        (7, "a photo is no int"),
-        (None, "a photo is no NoneType"),
+        (7, "int is not a photo"),
+        (None, "NoneType is not a photo"),
     ],
 )
 @pytest.mark.filterwarnings(BOMB_WARNING)
-def test_what_is_no_photo(photo: object, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Pillow's own, which whoever shares the process may have lifted.
+def test_what_is_not_a_photo(photo: object, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pillow's own limit; other code in this process may have changed it.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
     failure = refused(photo)
     assert failure.reason in (Reason.BAD_PHOTO, Reason.TINY)
@@ -220,7 +221,7 @@ def is_sound(advice: Advice) -> bool:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", BOMB_WARNING)
 def test_damaged_photos_get_an_advice() -> None:
-    """benchmarks/client.py does so with 20,000."""
+    """benchmarks/client.py does this with 20,000."""
     with serving(everybody_is(40)) as server, AgeClient(server, timeout=10) as client:
         advices = [client.check(photo) for photo in fuzzed(600)]
     assert all(map(is_sound, advices))
@@ -229,7 +230,8 @@ def test_damaged_photos_get_an_advice() -> None:
     assert not reasons & {Reason.INTERNAL_ERROR, Reason.SERVER_ERROR, Reason.BAD_ANSWER}
 
 
-def test_real_faces_are_taken_and_degraded_ones_are_not(faces: Path) -> None:
+@pytest.mark.e2e
+def test_real_faces_pass_and_degraded_ones_do_not(faces: Path) -> None:
     files = sorted((faces / "final_files").glob("*.jpg"))
     sample = [Image.open(file).convert("RGB") for file in random.Random(0).sample(files, 300)]
 

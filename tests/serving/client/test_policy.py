@@ -1,4 +1,4 @@
-"""Whatever a server answers, only a valid age from the challenge age on lets a customer pass."""
+"""Whatever a server answers: only a valid age, at or above the challenge age, lets one pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOATS = st.one_of(
 
 @st.composite
 def tensors(draw: st.DrawFn, dtype: DataType) -> dict[str, object]:
-    """A TensorProto's fields: those of one sound value, or with one thing amiss."""
+    """The fields of a TensorProto: one good value, or one thing is wrong."""
     fields: dict[str, object] = {
         "dtype": dtype,
         "shape": [1],
@@ -61,7 +61,7 @@ def message(outputs: dict[str, dict[str, object]]) -> bytes:
 
 
 def value(fields: dict[str, object] | None, dtype: DataType) -> float | bool | None:
-    """The one value of a sound output of one row, read in another way than the client's."""
+    """The value of a good output of one row, read independently of the client."""
     if fields is None or fields["dtype"] != dtype or fields["shape"] != [1]:
         return None
     if raw := fields.get("raw"):
@@ -78,7 +78,7 @@ def value(fields: dict[str, object] | None, dtype: DataType) -> float | bool | N
         optional={"challenge": tensors(DT_BOOL), "p_minor": tensors(DT_FLOAT)},
     )
 )
-def test_who_passes_is_valid_and_old_enough(outputs: dict[str, dict[str, object]]) -> None:
+def test_only_a_valid_age_that_is_high_enough_passes(outputs: dict[str, dict[str, object]]) -> None:
     decision = decide(message(outputs), POLICY)
     age, valid = value(outputs.get("age"), DT_FLOAT), value(outputs.get("valid"), DT_BOOL)
     challenge = value(outputs["challenge"], DT_BOOL) if "challenge" in outputs else False
@@ -133,7 +133,7 @@ def test_a_policy_is_known_by_its_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no JSON"),
+        ("", "is not JSON"),
         ("[]", "should have challenge_age, legal_age"),
         ('{"legal_age": 18}', "should have challenge_age, legal_age"),
         ('{"legal_age": 18, "challenge_age": 25, "x": 1}', "and nothing else"),

@@ -1,0 +1,74 @@
+"""`goodseed ages` writes a whole table or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import cli
+from tests.serving.client.photos import encoded, picture
+from tests.serving.client.server import everybody_is, serving
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two photos, and a file that is not a photo in spite of its name."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(2):
+        (folder / f"{seed}.jpg").write_bytes(encoded(picture(seed=seed)))
+    (folder / "2.jpg").write_text("text")
+    return folder
+
+
+def ages(*words: object) -> int:
+    return cli.main(["ages", *map(str, words)])
+
+
+def test_a_table(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "ages.parquet"
+    with serving(everybody_is(19.5)) as server:
+        assert ages(photos, "--output", output, "--server", server) == 0
+    printed = capsys.readouterr()
+    why = "; the column reason says why others have none"
+    assert printed.out == f"{output}: 3 photos, 2 with an age{why}\n"
+    assert "3/3" in printed.err  # the progress bar
+    assert pq.read_table(output).num_rows == 3
+
+
+def test_a_server_that_fails(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(lambda request, context: b"") as server:
+        assert ages(photos, "--output", tmp_path / "ages.csv", "--server", server) == 1
+    assert f"goodseed: {server}: no output age; the outputs are: none" in capsys.readouterr().err
+    assert not (tmp_path / "ages.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["none", "--output", "a.csv"], "none: No such file"),
+        (["{empty}", "--output", "a.csv"], "holds no photos"),
+        ([__file__, "--output", "a.csv"], "should have one column file_name"),
+        (["{photos}", "--output", "a.xlsx"], "should end in .csv or .parquet"),
+        (["{photos}", "--output", "none/a.csv"], "none/a.csv: No such file"),
+        (["{photos}", "--output", "a.csv", "--batch-size", "0"], "--batch-size 0"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str],
+    said: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"photos": photos, "empty": tmp_path / "empty"}
+    assert ages(*(word.format(**places) for word in words)) == 2
+    printed = capsys.readouterr()
+    last = [line for line in printed.err.splitlines() if line.strip()][-1]
+    assert last.startswith("goodseed: ") and said in last
+    assert printed.out == ""
