@@ -83,6 +83,7 @@ def test_the_ui_has_something_to_draw(run: Run) -> None:
     page = cluster.file(ran["evaluator"].artifacts["report"]).read_text()
     assert page.startswith("<!doctype html>") and "age_band" in page
     assert "Pushed: version" in cluster.file(ran["summary"].artifacts["report"]).read_text()
+    assert "run-1" in cluster.file(ran["review"].artifacts["report"]).read_text()
 
 
 @pytest.mark.e2e
