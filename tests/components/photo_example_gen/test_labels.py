@@ -138,13 +138,13 @@ def test_paths_that_stay_inside(read, name):
         ("file_name,age\na.jpg,23\n", "lacks the column real_age; its header says: file_name, age"),
         ("a.jpg,23\nb.jpg,45\n", "lacks the column file_name; its header says: a.jpg, 23"),
         ("file_name,real_age,Real Age\na.jpg,23,24\n", "has twice the column real_age"),
-        ("file_name,real_age,Image\na.jpg,23,x\n", "a column image, which is also the name"),
-        ("file_name,real_age,age_band\na.jpg,23,x\n", "a column age_band, which is also the name"),
-        ("file_name,real_age,x,X\na.jpg,23,1,2\n", "a column x, which is also the name"),
+        ("file_name,real_age,Image\na.jpg,23,x\n", "a column image, but another column"),
+        ("file_name,real_age,age_band\na.jpg,23,x\n", "a column age_band, but another column"),
+        ("file_name,real_age,x,X\na.jpg,23,1,2\n", "a column x, but another column"),
         ("file_name,real_age\n", "has no rows"),
         ("file_name,real_age\n\n,\n", "has no rows"),
-        ('file_name,real_age\na.jpg,23\n"b.jpg,45\nc.jpg,3\n', "row 3 is no CSV"),
-        ("file_name,real_age\n" + "x" * 200_000 + ",3\n", "row 2 is no CSV"),
+        ('file_name,real_age\na.jpg,23\n"b.jpg,45\nc.jpg,3\n', "row 3 is not CSV"),
+        ("file_name,real_age\n" + "x" * 200_000 + ",3\n", "row 2 is not CSV"),
     ],
 )
 def test_a_csv_that_cannot_be_used_is_named_in_one_line(read, text, says):
