@@ -14,7 +14,7 @@ WRITTEN, SERVER_FAILED = 0, 1
 
 
 def add_command(commands: Any) -> None:
-    """Adds `ages` to the parser of `goodseed`."""
+    """Adds `ages` to the commands of `goodseed`."""
     ages = commands.add_parser(
         "ages", help="write ages and age groups of many photos", allow_abbrev=False,
         description="Writes the age and age group of each photo, for purchase analytics. "

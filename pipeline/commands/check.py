@@ -17,7 +17,7 @@ CLEARED, NOT_CLEARED = 0, 3
 
 
 def add_command(commands: Any) -> None:
-    """Adds `check` to the parser of `goodseed`."""
+    """Adds `check` to the commands of `goodseed`."""
     check = commands.add_parser(
         "check", help="ask a model server whether to ask for ID", allow_abbrev=False,
         description="Asks about each photo, as a till does. Exit status: 0 every advice is "

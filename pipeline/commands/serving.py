@@ -1,4 +1,4 @@
-"""The commands of `goodseed` that serve models and label their versions: serve, serving."""
+"""`goodseed serving`: which version of the model the tills get."""
 
 from __future__ import annotations
 
@@ -9,34 +9,19 @@ from typing import Any
 
 from components.errors import UserError
 
-DONE = 0
 
-
-def add_commands(commands: Any) -> None:
-    """Adds them to what argparse's add_subparsers gave."""
-    # Its flags are tensorflow_model_server's, in their form: `serve` takes them unread.
-    commands.add_parser("serve", help="serve models as tensorflow_model_server does")
-    _add_serving(commands)
-
-
-def serve(flags: list[str]) -> int:
-    """Runs a model server with tensorflow_model_server's flags; returns its exit status."""
-    from serving.server import main
-
-    return main.main(flags)
-
-
-def _add_serving(commands: Any) -> None:
+def add_command(commands: Any) -> None:
+    """Adds `serving` to the commands of `goodseed`."""
     serving = commands.add_parser(
-        "serving", help="say which version of the model tills get", allow_abbrev=False,
+        "serving", help="choose which version of the model the tills get", allow_abbrev=False,
         description="Edits the versions and labels in a model server's --model_config_file.",
     )  # fmt: skip
     changes = serving.add_subparsers(required=True, metavar="CHANGE", dest="change")
     for name, text in {
-        "load": "load a version that was pushed beside the others, for nobody yet",
+        "load": "load a pushed version beside the others; no till gets it yet",
         "canary": "give a loaded version to the tills that ask for `canary`",
         "promote": "make the canary stable: every till gets it",
-        "rollback": "make stable again what was so before the last promotion",
+        "rollback": "make the version stable again that was stable before the last promotion",
     }.items():
         change = changes.add_parser(name, help=text, description=text, allow_abbrev=False)
         change.add_argument("file", metavar="FILE", type=Path, help="the server's models.config")
@@ -47,17 +32,17 @@ def _add_serving(commands: Any) -> None:
                 "version", metavar="VERSION", type=_version_or_stable,
                 help="or `stable`, which ends a trial",
             )  # fmt: skip
-        change.add_argument("--model", metavar="NAME", help="where FILE has more than one")
+        change.add_argument("--model", metavar="NAME", help="its name, if FILE has more than one")
         change.add_argument(
             "--serving-root", metavar="DIR", type=Path,
-            help="check that the versions are there, as DIR/<model>/<version>/",
+            help="check that DIR/<model>/<version>/ exists for each version",
         )  # fmt: skip
         change.set_defaults(command=_serving)
 
 
 def _version(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"{text!r} is no version: they are whole numbers")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version: versions are whole numbers")
     return int(text)
 
 
@@ -82,4 +67,4 @@ def _serving(options: argparse.Namespace) -> int:
     except labels.LabelError as error:
         raise UserError(str(error)) from None
     print(options.file, *lines, sep="\n  ")
-    return DONE
+    return 0

@@ -1,9 +1,9 @@
-"""An HTTP server that answers as the API server of Kubeflow Pipelines does, and forgives nothing.
+"""An HTTP server that answers as the API server of Kubeflow Pipelines does, and is as strict.
 
 Paths, required fields and answers follow backend/api/v2beta1 and backend/src/apiserver of
-kubeflow/pipelines 2.5 to 2.17: protobuf's JSON with proto names, nothing that is empty, 64-bit
-numbers as strings; errors as grpc-gateway, the upload server and the log server write them. A run
-does not run: each look at it takes it a step further through its package's tasks.
+kubeflow/pipelines 2.5 to 2.17: protobuf's JSON with proto names, without empty fields, with 64-bit
+numbers as strings; errors in the forms of grpc-gateway, the upload server and the log server.
+Nothing is executed: each poll of a run moves it one task further.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RECURRING_RUN = {
 
 
 class Refused(Exception):
-    """An error as grpc-gateway writes it."""
+    """An error in the form of grpc-gateway."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 
 class NotUploaded(Refused):
-    """An error as the upload server writes it."""
+    """An error in the form of the upload server."""
 
     def __init__(self, status: int, message: str):
         super().__init__(INVALID, message)
@@ -64,7 +64,7 @@ class NotUploaded(Refused):
 
 
 class Node(NamedTuple):
-    """A task as Argo runs it: `path` is the name of its node, from the workflow's on."""
+    """A task in Argo: `path` is the name of its node, including the workflow's name."""
 
     task: str
     path: str
@@ -78,18 +78,18 @@ class Node(NamedTuple):
 
     @property
     def container(self) -> str:
-        """Id of the node that is a pod: the second attempt, where the task is tried again."""
+        """Id of the node that is a pod; for a retried task, of the second attempt."""
         return self._id("executor(1)" if self.retried else "executor")
 
     @property
     def pod(self) -> str:
-        """The pod's name."""
+        """The name of the pod."""
         workflow, _, number = self.container.rpartition("-")
         again = "retry-" if self.retried else ""
         return f"{workflow}-{again}system-container-impl-{number}"
 
     def details(self, over: bool, fails: bool) -> Iterator[dict[str, Any]]:
-        """What the API tells of the nodes that the task becomes; none of it names its own id."""
+        """The API's details of the task's nodes; a node does not contain its own id."""
         state = "RUNNING" if not over else "FAILED" if fails else "SUCCEEDED"
         times = {"create_time": "2026-01-01T00:00:00Z", "start_time": "2026-01-01T00:00:00Z"}
         times["end_time"] = "2026-01-01T00:00:42Z" if over else "1970-01-01T00:00:00Z"
@@ -107,7 +107,7 @@ class Node(NamedTuple):
 
 @dataclass
 class FakeRun:
-    """A run that is stored: what it was asked for, and how far it is."""
+    """A stored run: its request and its progress."""
 
     request: dict[str, Any]
     spec: dict[str, Any]
@@ -119,7 +119,7 @@ class FakeRun:
 
     @property
     def tasks(self) -> list[Node]:
-        """Every container's task, in turn; the exit handler last."""
+        """All tasks with a container, in order; the exit handler is the last."""
         root = self.spec["root"]["dag"]["tasks"]
         (handler,) = [name for name in root if name.startswith("exit-handler")]
         (summary,) = [name for name in root if name != handler]
@@ -138,18 +138,18 @@ class FakeRun:
 
 @dataclass
 class KubeflowServer:
-    """What the server knows, and how it behaves."""
+    """The state of the server, and its behaviour."""
 
     url: str = ""
     token: str | None = None
-    namespaces: tuple[str, ...] = ()  # of the user; none: a server for a single user
+    namespaces: tuple[str, ...] = ()  # of the user; empty: a server with one user
     tag: str = "2.15.0"
     api: str = "v2beta1"
-    fails_at: str | None = None  # the task that fails in runs that start from now on
-    summary: dict[str, Any] | None = None  # what the exit handler of such runs says
-    archived: bool = False  # pods are gone, logs are read from the archive by node id
-    logs_kept: bool = True  # by pod or archive
-    absences: int = 0  # answers 503 to so many of the next looks at a run
+    fails_at: str | None = None  # the task that fails in new runs
+    summary: dict[str, Any] | None = None  # printed by the exit handler of new runs
+    archived: bool = False  # the pods are deleted; logs are in the archive, by node id
+    logs_kept: bool = True  # whether a pod or the archive has the logs
+    absences: int = 0  # so many of the next polls of a run get 503
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class KubeflowServer:
     ticks: int = 0
 
     def now(self) -> str:
-        """A time that no other thing was made at."""
+        """A time that is different for each call."""
         self.ticks += 1
         start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
         return (start + datetime.timedelta(seconds=self.ticks)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -166,7 +166,7 @@ class KubeflowServer:
 
 @contextlib.contextmanager
 def serve(server: KubeflowServer, certificate: tuple[Path, Path] | None = None) -> Iterator[None]:
-    """Runs it on 127.0.0.1, with TLS where there are a certificate and its key."""
+    """Runs the server on 127.0.0.1; with TLS if a certificate and its key are given."""
     http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": server}))
     scheme = "http"
     if certificate:
@@ -188,7 +188,7 @@ def serve(server: KubeflowServer, certificate: tuple[Path, Path] | None = None) 
 class _Handler(BaseHTTPRequestHandler):
     state: KubeflowServer
     protocol_version = "HTTP/1.1"
-    wbufsize = 65536  # head and body in one packet, or Nagle holds the body back
+    wbufsize = 65536  # head and body in one packet, because Nagle's algorithm delays a second one
 
     def log_message(self, *_: object) -> None:
         pass
@@ -374,7 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
     # Runs
 
     def _runnable(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The specification that a run or a recurring run is about."""
+        """The specification for a run or a recurring run."""
         if body["experiment_id"] not in self.state.experiments:
             raise Refused(NOT_FOUND, f"Experiment {body['experiment_id']} not found")
         reference = body["pipeline_version_reference"]
@@ -519,7 +519,7 @@ _ROUTES = [
 
 
 def _log(run: FakeRun, name: str) -> str:
-    """The log of a pod: KFP's launcher speaks, too."""
+    """The log of a pod, with lines of KFP's launcher."""
     ours = [f"goodseed: {name}: not a single photo"] if name == run.fails_at else []
     if name == "summary" and run.summary is not None:
         ours = [json.dumps(run.summary)]

@@ -1,8 +1,8 @@
-"""Runs a package as KFP's server and launcher do, each step a process: no Docker, no cluster.
+"""Runs a package as KFP's server and launcher do, but each step is a process of this machine.
 
-What is imitated is in kubeflow/pipelines, backend/src/v2: the driver's ExecutorInput, the
-launcher's staging of artifacts and its reading of executor_output.json, and what the metadata goes
-through on its way to the next step.
+It imitates kubeflow/pipelines, backend/src/v2: the ExecutorInput of the driver, how the launcher
+copies artifacts and reads executor_output.json, and how the server changes the metadata on its way
+to the next step.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tests.conftest import ROOT, Finished
 
 BUCKET = "minio://mlpipeline/v2/artifacts"
-LOGS = "executor-logs"  # an output that nobody declared
+LOGS = "executor-logs"  # an output that the package does not declare
 
 
 class Stored(NamedTuple):
-    """An artifact as the server keeps it."""
+    """An artifact, as the server stores it."""
 
     uri: str
     metadata: dict[str, Any]
 
 
 class Ran(NamedTuple):
-    """What came of a task."""
+    """The outcome of a task; `finished` is None if it came from the cache."""
 
     finished: Finished | None
     parameters: dict[str, Any]
@@ -48,7 +48,7 @@ class Ran(NamedTuple):
 
 
 class Cluster:
-    """A server with its object store and what its pods leave behind, all in one folder."""
+    """A server, its object store and the files of its pods, all in one folder."""
 
     def __init__(self, package: Path, folder: Path):
         documents = list(yaml.safe_load_all(package.read_text()))
@@ -61,21 +61,18 @@ class Cluster:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Of the pipeline's parameters."""
+        """The default values of the pipeline's parameters."""
         return {
             name: json_format.MessageToDict(definition.default_value)
             for name, definition in self.spec.root.input_definitions.parameters.items()
         }
 
     def file(self, artifact: Stored) -> Path:
-        """Where the object store has an artifact's files."""
+        """The files of an artifact in the object store."""
         return _local(artifact.uri, self.store)
 
     def run(self, run_id: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Ran]:
-        """Runs every task that it can, two at a time, and the exit handler at the end.
-
-        What the cache knows is not run, and `finished` is None.
-        """
+        """Runs every task whose inputs exist, two at a time, and then the exit handler."""
         values = {**self.defaults, **(parameters or {})}
         done: dict[str, Ran] = {}
         running: dict[Future[Ran], str] = {}
@@ -192,7 +189,7 @@ class Cluster:
             local.parent.mkdir(parents=True, exist_ok=True)
             if key == LOGS:
                 local.write_text("the launcher's")
-            else:  # what an attempt left that was killed
+            else:  # files of a killed attempt
                 local.mkdir()
                 (local / "half-written").write_text("")
         label = self.spec.components[task.component_ref.name].executor_label
@@ -232,7 +229,7 @@ class Cluster:
         return Ran(finished, parameters, artifacts)
 
     def _upload(self, uri: str, pod: Path) -> None:
-        """Files only, as objects; no mode, no empty folder; a symlinked folder fails."""
+        """Stores files as objects: without modes and empty folders; a symlinked folder fails."""
         local = _local(uri, pod)
         for file in [local] if local.is_file() else local.rglob("*"):
             assert not (file.is_symlink() and file.is_dir()), f"{file} is a symlinked folder"
@@ -248,7 +245,7 @@ class Cluster:
 
 
 def stored_metadata(metadata: struct_pb2.Struct) -> dict[str, Any]:
-    """What the next step sees of an artifact's metadata."""
+    """The metadata of an artifact, as the next step gets it."""
 
     def through(value: struct_pb2.Value) -> Any:
         kind = value.WhichOneof("kind")

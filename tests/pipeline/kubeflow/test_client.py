@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import cli
 from pipeline.kubeflow import client, parameters
-from tests.conftest import goodseed
 from tests.pipeline.kubeflow.api_server import KubeflowServer, serve
 
 SUMMARY: dict[str, Any] = {
@@ -43,7 +42,7 @@ SHUT = {
 
 
 class Said(NamedTuple):
-    """What a command of ours left behind."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -55,13 +54,13 @@ Command = Callable[..., Said]
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real package, as a user compiles it."""
+    """The real package, from the command that a user calls."""
     file = tmp_path_factory.mktemp("package") / "goodseed.yaml"
     image = "kubeflow.image=registry.test/goodseed:1"
-    done = goodseed(
-        "kfp", "compile", file, "--profile", "demo", "--set", image, "--set", "trainer.epochs=2"
-    )
-    assert (done.status, done.err) == (0, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["goodseed"])
+        compiled = ["--profile", "demo", "--set", image, "--set", "trainer.epochs=2"]
+        assert cli.main(["kfp", "compile", str(file), *compiled]) == 0
     return file
 
 
@@ -80,7 +79,7 @@ def kfp(
     monkeypatch.setattr(sys, "argv", ["goodseed"])
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # the waiting, not what is waited for
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # no waiting between two polls
     for name in ("KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -93,7 +92,7 @@ def kfp(
 
 
 def one_line(said: Said) -> str:
-    """The line of a user's mistake, after which nothing was done."""
+    """The one line that a mistake of the user gives."""
     assert (said.status, said.out) == (2, "")
     (line,) = said.err.splitlines()
     assert line.startswith("goodseed: ")
@@ -111,7 +110,7 @@ def test_uploads_are_versions_of_one_pipeline(
     first, second = server.versions.values()
     assert first["pipeline_id"] == second["pipeline_id"] == pipeline["pipeline_id"]
     assert first["name"] == "first" and second["name"].startswith("20")
-    # The server ignores a platform document that it does not understand: it has to have one.
+    # The server drops a platform document that it does not understand.
     assert first["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
 
 
@@ -162,7 +161,7 @@ def test_a_run_is_given_what_differs_from_the_package(
     [
         ("trainer.epoch=5", "trainer.epoch: no such option"),
         ("trainer.epochs=0", "trainer.epochs: "),
-        ("kubeflow.image=x:2", "that is in the package"),
+        ("kubeflow.image=x:2", "the package fixes it"),
         ("epochs=5", "write section.key=value"),
     ],
 )
@@ -210,7 +209,7 @@ def test_a_run_without_a_readable_summary_is_not_taken_for_pushed(
     server.summary = None
     said = kfp("run", "--wait")
     assert said.status == 1
-    assert "whether it pushed can't be told" in said.err and len(said.err.splitlines()) == 1
+    assert "it is unknown whether it pushed" in said.err and len(said.err.splitlines()) == 1
 
 
 def test_waiting_outlasts_a_server_that_restarts(
@@ -230,7 +229,7 @@ def test_a_schedule_replaces_the_one_of_its_name(
     assert kfp("schedule", "weekly", "--cron", "0 0 3 * * 0").status == 0
     kfp("upload", package, "--name", "new")
     said = kfp("schedule", "nightly", "--cron", "30 2 * * *", "--set", "evaluator.max_mae=7")
-    assert said.out.endswith("(instead of what it was)\n")
+    assert said.out.endswith("(replaced)\n")
 
     schedules = {one["display_name"]: one for one in server.recurring.values()}
     assert len(server.recurring) == 2
@@ -265,7 +264,7 @@ def test_status_is_of_the_newest_run_or_of_the_one_named(
     first, second = server.runs
     said = kfp("status")
     assert said.status == 0 and second in said.out and "running" in said.out
-    assert "summary" in said.out  # steps before their turn are listed, too
+    assert "summary" in said.out  # steps that have not started are listed too
     while not server.runs[first].done > len(server.runs[first].tasks):
         assert (said := kfp("status", first)).status == 0
     assert first in said.out and "1764000000" in said.out
@@ -282,9 +281,9 @@ def test_logs_of_a_step(
     server.fails_at = "trainer"
     kfp("run", "--wait")
     server.archived = archived
-    said = kfp("logs", "trainer")  # tried twice
+    said = kfp("logs", "trainer")  # a retried step
     assert said.status == 0 and "goodseed: trainer: not a single photo" in said.out
-    assert "launcher" in kfp("logs", "plan").out  # never tried again
+    assert "launcher" in kfp("logs", "plan").out  # a step without retries
     assert json.dumps(SUMMARY) in kfp("logs", "summary").out
     assert "pusher has no log: it has not run" in one_line(kfp("logs", "pusher"))
     assert "no step train: the run has plan, " in one_line(kfp("logs", "train"))
@@ -306,7 +305,7 @@ def test_a_run_of_the_package_s_own_defaults_needs_no_parameters(package: Path) 
     assert defaults["epochs"] == 2 and parameters.changes(defaults, []) == {}
 
 
-# What can be wrong with a server
+# Servers that do not answer as expected
 
 
 def test_no_endpoint(kfp: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +325,7 @@ def test_nobody_listens(kfp: Command) -> None:
     ("status", "page", "says"),
     [
         (200, "<html>Log in</html>", "not as Kubeflow Pipelines does"),
-        (404, "<html>nothing</html>", "nothing of Kubeflow Pipelines there"),
+        (404, "<html>nothing</html>", "Kubeflow Pipelines is not there"),
         (502, "<html>Bad gateway</html>", "Bad Gateway"),
     ],
 )
@@ -421,7 +420,7 @@ def test_tls_with_an_authority_of_one_s_own(
 
 
 def _certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """An authority's certificate, one for 127.0.0.1 that it signed, and that one's key."""
+    """The certificate of an authority; a certificate for 127.0.0.1 that it signed, and its key."""
     now = datetime.datetime.now(datetime.UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [

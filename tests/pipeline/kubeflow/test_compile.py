@@ -1,4 +1,4 @@
-"""The package, against what KFP's backend does to one."""
+"""The package meets the rules of KFP's backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from components.errors import UserError
 from pipeline import config
 from pipeline.graph import NEVER_CACHED
 from pipeline.kubeflow.compile import compile_package
-from pipeline.kubeflow.parameters import KNOBS, REST, arguments, configuration
+from pipeline.kubeflow.parameters import KNOBS, OTHER_OPTIONS, arguments, configuration
 from tests.pipeline.kubeflow.conftest import IMAGE
 from tests.pipeline.local.test_runner import STEPS
 
@@ -37,7 +37,7 @@ def load(*overrides: str, profile: str = "gpu", photos: str = "/photos/2024") ->
 
 
 class Package:
-    """A compiled package, read back."""
+    """A compiled package, read from its file."""
 
     def __init__(self, path: Path):
         self.text = path.read_text()
@@ -63,7 +63,7 @@ def label(step: str) -> str:
     return "exec-" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", step).lower()
 
 
-def test_it_is_what_the_pipeline_spec_says(package: Package) -> None:
+def test_it_is_a_pipeline_spec(package: Package) -> None:
     assert package.spec.schema_version == "2.1.0"
     assert package.spec.sdk_version == "kfp-2.16.1"
     assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", package.spec.pipeline_info.name)
@@ -79,8 +79,8 @@ def test_there_is_a_task_for_each_node(package: Package) -> None:
             assert re.fullmatch(r"[a-z][a-z0-9_-]*", name)
 
 
-def test_no_two_components_are_one_to_the_backend(package: Package) -> None:
-    """It takes those of equal image, command and arguments for one."""
+def test_the_backend_keeps_components_apart(package: Package) -> None:
+    """The backend merges components with equal image, command and arguments."""
     seen = {json.dumps([c["image"], c["command"], c["args"]]) for c in package.containers.values()}
     assert len(seen) == len(package.containers)
 
@@ -90,7 +90,7 @@ def test_names_stay_apart_when_the_local_runner_shortens_them(package: Package) 
     assert len(set(names)) == len(names)
 
 
-def test_every_command_is_one_of_this_code(package: Package) -> None:
+def test_every_command_exists(package: Package) -> None:
     for name, container in package.containers.items():
         python, dash_m, module = container["command"]
         assert (python, dash_m) == ("python", "-m")
@@ -101,7 +101,7 @@ def test_every_command_is_one_of_this_code(package: Package) -> None:
         assert container["image"] == IMAGE
 
 
-def test_nothing_in_the_arguments_is_argos_or_kubernetes(package: Package) -> None:
+def test_argo_and_kubernetes_replace_nothing_in_the_arguments(package: Package) -> None:
     for container in package.containers.values():
         for argument in container["args"]:
             assert argument == "{{$}}" or not re.search(r"\{\{|\}\}|\$", argument)
@@ -125,7 +125,7 @@ def test_what_is_connected_has_one_type_and_the_server_knows_it(package: Package
             assert wanted == given
 
 
-def test_nothing_is_there_that_the_open_source_backend_does_not_run(package: Package) -> None:
+def test_the_open_source_backend_runs_everything(package: Package) -> None:
     executors = json_format.MessageToDict(package.spec.deployment_spec)["executors"].values()
     assert all(set(executor) == {"container"} for executor in executors)  # no importer, no resolver
     assert "lifecycle" not in package.text
@@ -149,7 +149,7 @@ def test_the_cache_is_asked_where_that_is_safe(package: Package) -> None:
     never = {label(step).removeprefix("exec-") for step in NEVER_CACHED}
     assert fresh == never | {"plan", "summary"}
     for name in set(package.tasks) - {"plan", "summary"}:
-        # The node's part of the graph, for ExampleGen with the photos' fingerprint; the code.
+        # `node` holds the fingerprint of the photos if needed; `code` is the hash of the code.
         assert set(package.tasks[name].inputs.parameters) == {"node", "code"}
 
 
@@ -171,8 +171,8 @@ def test_the_exit_handler_relies_on_nothing(package: Package) -> None:
     assert task.trigger_policy.strategy == strategy
 
 
-def test_the_platform_document_is_read_at_all(package: Package) -> None:
-    """The server ignores all of one that has a top-level field which it does not know."""
+def test_the_server_knows_the_fields_of_the_platform_document(package: Package) -> None:
+    """The server ignores the whole document if it does not know one of its top-level fields."""
     assert set(package.documents[1]) == {"platforms"}
     platform = json_format.ParseDict(package.documents[1], pipeline_spec_pb2.PlatformSpec())
     executors = platform.platforms["kubernetes"].deployment_spec.executors
@@ -217,7 +217,7 @@ def test_pods_get_what_they_need_and_no_more(package: Package) -> None:
 
 def test_parameters_have_defaults_and_descriptions(package: Package) -> None:
     definitions = package.documents[0]["root"]["inputDefinitions"]["parameters"]
-    assert set(definitions) == {*KNOBS, REST}
+    assert set(definitions) == {*KNOBS, OTHER_OPTIONS}
     for definition in definitions.values():
         assert definition["description"] and "defaultValue" in definition
     assert definitions["epochs"]["defaultValue"] == 30
@@ -234,24 +234,24 @@ def test_parameters_are_the_whole_configuration(profile: str) -> None:
 
 
 def as_the_server_gives(values: dict[str, Any]) -> dict[str, Any]:
-    """Numbers inside a struct are floats."""
+    """The server returns the numbers of a struct as floats."""
     return json.loads(json.dumps(values), parse_int=float)
 
 
 def test_an_option_has_one_place() -> None:
     values = arguments(load())
-    values[REST]["trainer"]["epochs"] = 3
+    values[OTHER_OPTIONS]["trainer"]["epochs"] = 3
     with pytest.raises(UserError, match=r"trainer\.epochs is the pipeline's parameter epochs"):
         configuration(values, Path("/work"))
 
 
 def test_another_beam_runner_gets_the_image_as_worker() -> None:
     loaded = load("beam.runner=FlinkRunner", 'beam.options=["--flink_master=flink:8081"]')
-    options = arguments(loaded)[REST]["beam"]["options"]
+    options = arguments(loaded)[OTHER_OPTIONS]["beam"]["options"]
     assert options == ["--flink_master=flink:8081", f"--sdk_container_image={IMAGE}"]
     external = '["--environment_type=EXTERNAL", "--environment_config=localhost:50000"]'
     loaded = load("beam.runner=PortableRunner", f"beam.options={external}")
-    assert arguments(loaded)[REST]["beam"]["options"] == json.loads(external)
+    assert arguments(loaded)[OTHER_OPTIONS]["beam"]["options"] == json.loads(external)
 
 
 @pytest.mark.parametrize(
@@ -281,5 +281,5 @@ def test_names_of_volumes_are_labels(override: str) -> None:
         load(override)
 
 
-def test_a_digest_is_a_name(tmp_path: Path) -> None:
+def test_an_image_by_digest(tmp_path: Path) -> None:
     compile_package(load(f"kubeflow.image=r/g@sha256:{'0' * 64}"), tmp_path / "package.yaml")

@@ -1,4 +1,4 @@
-"""The ExecutorInput as KFP's launcher writes it, and what it reads."""
+"""The input from KFP's launcher, and the output that it reads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_paths_are_the_launchers(uri: str, path: str, monkeypatch: pytest.Monkey
 
 
 def executor_input(folder: Path, scheme: str) -> dict[str, Any]:
-    """One with an input and three outputs, as protojson prints it."""
+    """An ExecutorInput with an input and three outputs, as protojson prints it."""
     base = f"{scheme}bucket/v2/artifacts/goodseed-age-check/run/trainer/7f"
     return {
         "inputs": {
@@ -80,7 +80,7 @@ def test_what_is_read_and_written(
     task.outputs["report"].path.write_text("the last attempt's, which is a file")
 
     task.begin()
-    assert task.inputs["examples"].path.is_dir()  # it held nothing, and so never arrived
+    assert task.inputs["examples"].path.is_dir()  # an empty folder has no files in the object store
     assert not any(list(slot.path.iterdir()) for slot in task.outputs.values())
 
     task.finish({"code": "abc"}, {"model": {"properties": "{}"}})
@@ -89,7 +89,7 @@ def test_what_is_read_and_written(
     (model,) = output.artifacts["model"].artifacts
     assert model.uri == document["outputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
     assert output.parameter_values["code"].string_value == "abc"
-    assert any(task.outputs["model"].path.iterdir())  # else it would not arrive
+    assert any(task.outputs["model"].path.iterdir())  # an empty folder would get lost
 
 
 def test_a_path_of_its_own(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ _VALUES = st.one_of(
 
 @given(st.dictionaries(st.text("abcdef_", min_size=1), _VALUES), st.integers(0, 2**31))
 def test_properties_come_back_as_they_went(custom: dict[str, Any], span: int) -> None:
-    """With their types: an integer that came back a float would read as 0."""
+    """Their types too: TFX would read an integer that became a float as 0."""
     artifact = standard_artifacts.Examples()
     artifact.split_names = '["train", "eval"]'
     artifact.span = span

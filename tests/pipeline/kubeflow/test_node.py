@@ -1,4 +1,4 @@
-"""What a node's pod gives Beam."""
+"""Beam's options in the pod of a node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.pipeline.kubeflow.conftest import configuration
 def test_workers_are_as_many_as_the_pod_has_cores(
     workers: int, expected: int, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not as the machine has, of which the pod may be given a part."""
+    """The pod may use fewer cores than the machine has."""
     monkeypatch.setattr(node, "cores", lambda: 3)
     outside = configuration(tmp_path, tmp_path, f"beam.workers={workers}")
     ir = compiler.Compiler().compile(create_pipeline(in_a_pod(arguments(outside), tmp_path)))

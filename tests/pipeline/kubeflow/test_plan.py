@@ -1,4 +1,4 @@
-"""What KFP's cache has to know of the code."""
+"""The hash of the code, for KFP's cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.kubeflow import plan
     [
         ("components/trainer/fit.py", True),
         ("schemas/curated.pbtxt", True),
-        ("components/trainer/__pycache__/fit.pyc", False),  # another's on each machine
+        ("components/trainer/__pycache__/fit.pyc", False),  # differs between machines
         ("tests/test_fit.py", False),
     ],
 )

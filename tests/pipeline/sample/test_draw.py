@@ -1,4 +1,4 @@
-"""The drawn sample is the same each time, shows age, and holds what the pipeline must cope with."""
+"""The drawn sample: reproducible, with signs of age, and with files that must be rejected."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from pipeline.sample import draw as sample_photos
 from pipeline.sample.draw import draw_photo, draw_sample
 from schemas.features import AGE_BAND_STARTS, MAX_AGE
 
-COUNT = 240  # photos; the smallest sample with every kind of broken row
+COUNT = 240  # photos of `drawn_photos`: the smallest sample with every kind of broken row
 BROKEN = {"truncated", "text", "empty", "missing", "no_number", "conflict"}
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn") / "photos"
-    draw_sample(folder, COUNT)
-    return folder
+@pytest.fixture
+def sample(drawn_photos: Path) -> Path:
+    return drawn_photos
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -144,7 +142,7 @@ def forehead_lines(photo: np.ndarray) -> float:
 
 
 def pupil_row(photo: np.ndarray) -> float:
-    """The row of the darkest pixel where an eye may be."""
+    """The row of the darkest pixel in the region of an eye."""
     return float(np.argmin(photo[45:66, 30:45].min(axis=1)) + 45)
 
 

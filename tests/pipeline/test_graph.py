@@ -1,0 +1,25 @@
+"""Each step gets its whole section of the configuration: no knob is declared twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pipeline.config import Data, load
+from pipeline.graph import create_pipeline
+
+
+def test_steps_get_their_sections(tmp_path: Path) -> None:
+    loaded = load(
+        profile="demo", photos=str(tmp_path), run_dir=str(tmp_path),
+        overrides=["data.train_share=0.5", "transform.jpeg_quality=80", "evaluator.max_mae=7.5",
+                   "trainer.seed=3"],
+    )  # fmt: skip
+    given = {step.id: step.exec_properties for step in create_pipeline(loaded).components}
+    assert Data.model_validate_json(given["PhotoExampleGen"]["data"]) == loaded.data
+    custom = json.loads(given["Transform"]["custom_config"])
+    assert custom.items() >= loaded.transform.model_dump().items()
+    assert '"value": 7.5' in given["Evaluator"]["eval_config"]
+    assert json.loads(given["Review"]["settings"]) == loaded.model_dump(
+        mode="json", exclude={"kubeflow"}
+    )
