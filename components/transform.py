@@ -23,6 +23,7 @@ from tfx.types import BaseChannel
 
 from components import heap
 from components.beam_step import BeamStep
+from pipeline import config
 from schemas import features
 
 
@@ -138,7 +139,7 @@ class Transform(tfx.components.Transform):
 
 
 def transform(
-    examples: BaseChannel, schema: BaseChannel, image_size: int, jpeg_quality: int
+    examples: BaseChannel, schema: BaseChannel, settings: config.Transform
 ) -> Transform:
     """TFX's Transform with this module's `preprocessing_fn`.
 
@@ -152,7 +153,7 @@ def transform(
         splits_config=transform_pb2.SplitsConfig(
             analyze=[features.TRAIN], transform=list(features.SPLITS)
         ),
-        custom_config={"image_size": image_size, "jpeg_quality": jpeg_quality},
+        custom_config=settings.model_dump(),
         disable_analyzer_cache=True,
         disable_statistics=True,
     )
