@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from goodseed_client.orientation import orientation_of, upright
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from components.photo_example_gen.rejects import Reason, Rejected
 
@@ -115,8 +115,9 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
         detail = f"{width} × {height}; max_pixels is {max_pixels:,}"
         raise Rejected(Reason.TOO_MANY_PIXELS, detail)
     image.load()
-    photo = upright(_rgb(image), orientation_of(image))
-    kept = photo is image and image.format == "JPEG" and _is_plain(data)
+    turned = _make_upright(image)
+    photo = _rgb(image)
+    kept = photo is image and not turned and image.format == "JPEG" and _is_plain(data)
     luma = np.asarray(photo.convert("L"))
     return Photo(
         jpeg=data if kept else _encode(photo),
@@ -128,6 +129,15 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
         brightness=_sum(luma) / luma.size / 255,
         sharpness=_sharpness(luma),
     )
+
+
+def _make_upright(image: Image.Image) -> bool:
+    """Turns the picture as its EXIF data says; tells whether it was stored turned or mirrored."""
+    orientation = 1
+    with contextlib.suppress(Exception):  # the pixels may be sound where the EXIF data is damaged
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(image, in_place=True)
+    return orientation in range(2, 9)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
