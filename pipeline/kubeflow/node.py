@@ -81,29 +81,12 @@ def _operator(pipeline: pipeline_pb2.Pipeline, name: str) -> Any:
 
         beam = executable_spec_pb2.BeamExecutableSpec()
         packed.Unpack(beam)
-        if "--direct_num_workers=0" in beam.beam_pipeline_args:
-            # Beam would count the machine's cores, of which the pod has a part.
-            argument = f"--direct_num_workers={cores()}"
-            beam.beam_pipeline_args_placeholders.add().value.string_value = argument
         return BeamExecutorOperator(beam)
     from tfx.orchestration.portable.python_executor_operator import PythonExecutorOperator
 
     python = executable_spec_pb2.PythonClassExecutableSpec()
     packed.Unpack(python)
     return PythonExecutorOperator(python)
-
-
-def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many cores this pod may use: its cgroup's limit, rounded up, or the machine's.
-
-    Args:
-        limit: the cgroup's file: microseconds of CPU, or `max`, and of how many they are.
-    """
-    here = len(os.sched_getaffinity(0))
-    if not limit.exists():
-        return here
-    quota, period = limit.read_text().split()
-    return here if quota == "max" else min(here, math.ceil(int(quota) / int(period)))
 
 
 def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:

@@ -55,9 +55,6 @@ def configuration(values: Mapping[str, Any], run_dir: Path) -> Config:
         if key in options:
             raise UserError(f"{REST}: {option} is the pipeline's parameter {knob}; set that")
         options[key] = values[knob]
-    beam = merged.setdefault("beam", {})
-    if beam.get("workers") != 1:  # one alone stays in the step: a process would import TFX anew
-        beam.setdefault("mode", "multi_processing")
     return validate({"run_dir": str(run_dir), **merged})
 
 
