@@ -84,7 +84,7 @@ def custom_extractors(
 
 
 class Executor(executor.Executor):
-    """TFX's executor, with slices by the CSV's extra columns, and without an empty baseline."""
+    """TFX's executor; slices by the CSV's extra columns too, and leaves out an empty baseline."""
 
     def Do(
         self,
@@ -92,7 +92,7 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Evaluates the candidate, and the live model if there is one; blesses the candidate or not.
+        """Evaluates the candidate, and the live model if there is one; blesses a good candidate.
 
         The evaluation also holds a row for each photo: `predictions.FILE`. Its custom property MAE
         is the candidate's, BASELINE_MAE the live model's.

@@ -80,9 +80,7 @@ def preprocessing_fn(
     }
 
 
-def transform(
-    examples: BaseChannel, schema: BaseChannel, image_size: int, jpeg_quality: int
-) -> Transform:
+def transform(examples: BaseChannel, schema: BaseChannel, settings: config.Transform) -> Transform:
     """TFX's Transform with the `preprocessing_fn` above.
 
     The preprocessing learns nothing from the data, so there is no analyzer cache. There are no

@@ -1,4 +1,4 @@
-"""The `goodseed` command: it parses the command line and calls. Its work is in pipeline/commands."""
+"""The `goodseed` command: parses the command line and calls a module of pipeline/commands."""
 
 from __future__ import annotations
 

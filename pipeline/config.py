@@ -335,9 +335,7 @@ def _absolute(config: Config) -> Config:
     if serving.root:
         serving = serving.model_copy(update={"root": str(Path(serving.root).absolute())})
     if review.population:
-        review = review.model_copy(
-            update={"population": str(Path(review.population).absolute())}
-        )
+        review = review.model_copy(update={"population": str(Path(review.population).absolute())})
     changed = {"data": data, "trainer": trainer, "serving": serving, "review": review}
     return config.model_copy(update={"run_dir": str(Path(config.run_dir).absolute()), **changed})
 

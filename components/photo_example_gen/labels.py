@@ -208,7 +208,9 @@ def leave_out(found: Labels, exclude: str, photos: str) -> Labels:
     for name, line in listed.items():
         # The picture may be in a span that is not read.
         if name not in known and not _is_file(Path(photos, name)):
-            raise UserError(f"{path} row {line}: no photo {name[:80]!r} in {photos}: correct the row")
+            raise UserError(
+                f"{path} row {line}: no photo {name[:80]!r} in {photos}: correct the row"
+            )
     rejects = [
         row.reject(Reason.EXCLUDED, f"row {listed[row.path]} of {path.name}")
         for row in found.rows

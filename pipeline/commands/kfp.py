@@ -90,7 +90,8 @@ def _add_schedule(verbs: Any) -> None:
     verb = _add(
         verbs, "schedule", "run an uploaded version regularly, for new spans of photos",
         "There is one run at a time; missed runs are not repeated. A schedule of the same name is "
-        "replaced. A schedule keeps its version: after an upload, run this command again.", _schedule,
+        "replaced. A schedule keeps its version: after an upload, run this command again.",
+        _schedule,
     )  # fmt: skip
     verb.add_argument("name", metavar="NAME", help="name of the schedule")
     verb.add_argument(
@@ -121,8 +122,8 @@ def _add_logs(verbs: Any) -> None:
 def _add_run_local(verbs: Any) -> None:
     verb = _add(
         verbs, "run-local", "run the package on this machine, in its image, with Docker",
-        "kfp.local runs the package's steps as a cluster would, but without retries, without cache, "
-        f"and without the exit handler after a failure. Exit status: {STATUSES}.", _run_local,
+        "kfp.local runs the steps as a cluster would, but without retries, without cache and, if a "
+        f"step fails, without the exit handler. Exit status: {STATUSES}.", _run_local,
     )  # fmt: skip
     verb.add_argument("package", metavar="PACKAGE", type=Path, help="what `compile` wrote")
     verb.add_argument("--photos", required=True, metavar="DIR", help="folder on this machine")

@@ -22,7 +22,9 @@ def add_command(commands: Any) -> None:
         description="Serves the newest page of a run folder on 127.0.0.1 until Ctrl-C.",
     )  # fmt: skip
     review.add_argument("run_dir", metavar="RUN_DIR", type=Path)
-    review.add_argument("--compare", metavar="OTHER_RUN", type=Path, help="show it beside another run")
+    review.add_argument(
+        "--compare", metavar="OTHER_RUN", type=Path, help="show it beside another run"
+    )
     review.add_argument("--open", action="store_true", help="also open it in the browser")
     review.add_argument("--port", type=int, default=0, help="TCP port (default: a free one)")
     review.set_defaults(command=_review)

@@ -14,7 +14,9 @@ def add_command(commands: Any) -> None:
     )
     sample.add_argument("folder", metavar="DIR", help="new folder")
     sample.add_argument("--count", type=int, default=900, help="how many photos (default: 900)")
-    sample.add_argument("--seed", type=int, default=0, help="a different seed gives different faces (default: 0)")
+    sample.add_argument(
+        "--seed", type=int, default=0, help="a different seed gives different faces (default: 0)"
+    )
     sample.set_defaults(command=_sample_photos)
 
 

@@ -1,4 +1,4 @@
-"""`goodseed serving`: which version of the model the tills get, by the server's configuration file."""
+"""`goodseed serving`: which version of the model the tills get."""
 
 from __future__ import annotations
 
