@@ -6,7 +6,7 @@ import re
 
 
 class UserError(ValueError):
-    """A mistake in the input or the configuration. The text is one line: what is wrong, what to do."""
+    """A mistake in the input or the configuration; one line: what is wrong, and what to do."""
 
 
 def one_line(error: BaseException) -> str:

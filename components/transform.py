@@ -14,6 +14,7 @@ from tfx.components import Transform
 from tfx.proto import transform_pb2
 from tfx.types import BaseChannel
 
+from pipeline import config
 from schemas import features
 
 
@@ -93,7 +94,7 @@ def transform(examples: BaseChannel, schema: BaseChannel, settings: config.Trans
         splits_config=transform_pb2.SplitsConfig(
             analyze=[features.TRAIN], transform=list(features.SPLITS)
         ),
-        custom_config={"image_size": image_size, "jpeg_quality": jpeg_quality},
+        custom_config=settings.model_dump(),
         disable_analyzer_cache=True,
         disable_statistics=True,
     )
