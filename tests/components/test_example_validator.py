@@ -1,4 +1,4 @@
-"""An anomaly stops the run and says in one line which feature and why."""
+"""An anomaly stops the run; one line names the feature and the reason."""
 
 from __future__ import annotations
 
