@@ -95,20 +95,22 @@ def test_tfmas_wrong_merge_is_still_there() -> None:
 
 
 def wait_at_the_end(options: tf.data.Options) -> float:
-    """Seconds from the last element to the end of the iterator, after a pause.
+    """Seconds that the end of an iterator takes, 1.5 s after its start.
 
-    The tuner wakes up 1.27 s after the start, and then 2.55 s after it.
+    The tuner sleeps from 1.27 s to 2.55 s after the start. The many parallel maps take time between
+    the tuner's wake-up and the mark that the iterator is cancelled.
     """
-    numbers = tf.data.Dataset.range(8).map(lambda n: n, num_parallel_calls=tf.data.AUTOTUNE)
-    iterator = iter(numbers.prefetch(2).with_options(options))
+    dataset = tf.data.Dataset.range(8)
+    for _ in range(30):
+        dataset = dataset.map(lambda number: number, num_parallel_calls=tf.data.AUTOTUNE)
+    iterator = iter(dataset.with_options(options))
+    next(iterator)
     time.sleep(1.5)
-    for _ in iterator:
-        pass
     start = time.perf_counter()
     del iterator
     return time.perf_counter() - start
 
 
 def test_the_wait_for_tf_datas_tuner_is_still_there() -> None:
-    with_tuner = min(wait_at_the_end(tf.data.Options()) for _ in range(3))
-    assert with_tuner > 10 * min(wait_at_the_end(without_autotune()) for _ in range(3))
+    with_tuner = max(wait_at_the_end(tf.data.Options()) for _ in range(5))
+    assert with_tuner > 3 * max(wait_at_the_end(without_autotune()) for _ in range(5))
