@@ -38,7 +38,7 @@ def test_beams_torn_element_is_still_there() -> None:
         time.sleep(0.01)
     stream.write(b"the second half")
     stream.close()
-    assert sent[0] == b"the first half"
+    assert [part for part in sent if part][0] == b"the first half"
 
 
 def test_beam_works_with_one_worker_in_the_process() -> None:
@@ -95,22 +95,24 @@ def test_tfmas_wrong_merge_is_still_there() -> None:
 
 
 def wait_at_the_end(options: tf.data.Options) -> float:
-    """Seconds that the end of an iterator takes, 1.5 s after its start.
+    """Seconds that the end of many iterators takes, 3 s after their start.
 
-    The tuner sleeps from 1.27 s to 2.55 s after the start. The many parallel maps take time between
-    the tuner's wake-up and the mark that the iterator is cancelled.
+    The tuners sleep from 2.55 s to 5.11 s after the start. Not every end has to wait for its tuner:
+    which of two threads is faster decides it.
     """
-    dataset = tf.data.Dataset.range(8)
-    for _ in range(30):
-        dataset = dataset.map(lambda number: number, num_parallel_calls=tf.data.AUTOTUNE)
-    iterator = iter(dataset.with_options(options))
-    next(iterator)
-    time.sleep(1.5)
-    start = time.perf_counter()
+    numbers = tf.data.Dataset.range(8).map(lambda n: n, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = numbers.prefetch(2).with_options(options)
+    iterators = [iter(dataset) for _ in range(40)]
+    for iterator in iterators:
+        next(iterator)
+    time.sleep(3)
+    for iterator in iterators:
+        list(iterator)
     del iterator
+    start = time.perf_counter()
+    iterators.clear()
     return time.perf_counter() - start
 
 
 def test_the_wait_for_tf_datas_tuner_is_still_there() -> None:
-    with_tuner = max(wait_at_the_end(tf.data.Options()) for _ in range(5))
-    assert with_tuner > 3 * max(wait_at_the_end(without_autotune()) for _ in range(5))
+    assert wait_at_the_end(tf.data.Options()) > 5 * wait_at_the_end(without_autotune())
