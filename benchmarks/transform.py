@@ -44,7 +44,6 @@ STEPS = ("Transform", "StatisticsGen")
 
 def make_examples(photos: Path, folder: Path) -> None:
     """Writes raw examples in three splits, with the step that writes them in the pipeline."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
     from components.photo_example_gen import Executor, PhotoExampleGen
@@ -52,7 +51,7 @@ def make_examples(photos: Path, folder: Path) -> None:
 
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder)
-    executor = Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS)))
+    executor = Executor(_context())
     executor.Do(
         {}, {"examples": [artifact]}, PhotoExampleGen(Data(photos=str(photos))).exec_properties
     )
@@ -73,12 +72,17 @@ def inputs(examples: Path) -> dict[str, list[Any]]:
     return {"examples": [raw], "schema": [schema]}
 
 
+def _context() -> Any:
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+
+    return BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))
+
+
 def run_transform(examples: Path, image_size: int, out: Path) -> None:
     """Runs Transform's executor on a folder of raw examples."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import Channel, standard_artifacts
 
-    from components.transform import Executor, transform
+    from components.transform import transform
     from pipeline.config import Transform as Settings
 
     step = transform(
@@ -88,7 +92,7 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
     )
     graph, transformed = standard_artifacts.TransformGraph(), standard_artifacts.Examples()
     graph.uri, transformed.uri = str(out / "graph"), str(out / "examples")
-    Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))).Do(
+    step.executor_spec.executor_class(_context()).Do(
         inputs(examples),
         {"transform_graph": [graph], "transformed_examples": [transformed]},
         step.exec_properties,
@@ -97,17 +101,16 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
 
 def run_statistics(examples: Path, image_size: int, out: Path) -> None:
     """Runs StatisticsGen's executor, with the pipeline's options, on a folder of raw examples."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import Channel, standard_artifacts
 
-    from components.statistics_gen import Executor, StatisticsGen
+    from components.statistics_gen import statistics_gen
 
-    step = StatisticsGen(
+    step = statistics_gen(
         Channel(type=standard_artifacts.Examples), Channel(type=standard_artifacts.Schema)
     )
     found = standard_artifacts.ExampleStatistics()
     found.uri = str(out / "statistics")
-    Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))).Do(
+    step.executor_spec.executor_class(_context()).Do(
         inputs(examples),
         {"statistics": [found]},
         step.exec_properties,

@@ -1,4 +1,4 @@
-"""A configuration whose volumes are folders of a test."""
+"""A package with volumes in a test's folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IMAGE = "registry.example/goodseed:abc123"
 
 
 def configuration(photos: Path, volumes: Path, *overrides: str) -> config.Config:
-    """The configuration of a small run; its pods mount the volumes at these folders."""
+    """A small run's, whose pods would have the volumes where these folders are."""
     (volumes / "serving").mkdir(parents=True, exist_ok=True)
     (volumes / "work").mkdir(exist_ok=True)
     return config.load(
@@ -24,7 +24,6 @@ def configuration(photos: Path, volumes: Path, *overrides: str) -> config.Config
             f"kubeflow.photos_mount={photos}",
             f"kubeflow.serving_mount={volumes / 'serving'}",
             f"kubeflow.work_mount={volumes / 'work'}",
-            "beam.workers=1",  # several workers are tested in tests/containers
             *TINY,
             *overrides,
         ],
