@@ -9,19 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-from tensorflow_serving.apis import (
-    model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
-)
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving.server import metrics
 from serving.server.config_files import SSLConfig, parse
 from serving.server.core import Core
 from serving.server.errors import ServingError, invalid_argument
 
-# tensorflow_serving/model_servers/grpc_status_util.cc
+# As in TensorFlow Serving: a longer text may not fit into HTTP/2's headers.
 MESSAGE_LIMIT = 1024
-# TensorFlow Serving sets gRPC's own limit of 4 MiB to the largest number that fits.
 MAX_MESSAGE_BYTES = 2**31 - 1
 
 _log = logging.getLogger(__name__)
@@ -38,7 +35,7 @@ class GrpcApi:
         max_threads: int,
         channel_arguments: str = "",
         ssl_config_file: str = "",
-        health: bool = False,
+        with_health: bool = False,
     ):
         """Starts to answer.
 
@@ -48,12 +45,11 @@ class GrpcApi:
             max_threads: requests that are answered at once; more of them wait.
             channel_arguments: `name=value` pairs for gRPC, separated by commas.
             ssl_config_file: an SSLConfig as text proto; empty for no encryption.
-            health: whether grpc.health.v1 is there.
+            with_health: whether to serve grpc.health.v1.
 
         Raises:
-            ServingError: an address can't be had, or the configuration is wrong.
+            ServingError: an address is in use, or the configuration is wrong.
         """
-        self._health: Any = None
         self._server = grpc.server(
             ThreadPoolExecutor(max_threads, thread_name_prefix="grpc"),
             options=_options(channel_arguments),
@@ -62,8 +58,10 @@ class GrpcApi:
             _PredictionService(core), self._server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(core), self._server)
-        if health:
-            self._add_health()
+        self._health = health.HealthServicer()
+        if with_health:
+            self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         credentials = _credentials(ssl_config_file)
         for address in addresses:
             try:
@@ -77,41 +75,32 @@ class GrpcApi:
                 ) from error
         self._server.start()
 
-    def stop(self, grace_seconds: float) -> None:
-        """Takes no more requests, and waits so long for those that are being answered."""
-        if self._health is not None:
-            self._health.enter_graceful_shutdown()
-        self._server.stop(grace_seconds).wait()
-
-    def _add_health(self) -> None:
-        # As C++'s default service, which TensorFlow Serving switches on: the server as a whole
-        # ("") serves; no service is known by name.
-        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
-        self._health = health.HealthServicer()
-        self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+    def stop(self, seconds: float) -> None:
+        """Takes no more requests, and waits up to `seconds` for those that are being answered."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(seconds).wait(seconds)
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Classify, Regress and MultiInference stay UNIMPLEMENTED."""
+
     def __init__(self, core: Core):
         self._core = core
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return _answer("Predict", self._core.predict, request, request.model_spec.name, context)
-
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return _answer("Classify", self._core.classify, request, request.model_spec.name, context)
-
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return _answer("Regress", self._core.regress, request, request.model_spec.name, context)
-
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
-        model = request.tasks[0].model_spec.name if request.tasks else ""
-        return _answer("MultiInference", self._core.multi_inference, request, model, context)
+        started = time.perf_counter()
+        status = "OK"
+        try:
+            return _answer(self._core.predict, request, context)
+        except ServingError as error:
+            status = error.code.name
+            _abort(error, context)
+        finally:
+            seconds = time.perf_counter() - started
+            metrics.observe_request(request.model_spec.name, "Predict", status, seconds, "GRPC")
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return _answer("", self._core.get_model_metadata, request, "", context)
+        return _answer_or_abort(self._core.get_model_metadata, request, context)
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -119,52 +108,50 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._core = core
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return _answer("", self._core.get_model_status, request, "", context)
+        return _answer_or_abort(self._core.get_model_status, request, context)
 
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return _answer("", self._core.handle_reload_config, request, "", context)
+        def reload(request: Any) -> Any:
+            return self._core.handle_reload_config(request, context.is_active)
+
+        return _answer_or_abort(reload, request, context)
 
 
-def _answer(
-    entrypoint: str,
-    method: Callable[[Any], Any],
-    request: Any,
-    model: str,
-    context: grpc.ServicerContext,
-) -> Any:
-    """Calls `method`; counts the request where an entrypoint is named, as TensorFlow Serving."""
-    started = time.perf_counter()
-    error: ServingError | None = None
-    response = None
+def _answer(method: Callable[[Any], Any], request: Any, context: grpc.ServicerContext) -> Any:
+    """Calls `method`; every failure is a ServingError."""
+    if not context.is_active():
+        # The client went while its request waited for a thread.
+        raise ServingError(grpc.StatusCode.CANCELLED, "the client has gone")
     try:
-        if not context.is_active():
-            # Its client went while it waited for a thread: no one would read the answer.
-            raise ServingError(grpc.StatusCode.CANCELLED, "the client is gone")
-        response = method(request)
-    except ServingError as raised:
-        error = raised
-    except Exception as raised:
-        _log.exception("%s failed", entrypoint or method.__name__)
-        error = ServingError(grpc.StatusCode.INTERNAL, f"{type(raised).__name__}: {raised}")
-    if entrypoint:
-        status = error.code.name if error else "OK"
-        metrics.observe_request(model, entrypoint, status, time.perf_counter() - started, "GRPC")
-    if error:
-        context.abort(error.code, _bounded(error.message))
-    return response
+        return method(request)
+    except ServingError:
+        raise
+    except Exception as error:
+        _log.exception("%s failed", method.__name__)
+        raise ServingError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from error
 
 
-def _bounded(message: str) -> str:
-    if len(message) <= MESSAGE_LIMIT:
-        return message
-    return message[:MESSAGE_LIMIT] + "...TRUNCATED"
+def _answer_or_abort(
+    method: Callable[[Any], Any], request: Any, context: grpc.ServicerContext
+) -> Any:
+    try:
+        return _answer(method, request, context)
+    except ServingError as error:
+        _abort(error, context)
+
+
+def _abort(error: ServingError, context: grpc.ServicerContext) -> None:
+    message = error.message
+    if len(message) > MESSAGE_LIMIT:
+        message = message[:MESSAGE_LIMIT] + "...TRUNCATED"
+    context.abort(error.code, message)
 
 
 def _options(channel_arguments: str) -> list[tuple[str, int | str]]:
     options: dict[str, int | str] = {
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-        # A second server on the same port is a mistake; Linux would share it out between the two.
+        # Else Linux lets a second server listen at the same port, and shares its requests out.
         "grpc.so_reuseport": 0,
     }
     for argument in filter(None, channel_arguments.split(",")):
@@ -186,7 +173,7 @@ def _credentials(ssl_config_file: str) -> grpc.ServerCredentials | None:
         raise invalid_argument(f"{ssl_config_file}: server_key and server_cert are needed")
     if config.client_verify and not config.custom_ca:
         raise invalid_argument(
-            f"{ssl_config_file}: client_verify needs custom_ca, which signed the clients"
+            f"{ssl_config_file}: client_verify needs custom_ca, the authority of the clients"
         )
     return grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
