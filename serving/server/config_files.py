@@ -10,24 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message,
-    message_factory,
-    text_format,
-    wrappers_pb2,
-)
+from google.protobuf import message, message_factory, text_format, wrappers_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 
 from serving.server.errors import invalid_argument, not_found
 
 M = TypeVar("M", bound=message.Message)
 
-# Fields in the order of their numbers; a name of a message is its type.
-_FILE = """
-name: "serving/server/config_files.proto" package: "tensorflow.serving" syntax: "proto3"
-dependency: "google/protobuf/wrappers.proto"
-"""
+_NUMBER = ".google.protobuf.Int64Value"
+
+# Fields in the order of their numbers: a scalar type, or the name of a message.
 _MESSAGES = {
     "SSLConfig": {
         "server_key": "STRING",
@@ -38,32 +31,33 @@ _MESSAGES = {
     "PrometheusConfig": {"enable": "BOOL", "path": "STRING"},
     "MonitoringConfig": {"prometheus_config": ".tensorflow.serving.PrometheusConfig"},
     "BatchingParameters": {
-        "max_batch_size": ".google.protobuf.Int64Value",
-        "batch_timeout_micros": ".google.protobuf.Int64Value",
-        "max_enqueued_batches": ".google.protobuf.Int64Value",
-        "num_batch_threads": ".google.protobuf.Int64Value",
+        "max_batch_size": _NUMBER,
+        "batch_timeout_micros": _NUMBER,
+        "max_enqueued_batches": _NUMBER,
+        "num_batch_threads": _NUMBER,
         "thread_pool_name": ".google.protobuf.StringValue",
-        "allowed_batch_sizes": "repeated INT64",
+        "allowed_batch_sizes": "INT64",
         "pad_variable_length_inputs": "BOOL",
         "enable_large_batch_splitting": ".google.protobuf.BoolValue",
-        "max_execution_batch_size": ".google.protobuf.Int64Value",
+        "max_execution_batch_size": _NUMBER,
     },
 }
+_REPEATED = "allowed_batch_sizes"
 
 
 def _classes() -> dict[str, Any]:
-    file = text_format.Parse(_FILE, descriptor_pb2.FileDescriptorProto())
+    file = FileDescriptorProto(name="config_files", package="tensorflow.serving", syntax="proto3")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
     for name, fields in _MESSAGES.items():
         described = file.message_type.add(name=name)
-        for number, (field, text) in enumerate(fields.items(), start=1):
-            kind = text.removeprefix("repeated ")
+        for number, (field, kind) in enumerate(fields.items(), start=1):
             added = described.field.add(name=field, number=number)
-            added.label = added.LABEL_REPEATED if kind != text else added.LABEL_OPTIONAL
+            added.label = added.LABEL_REPEATED if field == _REPEATED else added.LABEL_OPTIONAL
             if kind.startswith("."):
                 added.type_name = kind
             else:
                 added.type = added.Type.Value(f"TYPE_{kind}")
-    pool = descriptor_pool.DescriptorPool()
+    pool = DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClassesForFiles([file.name], pool)
@@ -85,7 +79,5 @@ def parse(path: str, into: M) -> M:
         return text_format.Parse(Path(path).read_text(encoding="utf-8"), into)
     except OSError as error:
         raise not_found(f"{path}; {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{path}': not UTF-8") from error
-    except text_format.ParseError as error:
+    except (UnicodeDecodeError, text_format.ParseError) as error:
         raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from error

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import grpc
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_management_pb2,
-    model_pb2,
-    predict_pb2,
+from tensorflow_serving.apis.get_model_metadata_pb2 import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
 )
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.apis.get_model_status_pb2 import (
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+)
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from serving.server.batching import Batching
-from serving.server.errors import (
-    ServingError,
-    failed_precondition,
-    invalid_argument,
-    not_found,
-)
+from serving.server.errors import ServingError, failed_precondition, invalid_argument, not_found
 from serving.server.servable import Servable, Signature
 from serving.server.versions import AVAILABLE, Versions
 
 PLATFORM = "tensorflow"
 METADATA_FIELD = "signature_def"
-
-# How long HandleReloadConfigRequest waits for the models that it adds.
-RELOAD_SECONDS = 300.0
+# How long a stop waits for requests that are being answered; Kubernetes kills after 30 s.
+DRAIN_SECONDS = 25.0
+RELOAD_SECONDS = 300.0  # how long HandleReloadConfigRequest waits for the models that it adds
 
 _log = logging.getLogger(__name__)
-
-_Models = list[model_server_config_pb2.ModelConfig]
 
 
 class Core:
@@ -50,30 +46,30 @@ class Core:
         self,
         *,
         batching: Batching | None = None,
+        enable_model_warmup: bool = True,
+        allow_version_labels_for_unavailable_models: bool = False,
         poll_wait_seconds: float = 1,
         max_num_load_retries: int = 5,
         load_retry_seconds: float = 60,
-        enable_model_warmup: bool = True,
-        allow_version_labels_for_unavailable_models: bool = False,
     ):
         """Starts with no model; `reload` sets them.
 
         Args:
             batching: None: each request runs by itself.
-            poll_wait_seconds: see Versions.
-            max_num_load_retries: see Versions.
-            load_retry_seconds: see Versions.
             enable_model_warmup: play a version's warm-up requests before it answers.
             allow_version_labels_for_unavailable_models: a new label may point at a version that
                 is not loaded yet.
+            poll_wait_seconds: as the next ones, see Versions.
+            max_num_load_retries: see Versions.
+            load_retry_seconds: see Versions.
         """
         self._batching = batching
         self._warm_up = enable_model_warmup
         self._allow_labels = allow_version_labels_for_unavailable_models
         self._labels: dict[str, dict[str, int]] = {}
         self._names: set[str] = set()
-        self._reloading = threading.Lock()
         self._added: set[str] = set()
+        self._reloading = threading.Lock()
         self._versions = Versions(
             self._load,
             poll_wait_seconds=poll_wait_seconds,
@@ -81,55 +77,49 @@ class Core:
             load_retry_seconds=load_retry_seconds,
         )
 
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+    def predict(self, request: PredictRequest) -> PredictResponse:
         """Runs a signature of a model."""
-        with self._servable(request.model_spec) as servable:
-            return servable.predict(request)
+        return self._servable(request.model_spec).predict(request)
 
-    def get_model_metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    def signature(self, spec: ModelSpec) -> Signature:
+        """The signature that would answer; raises ServingError where there is none."""
+        return self._servable(spec).signature(spec.signature_name)
+
+    def get_model_metadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
         """The signatures of a version."""
         if list(request.metadata_field) != [METADATA_FIELD]:
             raise invalid_argument(f"metadata_field has to be {METADATA_FIELD}")
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        with self._servable(request.model_spec) as servable:
-            response.model_spec.name = servable.name
-            response.model_spec.version.value = servable.version
-            response.metadata[METADATA_FIELD].Pack(servable.signature_defs)
+        servable = self._servable(request.model_spec)
+        response = GetModelMetadataResponse()
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.version
+        response.metadata[METADATA_FIELD].Pack(servable.signature_defs)
         return response
 
-    def get_model_status(
-        self, request: get_model_status_pb2.GetModelStatusRequest
-    ) -> get_model_status_pb2.GetModelStatusResponse:
+    def get_model_status(self, request: GetModelStatusRequest) -> GetModelStatusResponse:
         """The state of one version, or of all that are or were there, the newest first."""
         name = _name(request.model_spec)
         states = self._versions.states(name)
-        version = self._version(request.model_spec)
-        if version is not None:
-            if version not in states:
-                raise not_found(f"Could not find version {version} of model {name}")
-            states = {version: states[version]}
+        asked = self._version(request.model_spec)
+        if asked is not None and asked not in states:
+            raise not_found(f"Could not find version {asked} of model {name}")
         if not states:
             raise not_found(f"Could not find any versions of model {name}")
-        response = get_model_status_pb2.GetModelStatusResponse()
-        for version, (state, error) in states.items():
+        response = GetModelStatusResponse()
+        for version in states if asked is None else [asked]:
+            state, error = states[version]
             status = response.model_version_status.add(version=version, state=state)
             status.status.error_code = error.code.value[0] if error else 0
             status.status.error_message = error.message if error else ""
         return response
 
     def handle_reload_config(
-        self, request: model_management_pb2.ReloadConfigRequest, is_active: Callable[[], bool]
-    ) -> model_management_pb2.ReloadConfigResponse:
+        self, request: ReloadConfigRequest, is_active: Callable[[], bool]
+    ) -> ReloadConfigResponse:
         """Takes another configuration, and waits until the models that it adds answer.
 
-        The wait is bounded. It also ends when the client has gone, or when another configuration
-        comes: so only one request waits at a time.
-
-        Args:
-            request: the configuration.
-            is_active: whether the client still waits.
+        The wait ends after RELOAD_SECONDS, when the client has gone (`is_active`), and when
+        another configuration comes: so only one request waits at a time.
         """
         added = self.reload(request.config)
 
@@ -137,22 +127,15 @@ class Core:
             if not is_active():
                 raise ServingError(grpc.StatusCode.CANCELLED, "the client has gone")
             if added is not self._added:
-                raise ServingError(
-                    grpc.StatusCode.ABORTED, "another configuration has come meanwhile"
-                )
+                raise ServingError(grpc.StatusCode.ABORTED, "another configuration has come")
 
         self._versions.wait_until_available(added, RELOAD_SECONDS, check)
-        return model_management_pb2.ReloadConfigResponse(status={})
+        return ReloadConfigResponse(status={})
 
-    def signature(self, spec: model_pb2.ModelSpec) -> Signature:
-        """The signature that would answer; raises ServingError where there is none."""
-        with self._servable(spec) as servable:
-            return servable.signature(spec.signature_name)
-
-    def reload(self, config: model_server_config_pb2.ModelServerConfig) -> set[str]:
+    def reload(self, config: ModelServerConfig) -> set[str]:
         """Takes a configuration; returns the names of the models that are new in it.
 
-        It returns before they are loaded: see `wait_until_available`.
+        Returns before these are loaded: see `wait_until_available`.
 
         Raises:
             ServingError: the configuration contradicts itself or what is served; then nothing
@@ -163,13 +146,12 @@ class Core:
         models = list(config.model_config_list.config)
         _check(models)
         with self._reloading:
-            labels = self._checked_labels(models)
-            self._labels = labels
+            self._labels = self._checked_labels(models)
             names = {model.name for model in models}
             self._added = added = names - self._names
             self._names = names
-            _log.info("Adding/updating models.")
             self._versions.set_models(models)
+        _log.info("Adding/updating models: %s", ", ".join(sorted(names)))
         return added
 
     def wait_until_available(self, names: set[str]) -> None:
@@ -180,9 +162,9 @@ class Core:
         """
         self._versions.wait_until_available(names, None, lambda: None)
 
-    def close(self, seconds: float) -> bool:
-        """Waits for requests and loads; returns whether all ended within `seconds`."""
-        return self._versions.close(seconds)
+    def close(self) -> None:
+        """Ends the look for versions and all waits for them."""
+        self._versions.close()
 
     def _load(self, name: str, version: int, folder: str) -> Servable:
         servable = Servable(name, version, folder, self._batching)
@@ -190,12 +172,10 @@ class Core:
             servable.warm_up(folder)
         return servable
 
-    @contextlib.contextmanager
-    def _servable(self, spec: model_pb2.ModelSpec) -> Iterator[Servable]:
-        with self._versions.acquire(_name(spec), self._version(spec)) as servable:
-            yield servable
+    def _servable(self, spec: ModelSpec) -> Servable:
+        return self._versions.get(_name(spec), self._version(spec))
 
-    def _version(self, spec: model_pb2.ModelSpec) -> int | None:
+    def _version(self, spec: ModelSpec) -> int | None:
         """The version that a request asks for; None: the newest."""
         match spec.WhichOneof("version_choice"):
             case "version":
@@ -209,7 +189,7 @@ class Core:
                 return version
         return None
 
-    def _checked_labels(self, models: _Models) -> dict[str, dict[str, int]]:
+    def _checked_labels(self, models: list[ModelConfig]) -> dict[str, dict[str, int]]:
         """The labels by model.
 
         A label may point at a version that answers. Where that is allowed, a label that is new
@@ -228,20 +208,19 @@ class Core:
         return {model.name: dict(model.version_labels) for model in models}
 
 
-def _name(spec: model_pb2.ModelSpec) -> str:
+def _name(spec: ModelSpec) -> str:
     if not spec.name:
         raise invalid_argument("Missing ModelSpec: the request names no model")
     return str(spec.name)
 
 
-def _check(models: _Models) -> None:
-    seen: set[str] = set()
+def _check(models: list[ModelConfig]) -> None:
+    names = [model.name for model in models]
     for model in models:
-        if model.name in seen:
+        if names.count(model.name) > 1:
             raise invalid_argument(
                 f"Illegal to list model {model.name} multiple times in config list"
             )
-        seen.add(model.name)
         if not os.path.isabs(model.base_path):
             raise invalid_argument(
                 f"Expected model {model.name} to have an absolute path or URI; got "
@@ -249,6 +228,6 @@ def _check(models: _Models) -> None:
             )
         if model.model_platform != PLATFORM:
             raise invalid_argument(
-                f"Model {model.name} requests unsupported platform "
-                f"{model.model_platform!r}; it has to be {PLATFORM!r}"
+                f"Model {model.name} requests unsupported platform {model.model_platform!r}; it "
+                f"has to be {PLATFORM!r}"
             )

@@ -1,4 +1,4 @@
-"""How a request or a load fails: a status code and a text."""
+"""How a request or a load fails: a status code and a text for the client."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 class ServingError(Exception):
-    """A failure that the client is told about.
-
-    Attributes:
-        code: the status code; TensorFlow and gRPC use the same numbers.
-        message: the text for the client.
-    """
+    """A failure with a status code, which TensorFlow and gRPC number alike, and a text."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)

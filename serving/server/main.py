@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from serving.server.flags import FlagError, parse, usage
+from serving.server.flags import parse
 
-STOPPED, FAILED, USER_MISTAKE = 0, 1, 2
+STOPPED, FAILED = 0, 1
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,19 +25,11 @@ class _Stop(BaseException):  # not an Exception: no handler of errors may catch 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit status.
+    """Serves until SIGTERM or SIGINT, and ends the process; its status says why.
 
-    0: stopped; 1: it could not start; 2: a mistake in the flags. Where requests still run after
-    the bound for them, the process ends here.
+    0: stopped; 1: it could not start; 2: a mistake in the flags.
     """
-    if "--help" in arguments:
-        print(usage())
-        return STOPPED
-    try:
-        flags = parse(arguments)
-    except FlagError as error:
-        print(f"{error}\nSee goodseed serve --help", file=sys.stderr)
-        return USER_MISTAKE
+    flags = parse(arguments)
     # Weights do not change while they are served: oneDNN may bring them into its own order once.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     # Imported only now, so that a mistake in the flags is reported at once.
@@ -54,25 +46,21 @@ def main(arguments: Sequence[str]) -> int:
     tf.config.threading.set_inter_op_parallelism_threads(flags.tensorflow_inter_op_parallelism)
     _set_up_log()
     stop = _Signals()
-    answered = True
+    status = STOPPED
     try:
         server = Server(flags)
-        try:
-            server.start()
-            stop.wait()
-            _log.info("Stopping: no new requests; those that run are answered")
-        finally:
-            answered = server.stop()
+        server.start()
+        stop.wait()
+        _log.info("Stopping: no new requests; those that run are answered")
+        server.stop()
     except _Stop:
         _log.info("Stopped before it served")
     except ServingError as error:
         print(f"Failed to start server. Error: {error}", file=sys.stderr)
-        return FAILED
-    if not answered:
-        _log.warning("Stopped while requests were being answered")
-        sys.stdout.flush()
-        os._exit(STOPPED)  # a normal end would wait for their threads
-    return STOPPED
+        status = FAILED
+    logging.shutdown()
+    # A normal end would wait without bound for the thread of each request and each load.
+    os._exit(status)
 
 
 class _Signals:

@@ -1,36 +1,26 @@
-"""What the server counts, under TensorFlow Serving's names, as Prometheus reads it.
-
-Names, labels and buckets are those of TensorFlow Serving, so that a dashboard or an alert that was
-made for it works here. The numbers start at zero when the server starts.
-"""
+"""What the server counts, under TensorFlow Serving's names, labels and buckets, for Prometheus."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
 
-from prometheus_client import (
-    CONTENT_TYPE_PLAIN_0_0_4,
-    CollectorRegistry,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+import prometheus_client
+from prometheus_client import Histogram
 from prometheus_client.metrics_core import Metric
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 
 # Names of models come from requests. Made-up names must not fill the memory: what comes after so
 # many names is counted under the empty name.
 MAX_NAMES = 1000
 
-_registry = CollectorRegistry()
-disable_created_metrics()  # TensorFlow Serving has no such series
+_registry = prometheus_client.CollectorRegistry()
+prometheus_client.disable_created_metrics()  # TensorFlow Serving has no such series
 
 
-class _Counter(Gauge):
+class _Counter(prometheus_client.Gauge):
     """A counter whose name does not end in `_total`, which prometheus-client's Counter adds."""
 
     def collect(self) -> Iterable[Metric]:
@@ -40,42 +30,34 @@ class _Counter(Gauge):
 
 
 def _counter(name: str, *labels: str) -> _Counter:
-    return _Counter(name, "as TensorFlow Serving counts it", labels, registry=_registry)
+    return _Counter(name, name, labels, registry=_registry)
 
 
-def _histogram(name: str, *labels: str, buckets: Sequence[float]) -> Histogram:
-    text = "as TensorFlow Serving measures it"
-    return Histogram(name, text, labels, buckets=buckets, registry=_registry)
+def _histogram(name: str, buckets: Sequence[float], *labels: str) -> Histogram:
+    return Histogram(name, name, labels, registry=_registry, buckets=buckets)
 
 
-def _bounds(first: float, factor: float, count: int) -> list[float]:
-    return [first * factor**step for step in range(count)]
+_MICROSECONDS = [10 * 1.8**step for step in range(33)]
+_SERVING = ":tensorflow:serving"
 
-
-_MICROSECONDS = _bounds(10.0, 1.8, 33)
-
-_request_count = _counter(":tensorflow:serving:request_count", "model_name", "status")
+_request_count = _counter(f"{_SERVING}:request_count", "model_name", "status")
 _request_latency = _histogram(
-    ":tensorflow:serving:request_latency",
-    "model_name", "API", "entrypoint",
-    buckets=_MICROSECONDS,
-)  # fmt: skip
-_runtime_latency = _histogram(
-    ":tensorflow:serving:runtime_latency",
-    "model_name", "API", "runtime",
-    buckets=_MICROSECONDS,
-)  # fmt: skip
-_queuing_latency = _histogram(
-    ":tensorflow:serving:batching_session:queuing_latency",
-    "thread_pool_name",
-    buckets=_bounds(100.0, 1.2, 52),
+    f"{_SERVING}:request_latency", _MICROSECONDS, "model_name", "API", "entrypoint"
 )
-_wrapped_run_count = _counter(":tensorflow:serving:batching_session:wrapped_run_count")
+_runtime_latency = _histogram(
+    f"{_SERVING}:runtime_latency", _MICROSECONDS, "model_name", "API", "runtime"
+)
+_queuing_latency = _histogram(
+    f"{_SERVING}:batching_session:queuing_latency",
+    [100 * 1.2**step for step in range(52)],
+    "thread_pool_name",
+)
 _batch_size = _histogram(
-    ":tensorflow:serving:batching:batch_size",
-    "model_name", "op_name",
-    buckets=_bounds(1.0, 1.5, 20),
-)  # fmt: skip
+    f"{_SERVING}:batching:batch_size",
+    [1.5**step for step in range(20)],
+    "model_name",
+    "op_name",
+)
 _load_attempt_count = _counter(
     ":tensorflow:cc:saved_model:load_attempt_count", "model_path", "status"
 )
@@ -95,29 +77,24 @@ def observe_request(model: str, method: str, status: str, seconds: float, api: s
         seconds: from the whole request to the answer.
         api: "GRPC" or "REST": the label `entrypoint`.
     """
-    model = _bounded(model)
-    _request_count.labels(model, status).inc()
+    with _names_lock:
+        if len(_names) < MAX_NAMES:
+            _names.add(model)
+        name = model if model in _names else ""
+    _request_count.labels(name, status).inc()
     if status == "OK":
-        _request_latency.labels(model, method, api).observe(seconds * 1e6)
+        _request_latency.labels(name, method, api).observe(seconds * 1e6)
 
 
 def observe_runtime(model: str, seconds: float) -> None:
-    """Counts one run of a signature, `seconds` long."""
+    """Counts one run of a signature."""
     _runtime_latency.labels(model, "Predict", "TF1").observe(seconds * 1e6)
 
 
-def observe_batch(model: str, signature: str, size: int, waited: float) -> None:
-    """Counts one batch.
-
-    Args:
-        model: the model's name.
-        signature: the signature's name: the label `op_name`.
-        size: rows.
-        waited: seconds that the batch's first request waited.
-    """
+def observe_batch(model: str, signature: str, rows: int, waited: float) -> None:
+    """Counts one batch, whose first request waited so many seconds."""
     _queuing_latency.labels("").observe(waited * 1e6)
-    _wrapped_run_count.inc()
-    _batch_size.labels(model, signature).observe(size)
+    _batch_size.labels(model, signature).observe(rows)
 
 
 def observe_load(model: str, version: int, seconds: float, failed: bool) -> None:
@@ -130,13 +107,4 @@ def observe_load(model: str, version: int, seconds: float, failed: bool) -> None
 
 def render() -> bytes:
     """All metrics in Prometheus' text format."""
-    return generate_latest(_registry)
-
-
-def _bounded(name: str) -> str:
-    with _names_lock:
-        if name not in _names:
-            if len(_names) >= MAX_NAMES:
-                return ""
-            _names.add(name)
-    return name
+    return prometheus_client.generate_latest(_registry)

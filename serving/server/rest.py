@@ -10,12 +10,12 @@ import asyncio
 import ipaddress
 import json
 import logging
-import re
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import grpc
 from aiohttp import web
@@ -26,239 +26,193 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.server import metrics, rest_json
-from serving.server.core import METADATA_FIELD, Core
+from serving.server.core import DRAIN_SECONDS, METADATA_FIELD, Core
 from serving.server.errors import ServingError, invalid_argument
+from serving.server.flags import Flags
 
 # More than a batch of the largest photos that a camera makes, in base64.
 MAX_BODY_BYTES = 128 * 2**20
 BODY_SECONDS = 30.0  # for a body to come
-IDLE_SECONDS = 75.0  # until an unused connection is closed; proxies close theirs earlier
 
-_log = logging.getLogger(__name__)
-
-# aiohttp logs each malformed request with a traceback.
-_http_log = logging.getLogger(f"{__name__}.http")
-_http_log.setLevel(logging.CRITICAL)
-
-_TARGET = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)"
-    r"(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
-    r"(?P<verb>:predict|/metadata)?"
-)
-_VERBS = {("POST", ":predict"), ("GET", "/metadata"), ("GET", None)}
+_VERSIONS = ("", "/versions/{version:[0-9]+}", "/labels/{label}")
 
 _HTTP_STATUS = {
-    grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
     grpc.StatusCode.ABORTED: 409,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }  # any other code is 500
+
+_log = logging.getLogger(__name__)
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.setLevel(logging.CRITICAL)  # aiohttp logs each malformed request with a traceback
 
 
 class RestApi:
     """A running REST server."""
 
-    def __init__(
-        self,
-        core: Core,
-        host: str,
-        port: int,
-        *,
-        timeout_seconds: float,
-        max_threads: int,
-        metrics_path: str | None,
-        drain_seconds: float,
-    ) -> None:
-        """Starts to answer.
-
-        Args:
-            core: what answers.
-            host: the address to listen at, "0.0.0.0" or "::" for all.
-            port: the port.
-            timeout_seconds: a prediction that takes longer gets 504; 0: no bound.
-            max_threads: predictions that run at once; more of them wait.
-            metrics_path: the URL path of the metrics; None: there is no such page.
-            drain_seconds: how long `stop` waits for answers.
+    def __init__(self, core: Core, flags: Flags, metrics_path: str | None):
+        """Starts to answer; without `metrics_path` there is no page of the metrics.
 
         Raises:
             ServingError: UNAVAILABLE; the address can't be had.
         """
-        self._pool = ThreadPoolExecutor(max_threads, "rest")
-        service = _Service(core, self._pool, timeout_seconds, metrics_path, _is_loopback(host))
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_route("*", "/{path:.*}", service.handle)
+        self._pool = ThreadPoolExecutor(flags.grpc_max_threads, "rest")
+        self._core = core
+        self._timeout = flags.rest_api_timeout_in_ms / 1000 or None
+        self._is_local = _is_loopback(flags.host)
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
+        for version in _VERSIONS:
+            target = f"/v1/models/{{name:[^/:]+}}{version}"
+            app.router.add_get(target, self._status)
+            app.router.add_get(f"{target}/metadata", self._metadata)
+            app.router.add_post(f"{target}:predict", self._predict)
+        if metrics_path:
+            app.router.add_get(metrics_path, _metrics)
         self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_http_log,
-            keepalive_timeout=IDLE_SECONDS,
-            shutdown_timeout=drain_seconds,
+            app, access_log=None, logger=_http_log, shutdown_timeout=DRAIN_SECONDS
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
         self._thread.start()
+        address = f"{flags.host}:{flags.rest_api_port}"
         try:
-            asyncio.run_coroutine_threadsafe(self._listen(host, port), self._loop).result()
+            self._wait(self._listen(flags.host.strip("[]"), flags.rest_api_port))
         except OSError as error:
             self.stop()
             raise ServingError(
                 grpc.StatusCode.UNAVAILABLE,
-                f"Failed to start HTTP Server at {host}:{port}: {error.strerror}",
+                f"Failed to start HTTP Server at {address}: {error.strerror}",
             ) from error
+        _log.info("Exporting HTTP/REST API at:%s ...", address)
 
     async def _listen(self, host: str, port: int) -> None:
         await self._runner.setup()
-        await web.TCPSite(self._runner, host.strip("[]"), port).start()
+        await web.TCPSite(self._runner, host, port).start()
+
+    def _wait(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def stop(self) -> None:
-        """Takes no more requests, answers those that it has, and ends."""
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        """Takes no more requests, and waits up to DRAIN_SECONDS for those that run."""
+        self._wait(self._runner.cleanup())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-
-class _Service:
-    """HTTP requests → answers."""
-
-    def __init__(
-        self,
-        core: Core,
-        pool: ThreadPoolExecutor,
-        timeout_seconds: float,
-        metrics_path: str | None,
-        is_local: bool,
-    ) -> None:
-        self._core = core
-        self._pool = pool
-        self._timeout = timeout_seconds or None
-        self._metrics_path = metrics_path
-        self._is_local = is_local
-
-    async def handle(self, request: web.Request) -> web.Response:
-        """Answers any request; what goes wrong is a status and `{"error": …}`."""
+    @web.middleware
+    async def _middleware(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Refuses what may not call; an answer to any failure is `{"error": …}`."""
         try:
             self._refuse_other_pages(request)
-            if self._metrics_path is not None and request.path == self._metrics_path:
-                headers = {"Content-Type": metrics.CONTENT_TYPE}
-                return web.Response(body=metrics.render(), headers=headers)
-            return await self._answer(request)
+            return await handler(request)
         except ServingError as error:
             return _error(_HTTP_STATUS.get(error.code, 500), error.message)
         except web.HTTPException as error:
-            return _error(error.status, error.reason)
+            return _error(error.status, f"{request.method} {request.path}: {error.reason}")
         except web.RequestPayloadError as error:
             return _error(400, f"Malformed request: {error}")
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
-            return _error(500, "Internal error; see the log")
+            return _error(500, "Internal error; see the server's log")
 
     def _refuse_other_pages(self, request: web.Request) -> None:
         """Refuses what a page of another site can make a browser send."""
         host = request.headers.get("Host", "")
         if self._is_local and not _is_loopback(urlsplit(f"//{host}").hostname or ""):
-            raise web.HTTPForbidden(reason="the Host header has to be a name of this machine")
+            raise web.HTTPForbidden(reason="the Host header has to name this machine")
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != host:
             raise web.HTTPForbidden(reason="pages of other sites may not call this server")
-        is_typed = request.method == "POST" and request.headers.get("Content-Type")
+        is_typed = request.method == "POST" and "Content-Type" in request.headers
         if is_typed and request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType(
-                reason="send the header Content-Type: application/json"
+            raise web.HTTPUnsupportedMediaType(reason="send Content-Type: application/json")
+
+    async def _status(self, request: web.Request) -> web.Response:
+        asked = GetModelStatusRequest(model_spec=_model_spec(request))
+        return web.json_response(_as_dict(self._core.get_model_status(asked)))
+
+    async def _metadata(self, request: web.Request) -> web.Response:
+        response = self._core.get_model_metadata(
+            GetModelMetadataRequest(
+                model_spec=_model_spec(request), metadata_field=[METADATA_FIELD]
             )
+        )
+        signatures = SignatureDefMap()
+        response.metadata[METADATA_FIELD].Unpack(signatures)
+        return web.json_response(
+            {
+                "model_spec": _as_dict(response.model_spec),
+                "metadata": {METADATA_FIELD: _as_dict(signatures)},
+            }
+        )
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        path = request.rel_url.raw_path
-        found = _TARGET.fullmatch(path)
-        if not found or (request.method, found["verb"]) not in _VERBS:
-            raise invalid_argument(f"Malformed request: {request.method} {path}")
-        spec = _model_spec(found)
-        if found["verb"] == "/metadata":
-            return _json(_metadata(self._core, spec))
-        if found["verb"] is None:
-            status = self._core.get_model_status(GetModelStatusRequest(model_spec=spec))
-            return _json(_as_dict(status))
-        body = await _body(request)
-        return await self._predict(spec, body)
-
-    async def _predict(self, spec: ModelSpec, body: bytes) -> web.Response:
+    async def _predict(self, request: web.Request) -> web.Response:
+        spec = _model_spec(request)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         started = time.perf_counter()
-        status = "INTERNAL"
+        code = grpc.StatusCode.INTERNAL
         try:
             answering = asyncio.get_running_loop().run_in_executor(
                 self._pool, _predict, self._core, spec, body
             )
             text = await asyncio.wait_for(answering, self._timeout)
-            status = "OK"
+            code = grpc.StatusCode.OK
             return web.Response(text=text, content_type="application/json")
         except TimeoutError:
-            status = "DEADLINE_EXCEEDED"
-            raise ServingError(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification"
-            ) from None
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            raise ServingError(code, "Timed out waiting for notification") from None
         except ServingError as error:
-            status = error.code.name
+            code = error.code
             raise
         finally:
             seconds = time.perf_counter() - started
-            metrics.observe_request(spec.name, "predict", status, seconds, "REST")
-
-
-async def _body(request: web.Request) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
+            metrics.observe_request(spec.name, "predict", code.name, seconds, "REST")
 
 
 def _predict(core: Core, spec: ModelSpec, body: bytes) -> str:
     request, form = rest_json.predict_request(
-        body, spec, lambda model_spec: core.signature(model_spec).inputs
+        body, spec, lambda asked: core.signature(asked).inputs
     )
     return json.dumps(rest_json.predict_response(core.predict(request).outputs, form))
 
 
-def _metadata(core: Core, spec: ModelSpec) -> dict[str, Any]:
-    request = GetModelMetadataRequest(model_spec=spec, metadata_field=[METADATA_FIELD])
-    response = core.get_model_metadata(request)
-    signatures = SignatureDefMap()
-    response.metadata[METADATA_FIELD].Unpack(signatures)
-    return {
-        "model_spec": _as_dict(response.model_spec),
-        "metadata": {METADATA_FIELD: _as_dict(signatures)},
-    }
+async def _metrics(_request: web.Request) -> web.Response:
+    return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
-def _model_spec(found: re.Match[str]) -> ModelSpec:
-    spec = ModelSpec(name=unquote(found["name"]))
-    if found["label"]:
-        spec.version_label = unquote(found["label"])
-    if found["version"]:
+def _model_spec(request: web.Request) -> ModelSpec:
+    asked = request.match_info
+    spec = ModelSpec(name=asked["name"])
+    if "label" in asked:
+        spec.version_label = asked["label"]
+    if "version" in asked:
         try:
-            spec.version.value = int(found["version"])
+            spec.version.value = int(asked["version"])
         except ValueError:  # above 2⁶³
-            raise invalid_argument(
-                f"Failed to convert version: {found['version']} to numeric."
-            ) from None
+            raise invalid_argument(f"{asked['version']} is no version") from None
     return spec
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 
@@ -270,9 +224,5 @@ def _as_dict(message: Message) -> dict[str, Any]:
     return found
 
 
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.json_response(value, status=status)
-
-
 def _error(status: int, message: str) -> web.Response:
-    return _json({"error": message}, status)
+    return web.json_response({"error": message}, status=status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server import metrics
 from serving.server.batching import Arrays, Batcher, Batching
@@ -27,7 +29,6 @@ from serving.server.errors import (
 )
 from serving.server.tensors import to_array, to_proto
 
-DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 MAX_WARM_UP_RECORDS = 1000
 
@@ -40,47 +41,36 @@ class Servable:
     Attributes:
         name: the model's name.
         version: the version's number.
-        signatures: by name.
         signature_defs: the signatures as the SavedModel describes them.
     """
 
     def __init__(self, name: str, version: int, folder: str, batching: Batching | None = None):
-        """Loads the SavedModel in `folder`.
-
-        Args:
-            name: the model's name.
-            version: the version's number.
-            folder: the version's folder.
-            batching: None: each request runs by itself.
+        """Loads the SavedModel in `folder`; without `batching` each request runs by itself.
 
         Raises:
             ServingError: it can't be loaded, and why.
         """
         self.name = name
         self.version = version
-        self.signature_defs = _signature_defs(folder)
+        self.signature_defs = _signature_defs(Path(folder) / "saved_model.pb")
         try:
-            # The functions of the signatures need the model: it has to stay.
+            # The signatures' functions work only as long as the model is there.
             self._model = tf.saved_model.load(folder, tags=[tf.saved_model.SERVING])
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
-        self.signatures = {
+        self._signatures = {
             key: Signature(function, batching, name, key)
             for key, function in self._model.signatures.items()
         }
 
     def signature(self, name: str) -> Signature:
-        """A signature; the empty name is the default signature's.
-
-        Raises:
-            ServingError: FAILED_PRECONDITION; the model has no such signature.
-        """
-        name = name or DEFAULT_SIGNATURE
-        if name not in self.signatures:
+        """A signature, "" for the default one; raises ServingError FAILED_PRECONDITION."""
+        name = name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+        if name not in self._signatures:
             raise failed_precondition(f'Serving signature key "{name}" not found.')
-        return self.signatures[name]
+        return self._signatures[name]
 
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+    def predict(self, request: PredictRequest) -> PredictResponse:
         """Runs the signature that the request names.
 
         Raises:
@@ -89,7 +79,7 @@ class Servable:
         signature = self.signature(request.model_spec.signature_name)
         wanted = signature.wanted(request.output_filter)
         outputs = signature.run(signature.arrays(request.inputs))
-        response = predict_pb2.PredictResponse()
+        response = PredictResponse()
         response.model_spec.name = self.name
         response.model_spec.version.value = self.version
         response.model_spec.signature_name = signature.name
@@ -106,15 +96,19 @@ class Servable:
         path = Path(folder) / WARM_UP_REQUESTS
         if not path.exists():
             return
-        count = 0
         try:
-            for count, record in enumerate(tf.data.TFRecordDataset(str(path)), start=1):
-                if count > MAX_WARM_UP_RECORDS:
+            for count, record in enumerate(tf.data.TFRecordDataset(str(path))):
+                if count == MAX_WARM_UP_RECORDS:
                     raise invalid_argument(f"{path} has more than {MAX_WARM_UP_RECORDS} records")
-                self.predict(_warm_up_request(record.numpy(), path))
+                log = PredictionLog.FromString(record.numpy())
+                if log.WhichOneof("log_type") != "predict_log":
+                    raise invalid_argument(f"{path} has a record that is no Predict request")
+                self.predict(log.predict_log.request)
+        except DecodeError as error:
+            raise invalid_argument(f"Failed to parse warmup record from {path}") from error
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
-        _log.info("Warmed up %s version %d with %d requests", self.name, self.version, count)
+        _log.info("Played the warm-up requests of %s version %d", self.name, self.version)
 
 
 class Signature:
@@ -124,10 +118,11 @@ class Signature:
         name: the signature's name.
         inputs: type and shape by name.
         outputs: type and shape by name.
+        run: runs it, in a batch with other requests where that is possible.
     """
 
     def __init__(self, function: Any, batching: Batching | None, model: str, name: str):
-        """Wraps a function that `tf.saved_model.load` found."""
+        """Wraps a signature of `tf.saved_model.load`."""
         self.name = name
         self.inputs: dict[str, tf.TensorSpec] = function.structured_input_signature[1]
         self.outputs: dict[str, tf.TensorSpec] = function.structured_outputs
@@ -137,17 +132,10 @@ class Signature:
         if batching and _has_rows(self.inputs) and _has_rows(self.outputs):
             self.run = Batcher(self._run, batching, model, name).run
 
-    def arrays(self, protos: Any) -> dict[str, np.ndarray]:
-        """The inputs of a request.
-
-        Args:
-            protos: TensorProto by name.
-
-        Raises:
-            ServingError: INVALID_ARGUMENT; they do not fit this signature.
-        """
-        if set(protos) != set(self.inputs):
-            missing, extra = set(self.inputs) - set(protos), set(protos) - set(self.inputs)
+    def arrays(self, protos: Mapping[str, TensorProto]) -> dict[str, np.ndarray]:
+        """The inputs of a request; raises ServingError where they do not fit this signature."""
+        missing, extra = set(self.inputs) - set(protos), set(protos) - set(self.inputs)
+        if missing or extra:
             raise invalid_argument(
                 f"input size does not match signature: {len(protos)}!={len(self.inputs)}. "
                 f"Sent extra: {{{','.join(sorted(extra))}}}. "
@@ -156,11 +144,7 @@ class Signature:
         return {name: to_array(name, protos[name], spec) for name, spec in self.inputs.items()}
 
     def wanted(self, output_filter: Sequence[str]) -> list[str]:
-        """The names of the outputs to answer with: all, or those that the client asks for.
-
-        Raises:
-            ServingError: INVALID_ARGUMENT; there is no such output, or it is named twice.
-        """
+        """The outputs to answer with: those that the client asks for, or all."""
         for name in output_filter:
             if name not in self.outputs:
                 raise invalid_argument(
@@ -173,50 +157,38 @@ class Signature:
 
     def _run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         started = time.perf_counter()
-        tensors = {
-            name: tf.constant(inputs[name], spec.dtype) for name, spec in self.inputs.items()
-        }
         try:
-            outputs = {
-                # A string without dimensions is bytes, not an array.
+            outputs = self._function(
+                **{
+                    name: tf.constant(inputs[name], spec.dtype)
+                    for name, spec in self.inputs.items()
+                }
+            )
+            # A string without dimensions is bytes, not an array.
+            arrays = {
                 name: np.asarray(tensor.numpy(), tensor.dtype.as_numpy_dtype)
-                for name, tensor in self._function(**tensors).items()
+                for name, tensor in outputs.items()
             }
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
         metrics.observe_runtime(self._model, time.perf_counter() - started)
-        return outputs
+        return arrays
 
 
-def _has_rows(tensors: dict[str, tf.TensorSpec]) -> bool:
+def _has_rows(tensors: Mapping[str, tf.TensorSpec]) -> bool:
     """Whether all have a first dimension of any size."""
     shapes = [spec.shape for spec in tensors.values()]
     return bool(shapes) and all(shape.rank and shape[0] is None for shape in shapes)
 
 
-def _signature_defs(folder: str) -> SignatureDefMap:
-    path = Path(folder) / "saved_model.pb"
+def _signature_defs(file: Path) -> SignatureDefMap:
     try:
-        saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+        graphs = SavedModel.FromString(file.read_bytes()).meta_graphs
     except OSError as error:
-        raise not_found(
-            f"Could not find SavedModel .pb at supplied export directory path: {folder}"
-        ) from error
+        raise not_found(f"Could not find SavedModel .pb: {file}: {error.strerror}") from error
     except DecodeError as error:
-        raise ServingError(grpc.StatusCode.DATA_LOSS, f"Cannot parse file {path}") from error
-    for graph in saved_model.meta_graphs:
+        raise ServingError(grpc.StatusCode.DATA_LOSS, f"Cannot parse file {file}") from error
+    for graph in graphs:
         if tf.saved_model.SERVING in graph.meta_info_def.tags:
             return SignatureDefMap(signature_def=graph.signature_def)
-    raise not_found(f"{path} has no graph with the tag {tf.saved_model.SERVING}")
-
-
-def _warm_up_request(record: bytes, path: Path) -> predict_pb2.PredictRequest:
-    try:
-        log = prediction_log_pb2.PredictionLog.FromString(record)
-    except DecodeError as error:
-        raise invalid_argument(f"Failed to parse warmup record from {path}") from error
-    if log.WhichOneof("log_type") != "predict_log":
-        raise ServingError(
-            grpc.StatusCode.UNIMPLEMENTED, f"{path} has a record that is no Predict request"
-        )
-    return log.predict_log.request
+    raise not_found(f"{file} has no graph with the tag {tf.saved_model.SERVING}")
