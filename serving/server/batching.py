@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batching:
-    """What this scheduler takes from BatchingParameters; the defaults are TensorFlow Serving's.
+    """What counts of BatchingParameters, with TensorFlow Serving's defaults.
 
     Attributes:
         max_batch_size: rows of the largest batch; a larger request is refused.
-        max_enqueued_batches: when more than so many batches wait, requests are refused.
+        max_enqueued_batches: a request that would make more batches wait is refused.
     """
 
     max_batch_size: int = 1000
@@ -41,11 +41,7 @@ class Batching:
 
     @staticmethod
     def of(proto: Any) -> Batching:
-        """The parameters in a BatchingParameters message.
-
-        Raises:
-            ServingError: INVALID_ARGUMENT; a parameter is below 1.
-        """
+        """From a BatchingParameters message; raises ServingError where a number is below 1."""
         names = ("max_batch_size", "max_enqueued_batches")
         values = {name: getattr(proto, name).value for name in names if proto.HasField(name)}
         for name, value in values.items():
@@ -63,12 +59,6 @@ class _Request:
     # Set when the answer is there, or when this request's thread has to run the next batch.
     woken: threading.Event = field(default_factory=threading.Event)
 
-    def joins(self, other: _Request) -> bool:
-        """Whether the rows of both have the same shapes."""
-        return all(
-            array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items()
-        )
-
 
 class Batcher:
     """Runs one signature, one batch at a time; may be called from any thread."""
@@ -80,17 +70,10 @@ class Batcher:
         model: str,
         signature: str,
     ):
-        """Starts with nothing to do.
-
-        Args:
-            call: runs the signature.
-            batching: the bounds.
-            model: the model's name, for the metrics.
-            signature: the signature's name, for the metrics.
-        """
+        """Stands before `call`; the names are for the metrics."""
         self._call = call
         self._batching = batching
-        self._labels = model, signature
+        self._names = model, signature
         self._lock = threading.Lock()
         self._running = False
         self._waiting: deque[_Request] = deque()
@@ -109,41 +92,41 @@ class Batcher:
         return request.answer.result()
 
     def _rows(self, inputs: Arrays) -> int:
-        """Number of rows of a request, which all its inputs have to share."""
-        counts = {array.shape[0] for array in inputs.values()}
+        counts = {len(array) for array in inputs.values()}
+        most = self._batching.max_batch_size
         if len(counts) > 1:
             raise invalid_argument(
                 "Batching Run() input tensors must have equal 0th-dimension size"
             )
         (rows,) = counts
-        if rows > self._batching.max_batch_size:
+        if rows > most:
             raise invalid_argument(
-                f"Task size {rows} is larger than maximum input batch size "
-                f"{self._batching.max_batch_size}"
+                f"Task size {rows} is larger than maximum input batch size {most}"
             )
-        return int(rows)
+        return rows
 
     def _wait_for_turn(self, request: _Request) -> None:
         """Returns when `request` has its answer, or when it is the first that waits."""
+        bound = self._batching.max_batch_size * self._batching.max_enqueued_batches
         with self._lock:
-            others = self._running
-            if others:
-                bound = self._batching.max_batch_size * self._batching.max_enqueued_batches
-                if sum(waiting.rows for waiting in self._waiting) + request.rows > bound:
-                    raise ServingError(
-                        grpc.StatusCode.UNAVAILABLE,
-                        "The batch scheduling queue to which this task was submitted is full",
-                    )
+            is_alone = not self._running
+            if not is_alone and sum(r.rows for r in self._waiting) + request.rows > bound:
+                raise ServingError(
+                    grpc.StatusCode.UNAVAILABLE,
+                    "The batch scheduling queue to which this task was submitted is full",
+                )
             self._running = True
             self._waiting.append(request)
-        if others:
+        if not is_alone:
             request.woken.wait()
 
     def _run_next(self) -> None:
         with self._lock:
             batch = self._take()
         try:
-            self._answer(batch)
+            if len(batch) == 1 or not self._run_together(batch):
+                for request in batch:
+                    self._run_alone(request)
         finally:
             with self._lock:
                 self._running = bool(self._waiting)
@@ -156,45 +139,42 @@ class Batcher:
         """The first request that waits, and those after it that fit into its batch."""
         batch = [self._waiting.popleft()]
         rows = batch[0].rows
-        while self._waiting and self._waiting[0].joins(batch[0]):
+        while self._waiting and _row_shapes(self._waiting[0]) == _row_shapes(batch[0]):
             rows += self._waiting[0].rows
             if rows > self._batching.max_batch_size:
                 break
             batch.append(self._waiting.popleft())
         return batch
 
-    def _answer(self, batch: list[_Request]) -> None:
-        if len(batch) > 1 and self._answer_together(batch):
-            return
-        for request in batch:
-            self._observe([request])
-            try:
-                request.answer.set_result(self._call(request.inputs))
-            except Exception as error:  # it is raised again in the request's own thread
-                request.answer.set_exception(error)
-
-    def _answer_together(self, batch: list[_Request]) -> bool:
-        """Runs the requests as one batch; False: it failed, so that each has to run alone."""
-        joined = {
-            name: np.concatenate([request.inputs[name] for request in batch])
-            for name in batch[0].inputs
-        }
-        rows = sum(request.rows for request in batch)
+    def _run_alone(self, request: _Request) -> None:
+        self._observe([request])
         try:
-            outputs = self._call(joined)
+            request.answer.set_result(self._call(request.inputs))
+        except Exception as error:  # it is raised again in the request's own thread
+            request.answer.set_exception(error)
+
+    def _run_together(self, batch: list[_Request]) -> bool:
+        """Runs the requests as one batch; False: it failed, so that each has to run alone."""
+        ends = np.cumsum([request.rows for request in batch])
+        try:
+            outputs = self._call(
+                {name: np.concatenate([r.inputs[name] for r in batch]) for name in batch[0].inputs}
+            )
         except Exception as error:  # which of the requests is the cause is not known
             _log.info("A batch of %d failed, its requests run one by one: %s", len(batch), error)
             return False
-        if any(array.shape[:1] != (rows,) for array in outputs.values()):
+        if any(len(array) != ends[-1] for array in outputs.values()):
             return False
         self._observe(batch)
-        start = 0
-        for request in batch:
-            end = start + request.rows
-            request.answer.set_result({name: a[start:end] for name, a in outputs.items()})
-            start = end
+        for request, end in zip(batch, ends, strict=True):
+            rows = slice(end - request.rows, end)
+            request.answer.set_result({name: array[rows] for name, array in outputs.items()})
         return True
 
     def _observe(self, batch: list[_Request]) -> None:
         waited = time.perf_counter() - batch[0].asked
-        metrics.observe_batch(*self._labels, sum(request.rows for request in batch), waited)
+        metrics.observe_batch(*self._names, sum(request.rows for request in batch), waited)
+
+
+def _row_shapes(request: _Request) -> list[tuple[int, ...]]:
+    return [request.inputs[name].shape[1:] for name in sorted(request.inputs)]

@@ -10,12 +10,12 @@ import asyncio
 import ipaddress
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import grpc
 from aiohttp import web
@@ -131,10 +131,10 @@ class RestApi:
     def _refuse_other_pages(self, request: web.Request) -> None:
         """Refuses what a page of another site can make a browser send."""
         host = request.headers.get("Host", "")
-        if self._is_local and not _is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._is_local and not _is_loopback(re.sub(r":\d+$", "", host)):
             raise web.HTTPForbidden(reason="the Host header has to name this machine")
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise web.HTTPForbidden(reason="pages of other sites may not call this server")
         is_typed = request.method == "POST" and "Content-Type" in request.headers
         if is_typed and request.content_type != "application/json":
@@ -161,6 +161,8 @@ class RestApi:
 
     async def _predict(self, request: web.Request) -> web.Response:
         spec = _model_spec(request)
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await request.read()
@@ -199,14 +201,12 @@ async def _metrics(_request: web.Request) -> web.Response:
 
 def _model_spec(request: web.Request) -> ModelSpec:
     asked = request.match_info
-    spec = ModelSpec(name=asked["name"])
-    if "label" in asked:
-        spec.version_label = asked["label"]
-    if "version" in asked:
-        try:
+    try:
+        spec = ModelSpec(name=asked["name"], version_label=asked.get("label"))
+        if "version" in asked:
             spec.version.value = int(asked["version"])
-        except ValueError:  # above 2⁶³
-            raise invalid_argument(f"{asked['version']} is no version") from None
+    except ValueError:  # the number is too large, or a name is not UTF-8
+        raise invalid_argument(f"Malformed request: {request.path}") from None
     return spec
 
 

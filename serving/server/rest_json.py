@@ -54,20 +54,19 @@ def predict_request(
 
 
 def predict_response(outputs: Mapping[str, TensorProto], form: Form) -> dict[str, Any]:
-    """The body of the answer, as an object for `json.dumps`.
+    """The body of the answer, for `json.dumps`; a single output comes without its name.
 
-    A single output comes without its name. Strings are JSON strings, or `{"b64": …}` where the
-    output's name ends in `_bytes`.
+    Strings are JSON strings, or `{"b64": …}` where the output's name ends in `_bytes`.
 
     Raises:
         ServingError: INVALID_ARGUMENT; the outputs do not fit into this form.
     """
     arrays = {name: tf.make_ndarray(outputs[name]) for name in sorted(outputs)}
-    if form == "row" and len({array.shape[:1] for array in arrays.values()} | {()}) != 2:
-        raise invalid_argument("the outputs have no common number of rows: ask with 'inputs'")
     values = {name: _json_value(name, array) for name, array in arrays.items()}
     if form == "column":
         return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
+    if len({array.shape[:1] for array in arrays.values()} | {()}) != 2:
+        raise invalid_argument("the outputs have no common number of rows: ask with 'inputs'")
     if len(values) == 1:
         return {"predictions": next(iter(values.values()))}
     rows = zip(*values.values(), strict=True)
@@ -77,15 +76,14 @@ def predict_response(outputs: Mapping[str, TensorProto], form: Form) -> dict[str
 def _document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except RecursionError:
-        raise invalid_argument("JSON Parse error: nested too deep") from None
-    except ValueError as error:
-        raise invalid_argument(f"JSON Parse error: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise invalid_argument(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
         raise invalid_argument("the body has to be a JSON object")
     if ("instances" in document) == ("inputs" in document):
         raise invalid_argument("the body has to have either 'instances' or 'inputs'")
-    if not isinstance(document.get("signature_name", ""), str):
+    name = document.get("signature_name", "")
+    if not (isinstance(name, str) and name.isprintable()):  # protobuf takes no lone surrogates
         raise invalid_argument("'signature_name' has to be a string")
     return document
 
@@ -111,35 +109,24 @@ def _is_b64(value: Any) -> bool:
 
 
 def _array(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
-    shape, leaves = _unnested(name, value)
+    """Nested lists as an array; raises ServingError where they are ragged or of another type."""
+    shape: list[int] = []
+    leaves = [value]
     try:
+        while leaves and isinstance(leaves[0], list):
+            if len({len(item) if isinstance(item, list) else None for item in leaves}) > 1:
+                raise ValueError("its lists have different lengths")
+            shape.append(len(leaves[0]))
+            leaves = list(chain.from_iterable(leaves))
         if dtype is tf.string:
             return np.array([_bytes(leaf) for leaf in leaves], object).reshape(shape)
-        if not all(type(leaf) in _types_of(dtype) for leaf in leaves):
-            raise ValueError(f"the values have to be of type {dtype.name}")
+        kinds = (bool,) if dtype.is_bool else (int,) if dtype.is_integer else (int, float)
+        if not all(type(leaf) in kinds for leaf in leaves):
+            raise ValueError(f"its values have to be of type {dtype.name}")
         with np.errstate(over="ignore"):  # what is too large for a float32 is infinite
             return np.array(leaves, dtype.as_numpy_dtype).reshape(shape)
     except (ValueError, OverflowError) as error:
         raise invalid_argument(f"input {name}: {error}") from error
-
-
-def _types_of(dtype: tf.DType) -> tuple[type, ...]:
-    if dtype.is_bool:
-        return (bool,)
-    return (int,) if dtype.is_integer else (int, float)
-
-
-def _unnested(name: str, value: Any) -> tuple[list[int], list[Any]]:
-    """Shape and elements of lists within lists."""
-    shape: list[int] = []
-    level = [value]
-    while level and isinstance(level[0], list):
-        sizes = {len(item) if isinstance(item, list) else None for item in level}
-        if len(sizes) > 1:
-            raise invalid_argument(f"input {name}: its lists have different lengths")
-        shape.append(len(level[0]))
-        level = list(chain.from_iterable(level))
-    return shape, level
 
 
 def _bytes(leaf: Any) -> bytes:
@@ -147,7 +134,7 @@ def _bytes(leaf: Any) -> bytes:
         return leaf.encode()
     if _is_b64(leaf):
         return base64.b64decode(leaf["b64"], validate=True)
-    raise ValueError('the values have to be strings or {"b64": …}')
+    raise ValueError('its values have to be strings or {"b64": …}')
 
 
 def _json_value(name: str, array: np.ndarray) -> Any:
@@ -163,6 +150,4 @@ def _text(name: str, value: bytes) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise invalid_argument(
-            f"output {name} is not UTF-8: outputs of bytes need a name that ends in _bytes"
-        ) from error
+        raise invalid_argument(f"output {name} is not UTF-8; name it {name}_bytes") from error
