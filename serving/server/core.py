@@ -23,6 +23,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, Model
 
 from serving.server.batching import Batching
 from serving.server.errors import ServingError, failed_precondition, invalid_argument, not_found
+from serving.server.flags import Flags
 from serving.server.servable import Servable, Signature
 from serving.server.versions import AVAILABLE, Versions
 
@@ -42,40 +43,19 @@ class Core:
     ServingError with its codes.
     """
 
-    def __init__(
-        self,
-        *,
-        batching: Batching | None = None,
-        enable_model_warmup: bool = True,
-        allow_version_labels_for_unavailable_models: bool = False,
-        poll_wait_seconds: float = 1,
-        max_num_load_retries: int = 5,
-        load_retry_seconds: float = 60,
-    ):
+    def __init__(self, flags: Flags):
         """Starts with no model; `reload` sets them.
 
-        Args:
-            batching: None: each request runs by itself.
-            enable_model_warmup: play a version's warm-up requests before it answers.
-            allow_version_labels_for_unavailable_models: a new label may point at a version that
-                is not loaded yet.
-            poll_wait_seconds: as the next ones, see Versions.
-            max_num_load_retries: see Versions.
-            load_retry_seconds: see Versions.
+        Raises:
+            ServingError: the file of the batching parameters is missing or wrong.
         """
-        self._batching = batching
-        self._warm_up = enable_model_warmup
-        self._allow_labels = allow_version_labels_for_unavailable_models
+        self._flags = flags
+        self._batching = Batching.of(flags)
         self._labels: dict[str, dict[str, int]] = {}
         self._names: set[str] = set()
         self._added: set[str] = set()
         self._reloading = threading.Lock()
-        self._versions = Versions(
-            self._load,
-            poll_wait_seconds=poll_wait_seconds,
-            max_num_load_retries=max_num_load_retries,
-            load_retry_seconds=load_retry_seconds,
-        )
+        self._versions = Versions(self._load, flags)
 
     def predict(self, request: PredictRequest) -> PredictResponse:
         """Runs a signature of a model."""
@@ -168,7 +148,7 @@ class Core:
 
     def _load(self, name: str, version: int, folder: str) -> Servable:
         servable = Servable(name, version, folder, self._batching)
-        if self._warm_up:
+        if self._flags.enable_model_warmup:
             servable.warm_up(folder)
         return servable
 
@@ -192,15 +172,15 @@ class Core:
     def _checked_labels(self, models: list[ModelConfig]) -> dict[str, dict[str, int]]:
         """The labels by model.
 
-        A label may point at a version that answers. Where that is allowed, a label that is new
-        may point at any version.
+        A label may point at a version that answers; a new one, where that is allowed, at any.
         """
+        may_point_ahead = self._flags.allow_version_labels_for_unavailable_models
         for model in models:
             states = self._versions.states(model.name)
             for label, version in model.version_labels.items():
                 is_moved = self._labels.get(model.name, {}).get(label, version) != version
                 state, _ = states.get(version, (None, None))
-                if state != AVAILABLE and (is_moved or not self._allow_labels):
+                if state != AVAILABLE and (is_moved or not may_point_ahead):
                     raise failed_precondition(
                         f"Request to assign label to version {version} of model {model.name}, "
                         "which is not currently available for inference"

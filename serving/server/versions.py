@@ -17,6 +17,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
 from serving.server import metrics
 from serving.server.errors import ServingError, invalid_argument, not_found
+from serving.server.flags import Flags
 from serving.server.servable import Servable
 
 START, LOADING, AVAILABLE, END = (
@@ -67,27 +68,17 @@ class Versions:
     servable until it is answered: to unload means that no new request gets it.
     """
 
-    def __init__(
-        self,
-        load: Callable[[str, int, str], Servable],
-        *,
-        poll_wait_seconds: float,
-        max_num_load_retries: int,
-        load_retry_seconds: float,
-    ):
+    def __init__(self, load: Callable[[str, int, str], Servable], flags: Flags):
         """Starts with no model.
 
         Args:
             load: loads and warms up (model's name, version, folder), or raises ServingError.
-            poll_wait_seconds: between two looks at the folders; 0: one look when the models are
-                set; below 0: none at all.
-            max_num_load_retries: how often a load that failed is tried again.
-            load_retry_seconds: wait before each further try.
+            flags: how often to look at the folders and to try again.
         """
         self._load_servable = load
-        self._wait = poll_wait_seconds
-        self._retries = max_num_load_retries
-        self._retry_seconds = load_retry_seconds
+        self._wait = flags.file_system_poll_wait_seconds
+        self._retries = flags.max_num_load_retries
+        self._retry_seconds = flags.load_retry_interval_micros / 1e6
         self._models: dict[str, ModelConfig] = {}
         self._versions: dict[str, dict[int, Version]] = {}
         self._changed = threading.Condition()
