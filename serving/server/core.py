@@ -41,6 +41,9 @@ class Core:
 
     Methods with the name of an RPC take and return TensorFlow Serving's messages, and raise
     ServingError with its codes.
+
+    Attributes:
+        versions: the versions of the models.
     """
 
     def __init__(self, flags: Flags):
@@ -55,7 +58,7 @@ class Core:
         self._names: set[str] = set()
         self._added: set[str] = set()
         self._reloading = threading.Lock()
-        self._versions = Versions(self._load, flags)
+        self.versions = Versions(self._load, flags)
 
     def predict(self, request: PredictRequest) -> PredictResponse:
         """Runs a signature of a model."""
@@ -79,7 +82,7 @@ class Core:
     def get_model_status(self, request: GetModelStatusRequest) -> GetModelStatusResponse:
         """The state of one version, or of all that are or were there, the newest first."""
         name = _name(request.model_spec)
-        states = self._versions.states(name)
+        states = self.versions.states(name)
         asked = self._version(request.model_spec)
         if asked is not None and asked not in states:
             raise not_found(f"Could not find version {asked} of model {name}")
@@ -109,13 +112,13 @@ class Core:
             if added is not self._added:
                 raise ServingError(grpc.StatusCode.ABORTED, "another configuration has come")
 
-        self._versions.wait_until_available(added, RELOAD_SECONDS, check)
+        self.versions.wait_until_available(added, RELOAD_SECONDS, check)
         return ReloadConfigResponse(status={})
 
     def reload(self, config: ModelServerConfig) -> set[str]:
         """Takes a configuration; returns the names of the models that are new in it.
 
-        Returns before these are loaded: see `wait_until_available`.
+        Returns before these are loaded: see `Versions.wait_until_available`.
 
         Raises:
             ServingError: the configuration contradicts itself or what is served; then nothing
@@ -130,21 +133,9 @@ class Core:
             names = {model.name for model in models}
             self._added = added = names - self._names
             self._names = names
-            self._versions.set_models(models)
+            self.versions.set_models(models)
         _log.info("Adding/updating models: %s", ", ".join(sorted(names)))
         return added
-
-    def wait_until_available(self, names: set[str]) -> None:
-        """Waits, without bound, until each of these models answers.
-
-        Raises:
-            ServingError: one of them can't be loaded.
-        """
-        self._versions.wait_until_available(names, None, lambda: None)
-
-    def close(self) -> None:
-        """Ends the look for versions and all waits for them."""
-        self._versions.close()
 
     def _load(self, name: str, version: int, folder: str) -> Servable:
         servable = Servable(name, version, folder, self._batching)
@@ -153,7 +144,7 @@ class Core:
         return servable
 
     def _servable(self, spec: ModelSpec) -> Servable:
-        return self._versions.get(_name(spec), self._version(spec))
+        return self.versions.get(_name(spec), self._version(spec))
 
     def _version(self, spec: ModelSpec) -> int | None:
         """The version that a request asks for; None: the newest."""
@@ -176,7 +167,7 @@ class Core:
         """
         may_point_ahead = self._flags.allow_version_labels_for_unavailable_models
         for model in models:
-            states = self._versions.states(model.name)
+            states = self.versions.states(model.name)
             for label, version in model.version_labels.items():
                 is_moved = self._labels.get(model.name, {}).get(label, version) != version
                 state, _ = states.get(version, (None, None))

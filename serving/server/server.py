@@ -37,7 +37,7 @@ class Server:
         Raises:
             ServingError: a model can't be loaded, or an address can't be had.
         """
-        self._core.wait_until_available(self._core.reload(self._config))
+        self._core.versions.wait_until_available(self._core.reload(self._config))
         if self.flags.model_config_file and self.flags.model_config_file_poll_wait_seconds > 0:
             threading.Thread(target=self._poll_config, daemon=True, name="poll_config").start()
         self._grpc = GrpcApi(self._core, self.flags)
@@ -51,7 +51,7 @@ class Server:
             for api in (self._grpc, self._rest):
                 if api is not None:
                     pool.submit(api.stop)
-        self._core.close()
+        self._core.versions.close()
 
     def _poll_config(self) -> None:
         taken = self._config

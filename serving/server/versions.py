@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import re
 import threading
 import time
@@ -104,10 +105,9 @@ class Versions:
         """A version, or the newest one that answers; raises ServingError NOT_FOUND."""
         with self._changed:
             known = self._versions.get(name, {})
-            numbers = known if number is None else {number} & set(known)
-            available = [known[n].servable for n in sorted(numbers) if known[n].servable]
-        if available and available[-1]:
-            return available[-1]
+            found = {n: v.servable for n, v in known.items() if v.servable and number in (None, n)}
+        if found:
+            return found[max(found)]
         asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise not_found(f"Servable not found for request: {asked}")
 
@@ -118,20 +118,20 @@ class Versions:
             return {n: (known[n].state, known[n].error) for n in sorted(known, reverse=True)}
 
     def wait_until_available(
-        self, names: Iterable[str], seconds: float | None, check: Callable[[], None]
+        self,
+        names: Iterable[str],
+        seconds: float = math.inf,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Waits until each of the models has a version that answers.
+        """Waits up to `seconds` until each of the models has a version that answers.
 
-        Args:
-            names: of the models; those that are taken out of the configuration are left out.
-            seconds: the longest wait; None: no bound.
-            check: is called twice a second; it ends the wait when it raises.
+        `check` is called twice a second and ends the wait when it raises.
 
         Raises:
             ServingError: UNKNOWN, a model's newest version can't be loaded; DEADLINE_EXCEEDED;
                 CANCELLED, the server stops.
         """
-        until = None if seconds is None else time.monotonic() + seconds
+        until = time.monotonic() + seconds
         with self._changed:
             while not self._closed:
                 check()
@@ -143,7 +143,7 @@ class Versions:
                     if failed:
                         raise ServingError(grpc.StatusCode.UNKNOWN, _unavailable(failed))
                     return
-                if until is not None and time.monotonic() > until:
+                if time.monotonic() > until:
                     absent = ", ".join(name for name, version in newest.items() if not version)
                     raise ServingError(
                         grpc.StatusCode.DEADLINE_EXCEEDED,

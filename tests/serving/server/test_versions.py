@@ -100,8 +100,8 @@ def test_a_broken_folder_says_what_is_wrong(
     core = Core(flags_of())
     added = core.reload(config(photos=tmp_path))
     with pytest.raises(ServingError, match=rf"version: 2}} due to error: {code}: "):
-        core.wait_until_available(added)
-    core.close()
+        core.versions.wait_until_available(added)
+    core.versions.close()
 
 
 def test_a_broken_version_leaves_the_old_one(folders: ModelFolders, tmp_path: Path) -> None:
@@ -136,13 +136,13 @@ def test_a_half_written_version_is_tried_again(folders: ModelFolders, tmp_path: 
         )
     )
     added = core.reload(config(photos=base))
-    states = core._versions.states
+    states = core.versions.states
     eventually(lambda: states("photos") and states("photos")[2][1])
     assert states("photos")[2][0] == versions.LOADING
     shutil.copytree(whole, base / "2", dirs_exist_ok=True)
-    core.wait_until_available(added)
+    core.versions.wait_until_available(added)
     assert core.predict(request(b"photo")).model_spec.version.value == 2
-    core.close()
+    core.versions.close()
 
 
 def test_version_policies(folders: ModelFolders, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_labels_at_the_start(folders: ModelFolders, tmp_path: Path) -> None:
     core = Core(flags_of())
     with pytest.raises(ServingError, match="not currently available for inference"):
         core.reload(models)
-    core.close()
+    core.versions.close()
     flags = {"allow_version_labels_for_unavailable_models": True}
     with serving(tmp_path, models, **flags) as client:
         assert label(client, "stable") == 1
