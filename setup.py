@@ -23,10 +23,10 @@ PIPELINE = [
     "numpy>=1.26,<3",
     "Pillow>=11,<13",
     "protobuf>=6.31.1,<7",
+    "prometheus-client>=0.21,<1",
     "psutil>=6,<8",
     "pyarrow>=14",
     "pydantic>=2.10,<3",
-    "python-rapidjson>=1.23,<2",  # the JSON parser that TensorFlow Serving has
     "PyYAML>=6,<7",
     "rich>=13,<16",
     "scipy>=1.13,<2",  # intervals of shares, on the reviewers' page
@@ -48,7 +48,6 @@ DEV = [
     "hypothesis",
     "kubernetes-validate",
     "mypy",
-    "prometheus-client",
     "pypdf",
     "pytest",
     "pytest-cov",
