@@ -53,7 +53,10 @@ class Training:
     def __init__(self, model: keras.Model, settings: config.Trainer, steps: int, folder: Path):
         # A head on random features learns nothing: random weights learn together from the start.
         head_epochs = 0 if settings.initial_weights == "none" else settings.head_epochs
-        self._last = {HEAD: head_epochs, WHOLE: head_epochs + settings.epochs}  # epoch of a phase
+        self._last = {
+            HEAD: head_epochs,
+            WHOLE: head_epochs + settings.epochs,
+        }  # epoch of each phase
         self._model = model
         self._settings = settings
         self._steps = steps
