@@ -199,7 +199,7 @@ class SaveEpochs(keras.callbacks.Callback):
                 f"training diverged in epoch {epoch + 1}: lower trainer.learning_rate or "
                 "trainer.head_learning_rate, or set trainer.precision=float32"
             )
-        entry = {
+        entry: dict[str, Any] = {
             "epoch": epoch + 1,
             "phase": self._phase,
             **{name: float(value) for name, value in logs.items()},

@@ -40,10 +40,10 @@ def settings(**changes: Any) -> config.Trainer:
 
 
 def trunk(image_size: int, initial_weights: str) -> keras.Model:
-    """Stands in for `model._trunk`: a convolution and batch norm under the trunk's names."""
+    """Stands in for `model._trunk`: one convolution and its batch norm."""
     photo = keras.Input((image_size, image_size, 3))
-    x = keras.layers.Conv2D(8, 3, strides=4, name="conv1_conv")(photo)
-    x = keras.layers.BatchNormalization(momentum=model.BATCH_NORM_MOMENTUM, name="conv1_bn")(x)
+    x = keras.layers.Conv2D(8, 3, strides=4)(photo)
+    x = keras.layers.BatchNormalization()(x)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
     return keras.Model(photo, x, name=model.TRUNK)
 
