@@ -6,8 +6,6 @@
 The Trainer's side is whole epochs of `Training` on the batches of `data.train_batches`: reading,
 decoding, mirroring and shuffling included. The reference is one tf.function of a gradient tape and
 the same optimizer, on an equal network of the same precision, on one batch that stays in memory.
-With weights from a file, that network still has its batch norms, which stay as they are, and
-TensorFlow's own gradients.
 After an epoch to warm up, an epoch of the one and as many steps of the other run in turn; medians
 count. The checkpoint after each epoch is not in `ratio`; `seconds_saving` is what it takes. Ends
 with JSON.
@@ -30,7 +28,7 @@ import tensorflow as tf
 from benchmarks.photo_example_gen import make_photos, peak_mib
 from benchmarks.transform import make_examples, run_transform
 from components.trainer import component, data, model
-from components.trainer.fit import Training
+from components.trainer.fit import Training, whole_optimizer
 from pipeline import config
 from schemas import features
 
@@ -64,6 +62,24 @@ class BareStep:
         return time.perf_counter() - started
 
 
+class Turns(keras.callbacks.Callback):
+    """After each epoch of the Trainer, as many bare steps; notes the seconds of both."""
+
+    def __init__(self, bare: BareStep, steps: int):
+        super().__init__()
+        self._bare = bare
+        self._steps = steps
+        self.epochs: list[float] = []  # saving included
+        self.reference: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        self.epochs.append(time.perf_counter() - self._started)
+        self.reference.append(self._bare.seconds(self._steps))
+
+
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Images/s of the Trainer's epochs and of the bare step."""
     make_photos(options.photos, options.count, folder / "photos")
@@ -80,8 +96,8 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         head_epochs=0,
         epochs=1 + options.rounds,
         precision="auto",
-    ).model_dump()
-    precision = component._precision(settings["precision"])
+    )
+    precision = component.resolve_precision(settings.precision)
     ages = list(data.ages(train).as_numpy_iterator())
     steps = 2 * len(ages) // batch
 
@@ -89,49 +105,23 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         keras.utils.set_random_seed(0)
         return model.build(
             options.image_size,
-            initial_weights=settings["initial_weights"],
+            initial_weights=settings.initial_weights,
             mean_age=float(sum(ages) / len(ages)),
-            dropout=settings["dropout"],
+            dropout=settings.dropout,
             precision=precision,
         )
 
-    def plain() -> keras.Model:
-        network = build()
-        if settings["initial_weights"] == "none":
-            return network
-        keras.config.set_dtype_policy(network.get_layer(model.TRUNK).dtype_policy)
-        trunk = model._trunk(options.image_size, settings["initial_weights"])
-        keras.config.set_dtype_policy("float32")
-        for layer in trunk.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
-        return model._network(trunk, settings["dropout"], network.get_layer(features.AGE))
-
-    def batches(epoch: int) -> tf.data.Dataset:
-        return data.train_batches(train, options.image_size, batch, epoch)
+    def batches(epochs: range) -> tf.data.Dataset:
+        return data.train_batches(train, options.image_size, batch, settings.seed, epochs)
 
     training = Training(build(), settings, steps, folder / "resume")
-    bare = BareStep(plain(), training._whole_optimizer(), next(iter(batches(0))))
-    ours: list[float] = []
-    saving: list[float] = []
-    reference: list[float] = []
-    last = time.perf_counter()
-
-    def on_epoch(entry: dict[str, Any]) -> None:
-        nonlocal last
-        if entry["epoch"] == 1:
-            bare.seconds(2)
-        else:
-            ours.append(entry["seconds"])
-            saving.append(time.perf_counter() - last - entry["seconds"])
-            reference.append(bare.seconds(steps))
-            print(
-                f"{steps} steps: Trainer {ours[-1]:.1f} s, bare {reference[-1]:.1f} s", flush=True
-            )
-        last = time.perf_counter()
-
+    bare = BareStep(build(), whole_optimizer(settings, steps), next(iter(batches(range(1)))))
+    turns = Turns(bare, steps)
     # One photo is enough to go through evaluation, whose time is not what this is about.
-    training.run(batches, data.eval_batches(evaluation, options.image_size, 1).take(1), on_epoch)
+    one = data.eval_batches(evaluation, options.image_size, 1).take(1)
+    history = training.run(batches, one, [turns]).history
+    ours, reference = [entry["seconds"] for entry in history[1:]], turns.reference[1:]
+    saving = [whole - bare for whole, bare in zip(turns.epochs[1:], ours, strict=True)]
     images = steps * batch
     figures = {
         "ours": images / statistics.median(ours),
