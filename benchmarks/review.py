@@ -3,9 +3,9 @@
     python -m benchmarks.review [--photos 50000] [--stores 50]
 
 It makes up test photos in several stores, which gives about ten slices for each store, and lets
-TFMA evaluate them. The Review step's own function builds the page. Headless Chromium opens it without a
-network. The reference for sorting is the same table without the library that sorts it: how long the
-browser takes to put the rows into another order.
+TFMA evaluate them. The Review step's own function builds the page. Headless Chromium opens it
+without a network. The reference for sorting is the same table without the library that sorts it:
+how long the browser takes to put the rows into another order.
 
 It appends to results/review.csv and ends with a line of JSON.
 """

@@ -4,9 +4,9 @@
         [--initial-weights FILE]
 
 The Trainer's side is whole epochs of `Training` on the batches of `data.train_batches`, so it
-reads, decodes, mirrors and shuffles. The reference is one tf.function with a gradient tape and the same
-optimizer. It trains an equal network of the same precision on one batch that stays in memory. With
-weights from a file, the reference network keeps its batch norms, which are frozen.
+reads, decodes, mirrors and shuffles. The reference is one tf.function with a gradient tape and the
+same optimizer. It trains an equal network of the same precision on one batch that stays in memory.
+With weights from a file, the reference network keeps its batch norms, which are frozen.
 
 The first epoch warms up. Then an epoch of the Trainer and as many bare steps take turns; value and
 reference are medians, the ratio is the median of the turns' ratios. The checkpoint after each epoch

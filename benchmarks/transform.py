@@ -5,10 +5,12 @@
 
 The first command measures photos/s of the step's executor. The reference is a bare loop that
 decodes, resizes to the same square and encodes as JPEG the photos that are in memory, with a thread
-for each core. The executor starts Beam and traces its graph in each run, however many photos there are. So
-the speed after the start is measured: all photos take some time, a sixteenth of them takes another,
-and the difference counts. The speed with the start is recorded too. Everything runs once to warm up
-and then three times in turns; the figures are medians.
+for each core. Everything runs once to warm up and then three times in turns; the figures are
+medians.
+
+The executor starts Beam and traces its graph in each run, even for one photo. The speed after this
+start is therefore measured as the time of all photos less the time of a sixteenth of them. The
+speed of the whole step is recorded too.
 
 The second command runs Transform and StatisticsGen on each number of photos, in processes of their
 own, and measures their peak memory. If the folder has fewer photos, copies that differ by one pixel
