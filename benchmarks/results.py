@@ -124,8 +124,8 @@ def _rounded(number: float | None) -> float | None:
 
 
 def _benchmark() -> str:
-    """Its module's name, without the package's."""
-    return str(sys.modules["__main__"].__spec__.name).rpartition(".")[2]
+    """The name of the running module, without its package."""
+    return Path(sys.argv[0]).stem
 
 
 def _command() -> str:
