@@ -20,12 +20,7 @@ import subprocess
 import sys
 import time
 
-from tfx.dsl.compiler import compiler
-from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
-
 from benchmarks.results import record
-from pipeline import config
-from pipeline.graph import create_pipeline
 from tests.conftest import ROOT
 from tests.containers.conftest import POD
 
@@ -38,6 +33,12 @@ import_utils.import_class_by_path("{{executor}}")"""
 
 def programs() -> dict[str, str]:
     """What each step's process imports, by the step's name."""
+    from tfx.dsl.compiler import compiler
+    from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+
+    from pipeline import config
+    from pipeline.graph import create_pipeline
+
     loaded = config.load(profile="demo", photos="/photos", run_dir="/work")
     ir = compiler.Compiler().compile(create_pipeline(loaded))
     deployment = pipeline_pb2.IntermediateDeploymentConfig()

@@ -36,10 +36,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.results import record
-from pipeline.config import Beam
-from pipeline.graph import beam_args
 
-BEAM_ARGS = beam_args(Beam())
 REPEATS = 3
 SIDE = 96  # pixels
 
@@ -69,9 +66,18 @@ def _copy(source: Path, target: Path, copy: int) -> None:
         image.save(target, "JPEG", quality=95)
 
 
+def beam_context() -> Any:
+    """What an executor is made with: Beam's options as the pipeline has them by default."""
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+
+    from pipeline.config import Beam
+    from pipeline.graph import beam_args
+
+    return BaseBeamExecutor.Context(beam_pipeline_args=beam_args(Beam()))
+
+
 def run_step(photos: Path) -> None:
     """Runs PhotoExampleGen's executor on a folder of photos, and deletes its output."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
     from components.photo_example_gen import Executor, PhotoExampleGen
@@ -80,8 +86,7 @@ def run_step(photos: Path) -> None:
         artifact = standard_artifacts.Examples()
         artifact.uri = out
         properties = PhotoExampleGen(str(photos)).exec_properties
-        executor = Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS)))
-        executor.Do({}, {"examples": [artifact]}, properties)
+        Executor(beam_context()).Do({}, {"examples": [artifact]}, properties)
 
 
 def run_loop(photos: Path) -> None:

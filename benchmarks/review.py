@@ -20,15 +20,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from benchmarks.results import record
 from components.review import PAGE
-from components.review.component import write
 from schemas import features
 from tests.browser import opened
-from tests.components.review import made
 
 _SORT = """
 const [column, done] = arguments;
@@ -56,6 +53,8 @@ _PAINT = "return performance.getEntriesByName('first-contentful-paint')[0].start
 
 def make_examples(folder: Path, photo_ids: list[str]) -> None:
     """Writes raw examples of the test split; all have the same photo, of noise."""
+    import tensorflow as tf
+
     pixels = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
     jpeg = io.BytesIO()
     Image.fromarray(pixels).save(jpeg, "JPEG", quality=40)
@@ -75,6 +74,9 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=50_000, help="in the test split")
     parser.add_argument("--stores", type=int, default=50, help="slices beside the age bands")
     options = parser.parse_args()
+    from components.review.component import write
+    from tests.components.review import made
+
     stores = [f"store {at % options.stores}" for at in range(options.photos)]
     photos = made.photos(options.photos, store=stores)
     photos["split"] = features.TEST

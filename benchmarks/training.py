@@ -24,18 +24,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.photo_example_gen import make_photos, peak_mib
 from benchmarks.results import record
 from benchmarks.transform import make_examples, run_transform
-from components.trainer import component, data, model
-from components.trainer.fit import Training
 from pipeline import config
 from schemas import features
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 class BareStep:
@@ -44,6 +43,8 @@ class BareStep:
     def __init__(
         self, network: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tuple[Any, Any]
     ):
+        import tensorflow as tf
+
         self._images, self._years = batch
         optimizer.build(network.trainable_variables)
 
@@ -69,6 +70,11 @@ class BareStep:
 
 def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Images/s of the Trainer's epochs and of the bare step."""
+    import keras
+
+    from components.trainer import component, data, model
+    from components.trainer.fit import Training
+
     make_photos(options.photos, options.count, folder / "photos")
     make_examples(folder / "photos", folder / "raw")
     run_transform(folder / "raw", options.image_size, folder / "transformed")

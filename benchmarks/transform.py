@@ -38,7 +38,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.photo_example_gen import BEAM_ARGS, make_photos, peak_mib, record_peaks
+from benchmarks.photo_example_gen import beam_context, make_photos, peak_mib, record_peaks
 from benchmarks.results import record
 
 REPEATS = 3
@@ -48,14 +48,13 @@ STEPS = ("Transform", "StatisticsGen")
 
 def make_examples(photos: Path, folder: Path) -> None:
     """Writes raw examples in three splits, with PhotoExampleGen."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
     from components.photo_example_gen import Executor, PhotoExampleGen
 
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder)
-    executor = Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS)))
+    executor = Executor(beam_context())
     executor.Do({}, {"examples": [artifact]}, PhotoExampleGen(str(photos)).exec_properties)
 
 
@@ -76,7 +75,6 @@ def inputs(examples: Path) -> dict[str, list[Any]]:
 
 def run_transform(examples: Path, image_size: int, out: Path) -> None:
     """Runs Transform's executor on a folder of raw examples."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import Channel, standard_artifacts
 
     from components.transform import Executor, transform
@@ -89,7 +87,7 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
     )
     graph, transformed = standard_artifacts.TransformGraph(), standard_artifacts.Examples()
     graph.uri, transformed.uri = str(out / "graph"), str(out / "examples")
-    Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))).Do(
+    Executor(beam_context()).Do(
         inputs(examples),
         {"transform_graph": [graph], "transformed_examples": [transformed]},
         step.exec_properties,
@@ -98,7 +96,6 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
 
 def run_statistics(examples: Path, image_size: int, out: Path) -> None:
     """Runs StatisticsGen's executor on a folder of raw examples."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import Channel, standard_artifacts
 
     from components.statistics_gen import Executor, StatisticsGen
@@ -108,7 +105,7 @@ def run_statistics(examples: Path, image_size: int, out: Path) -> None:
     )
     found = standard_artifacts.ExampleStatistics()
     found.uri = str(out / "statistics")
-    Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))).Do(
+    Executor(beam_context()).Do(
         inputs(examples),
         {"statistics": [found]},
         step.exec_properties,
