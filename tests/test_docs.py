@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline import cli, config
 from serving.server import flags
@@ -75,6 +76,15 @@ def test_a_broken_link_is_found(link: str) -> None:
 def test_links_in_code_and_to_other_sites_are_not_looked_at() -> None:
     text = "# Sit\n\n`[text](fly.md)` [text](https://example.org/fly) [text](#sit)\n"
     assert not list(broken_links(text, ROOT / "page.md"))
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = makefile.split("\nlint:")[1].split("\n\n")[0].splitlines()[1:]
+    values = dict(re.findall(r"^(bin|packages) +:= (.*)$", makefile, re.M))
+    commands = [re.sub(r"\$\((\w+)\)", lambda name: values[name[1]], line) for line in recipe]
+    assert [hook["entry"] for hook in hooks] == [command.strip() for command in commands]
 
 
 def broken_links(text: str, page: Path) -> Iterator[str]:
