@@ -1,8 +1,8 @@
 """The names of every feature, split and age band, each said once.
 
 A raw example is what PhotoExampleGen writes; a transformed example is what Transform writes and
-the Trainer reads. Columns of the CSV beyond the file's name and the age ("passengers": gender,
-group, store …) ride along in raw examples under their own, lower-cased names as string features.
+the Trainer reads. The CSV's extra columns (gender, group, store …: all but the file's name and the
+age) are string features of raw examples, under their own names in lower case.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RAW_FEATURES = (
     SHARPNESS,
 )  # fmt: skip
 
-# A passenger, too, where the photos come in span-N folders: N, as text.
+# An extra column, too, if the photos come in span-N folders: N, as text.
 SPAN = "span"
 
 # Transformed examples hold IMAGE (a JPEG of image_size × image_size pixels), AGE and PHOTO_ID.

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import tensorflow_model_analysis as tfma
 
-from components.evaluator import BASELINE, MAE
+from components import gate
+from components.evaluator import BASELINE
+from components.gate import MAE, REASON
 from components.review.evaluation import COUNT, NOTHING, OVERALL, Figure, read
 from components.review.inputs import Artifact, Inputs
 from components.review.page import Block, Cell, Section, Table, Text, Verdict
 from components.served_model import VERSION
-from components.serving_check import REASON
+from pipeline.config import Evaluator
 
 COLUMNS = ("what", "value (95 % interval)", "bound", "margin", "photos", "verdict")
 
@@ -69,15 +71,16 @@ def pushed_version(inputs: Inputs) -> str | None:
 
 
 def reasons(inputs: Inputs) -> list[str]:
-    """Why the gate stayed shut, a sentence each."""
-    found = [
-        f"{row[0]}: {_text(row[1])} breaks the bound {_text(row[2])}."
-        for row in thresholds(inputs)
-        if isinstance(row[-1], Cell) and row[-1].mark == "bad"
-    ]
-    if why := inputs.artifacts["infra_blessing"].properties.get(REASON):
-        found.append(f"It can't be served: {why}.")
-    return found or ["Why is not recorded."]
+    """Why the gate is shut, a sentence for each reason."""
+    evaluation = inputs.artifacts["evaluation"].properties
+    found = gate.reasons(
+        Evaluator(**inputs.settings["evaluator"]),
+        evaluation[MAE],
+        evaluation.get(gate.BASELINE_MAE),
+        inputs.artifacts["infra_blessing"].properties.get(REASON),
+    )
+    sentences = [f"{reason[0].upper()}{reason[1:]}." for reason in found]
+    return sentences or ["The reason is not recorded."]
 
 
 def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
@@ -181,7 +184,3 @@ def _lineage(inputs: Inputs) -> Iterator[list[Cell | str]]:
         artifact: Artifact = found[name]
         number = Cell(str(artifact.id) if artifact.id else "–", artifact.id)
         yield [artifact.kind, number, says, artifact.uri]
-
-
-def _text(cell: Cell | str) -> str:
-    return cell.text if isinstance(cell, Cell) else cell

@@ -13,8 +13,9 @@ from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
-# Environment variables of a pod and of the image.
-RUN_ID, ACCOUNT, REVISION = "KFP_RUN_ID", "KFP_SERVICE_ACCOUNT", "GOODSEED_REVISION"
+from pipeline import DISTRIBUTION
+
+REVISION = "GOODSEED_REVISION"  # environment variable of the image
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,19 @@ class Inputs:
     run: RunFacts
 
 
-def run_facts(run_dir: str) -> RunFacts:
-    """Of the run that this process belongs to: a pod's, or one in a folder of this machine."""
+def run_facts(run_id: str, who: str) -> RunFacts:
+    """Facts about the run of this process.
+
+    Args:
+        run_id: what the runner calls the run.
+        who: who runs it; empty: the user of this process.
+    """
     now = datetime.datetime.now(datetime.UTC)
-    account = os.environ.get(ACCOUNT)
     return RunFacts(
-        who=f"service account {account}" if account else _user(),
+        who=who or _user(),
         when=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        code=f"goodseed {distributions.version('goodseed-age-check')}, {_revision()}",
-        run_id=os.environ.get(RUN_ID, run_dir),
+        code=f"goodseed {distributions.version(DISTRIBUTION)}, {_revision()}",
+        run_id=run_id,
         host=platform.node() or "not recorded",
     )
 

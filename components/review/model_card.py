@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from components.evaluator import MAE
+from components.gate import MAE
 from components.review import data, population
 from components.review.evaluation import OVERALL, Figure, Slice, figures
 from components.review.inputs import Inputs
@@ -112,7 +112,7 @@ def _photos(inputs: Inputs) -> dict[str, Any]:
     splits = data.by_split(inputs)
     reference = population.read(inputs.settings["review"]["population"])
     rejects = json.loads(_property(inputs, "examples", "rejects") or "{}")
-    columns = json.loads(_property(inputs, "examples", "passengers") or "[]")
+    columns = json.loads(_property(inputs, "examples", "extra_columns") or "[]")
     return {
         **{f"{split}_photos": f"{data.size(photos):,}" for split, photos in splits.items()},
         "columns": ", ".join(columns) or "none came",
