@@ -209,7 +209,7 @@ def wrong_benchmark(module: str, arguments: list[str]) -> Iterator[str]:
 
 def options(arguments: list[str]) -> Iterator[str]:
     for word in arguments:
-        if re.match(r"--\w", word):
+        if re.match(r"--\w", word) and word != "--help":  # every command has it
             yield word.partition("=")[0]
 
 
