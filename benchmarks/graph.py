@@ -52,21 +52,21 @@ def run_work(photos: Path, counts: dict[str, int], overrides: list[str]) -> dict
 
     from benchmarks.training import BareStep
     from components.trainer import component, model
-    from components.trainer.fit import Training
+    from components.trainer.fit import whole_optimizer
     from pipeline import config
 
     loaded = config.load(profile="demo", photos=str(photos), run_dir="unused", overrides=overrides)
-    settings, size = loaded.trainer.model_dump(), loaded.transform.image_size
-    batch, epochs = settings["batch_size"], settings["epochs"]
+    settings, size = loaded.trainer, loaded.transform.image_size
+    batch, epochs = settings.batch_size, settings.epochs
     network = model.build(
         size,
         initial_weights="none",
         mean_age=40.0,
-        dropout=settings["dropout"],
-        precision=component._precision(settings["precision"]),
+        dropout=settings.dropout,
+        precision=component.resolve_precision(settings.precision),
     )
     steps = 2 * counts[features.TRAIN] // batch
-    optimizer = Training(network, settings, steps, Path("unused"))._whole_optimizer()
+    optimizer = whole_optimizer(settings, steps)
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
     bare = BareStep(network, optimizer, (tf.constant(images), tf.fill([batch], 40.0)))
     infer = tf.function(lambda pixels: network(pixels, training=False))

@@ -6,7 +6,6 @@
 The Trainer's side is whole epochs of `Training` on the batches of `data.train_batches`, so it
 reads, decodes, mirrors and shuffles. The reference is one tf.function with a gradient tape and the
 same optimizer. It trains an equal network of the same precision on one batch that stays in memory.
-With weights from a file, the reference network keeps its batch norms, which are frozen.
 
 The first epoch warms up. Then an epoch of the Trainer and as many bare steps take turns; value and
 reference are medians, the ratio is the median of the turns' ratios. The checkpoint after each epoch
@@ -24,17 +23,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import keras
+import tensorflow as tf
 
 from benchmarks.photo_example_gen import make_photos, peak_mib
 from benchmarks.results import record
 from benchmarks.transform import make_examples, run_transform
+from components.trainer import component, data, model
+from components.trainer.fit import Training, whole_optimizer
 from pipeline import config
 from schemas import features
-
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
 
 
 class BareStep:
@@ -43,8 +43,6 @@ class BareStep:
     def __init__(
         self, network: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tuple[Any, Any]
     ):
-        import tensorflow as tf
-
         self._images, self._years = batch
         optimizer.build(network.trainable_variables)
 
@@ -68,13 +66,26 @@ class BareStep:
         return time.perf_counter() - started
 
 
+class Turns(keras.callbacks.Callback):
+    """Runs as many bare steps after each epoch of the Trainer, and keeps the seconds of both."""
+
+    def __init__(self, bare: BareStep, steps: int):
+        super().__init__()
+        self._bare = bare
+        self._steps = steps
+        self.epochs: list[float] = []  # with the saving
+        self.reference: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        self.epochs.append(time.perf_counter() - self._started)
+        self.reference.append(self._bare.seconds(self._steps))
+
+
 def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Images/s of the Trainer's epochs and of the bare step."""
-    import keras
-
-    from components.trainer import component, data, model
-    from components.trainer.fit import Training
-
     make_photos(options.photos, options.count, folder / "photos")
     make_examples(folder / "photos", folder / "raw")
     run_transform(folder / "raw", options.image_size, folder / "transformed")
@@ -89,8 +100,8 @@ def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         head_epochs=0,
         epochs=1 + options.rounds,
         precision="auto",
-    ).model_dump()
-    precision = component._precision(settings["precision"])
+    )
+    precision = component.resolve_precision(settings.precision)
     ages = list(data.ages(train).as_numpy_iterator())
     steps = 2 * len(ages) // batch
 
@@ -98,56 +109,30 @@ def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         keras.utils.set_random_seed(0)
         return model.build(
             options.image_size,
-            initial_weights=settings["initial_weights"],
+            initial_weights=settings.initial_weights,
             mean_age=float(sum(ages) / len(ages)),
-            dropout=settings["dropout"],
+            dropout=settings.dropout,
             precision=precision,
         )
 
-    def plain() -> keras.Model:
-        network = build()
-        if settings["initial_weights"] == "none":
-            return network
-        keras.config.set_dtype_policy(network.get_layer(model.TRUNK).dtype_policy)
-        trunk = model._trunk(options.image_size, settings["initial_weights"])
-        keras.config.set_dtype_policy("float32")
-        for layer in trunk.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
-        return model._network(trunk, settings["dropout"], network.get_layer(features.AGE))
-
-    def batches(epoch: int) -> tf.data.Dataset:
-        return data.train_batches(train, options.image_size, batch, epoch)
+    def batches(epochs: range) -> tf.data.Dataset:
+        return data.train_batches(train, options.image_size, batch, settings.seed, epochs)
 
     training = Training(build(), settings, steps, folder / "resume")
-    bare = BareStep(plain(), training._whole_optimizer(), next(iter(batches(0))))
-    ours: list[float] = []
-    saving: list[float] = []
-    reference: list[float] = []
-    last = time.perf_counter()
-
-    def on_epoch(entry: dict[str, Any]) -> None:
-        nonlocal last
-        if entry["epoch"] == 1:
-            bare.seconds(2)
-        else:
-            ours.append(entry["seconds"])
-            saving.append(time.perf_counter() - last - entry["seconds"])
-            reference.append(bare.seconds(steps))
-            print(
-                f"{steps} steps: Trainer {ours[-1]:.1f} s, bare {reference[-1]:.1f} s", flush=True
-            )
-        last = time.perf_counter()
-
+    bare = BareStep(build(), whole_optimizer(settings, steps), next(iter(batches(range(1)))))
+    turns = Turns(bare, steps)
     # One photo is enough for the evaluation, whose time does not count here.
-    training.run(batches, data.eval_batches(evaluation, options.image_size, 1).take(1), on_epoch)
+    one = data.eval_batches(evaluation, options.image_size, 1).take(1)
+    history = training.run(batches, one, [turns]).history
+    ours, reference = [entry["seconds"] for entry in history[1:]], turns.reference[1:]
+    saving = [whole - bare for whole, bare in zip(turns.epochs[1:], ours, strict=True)]
     images = steps * batch
     rate, bare_rate = images / statistics.median(ours), images / statistics.median(reference)
     ratio = statistics.median(b / a for a, b in zip(ours, reference, strict=True))
     print(f"Trainer {rate:.1f} images/s, bare step {bare_rate:.1f} images/s, in {precision}")
     name = "trained from no weights; reference: a bare compiled step"
-    if settings["initial_weights"] != "none":
-        name = "trained from loaded weights; reference: a bare compiled step with batch norms"
+    if settings.initial_weights != "none":
+        name = "trained from loaded weights; reference: a bare compiled step"
     return [
         record(name, rate, "images/s", bare_rate, ratio),
         record("the checkpoint after an epoch", statistics.median(saving), "s"),

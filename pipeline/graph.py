@@ -46,7 +46,7 @@ def create_pipeline(config: Config) -> Pipeline:
     trained = trainer(
         transformed.outputs["transformed_examples"],
         transformed.outputs["transform_graph"],
-        settings=config.trainer.model_dump(),
+        settings=config.trainer,
         image_size=config.transform.image_size,
         max_pixels=config.data.max_pixels,
         max_batch_size=config.serving.max_batch_size,

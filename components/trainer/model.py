@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,12 +17,11 @@ from components.errors import UserError
 from components.transform import decode_squares
 from schemas import features
 
-# Keras' 0.99 remembers hundreds of steps; a short training's evaluation would see statistics of
-# weights long gone.
+# Keras' 0.99 averages over hundreds of steps. In a short training, evaluation would use statistics
+# of weights that have changed much since.
 BATCH_NORM_MOMENTUM = 0.9
 
 TRUNK = "resnet50"
-SMALL = 8  # pixels: the side of a picture, at most, for which see `_convolve`
 
 
 def build(
@@ -34,9 +34,8 @@ def build(
 ) -> keras.Model:
     """ResNet50, average pooling, dropout, one ReLU output (He et al. 2015, arXiv:1512.03385).
 
-    Loaded weights keep the batch-norm statistics that they came with, learnt from far more photos
-    than ours, with which the eval MAE jumped by a year from one epoch to the next. Such norms are
-    constants, and are folded away.
+    Loaded weights keep the batch-norm statistics that they came with, because those were learned
+    from far more photos than ours. Such norms are constants, so they are folded away.
 
     Args:
         image_size: side of the input, pixels.
@@ -49,40 +48,103 @@ def build(
         A model from uint8 [N, image_size, image_size, 3] (RGB) to float32 [N, 1] (years).
 
     Raises:
-        UserError: the initial weights can't be had or do not fit.
+        UserError: the initial weights cannot be loaded or do not fit.
     """
-    policy = "float32" if precision == "float32" else f"mixed_{precision}"
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        trunk = _trunk(image_size, initial_weights)
-        if initial_weights != "none":
-            trunk = _folded(trunk, lambda normed: normed)
-    finally:
-        keras.config.set_dtype_policy(before)
+    trunk = _trunk(image_size, initial_weights)
+    if initial_weights != "none":
+        trunk = fold_batch_norms(trunk)
     age = keras.layers.Dense(
         1,
         activation="relu",
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         bias_initializer=keras.initializers.Constant(mean_age),
-        dtype="float32",
         name=features.AGE,
     )
-    return _network(trunk, dropout, age)
+    policy = "float32" if precision == "float32" else f"mixed_{precision}"
+    return _network(_clone(trunk, policy), dropout, age)
 
 
 def served(network: keras.Model) -> keras.Model:
-    """The network as it is served: its ages (to 1e-4 years), in float32 and without batch norms.
+    """The network as it is served: in float32, without dropout and batch norms.
 
-    In float32: a photo has one age, whatever machine or batch serves it. Without batch norms, a
-    photo alone takes 14.3 ms instead of 17.5, among 32 others 6.8 instead of 8.1 (ResNet50, 96 px,
-    two cores).
+    In float32, a photo has one age on every machine. Without batch norms, the answer is faster.
 
     Args:
         network: as `build` returns it.
     """
-    trunk = _folded(network.get_layer(TRUNK), _Normed.alone)
+    trunk = fold_batch_norms(_clone(network.get_layer(TRUNK), "float32"))
     return _network(trunk, 0.0, network.get_layer(features.AGE))
+
+
+def fold_batch_norms(model: keras.Model) -> keras.Model:
+    """A copy of a model in which each convolution does the work of the batch norm after it.
+
+    A batch norm whose statistics do not change multiplies by and adds constants. Kernel and bias
+    of the convolution can take these in (Jacob et al. 2017, arXiv:1712.05877, section 3.2).
+
+    Args:
+        model: a functional model, channels last. The input of each batch norm is the output of a
+            Conv2D without activation, which goes nowhere else.
+
+    Returns:
+        A model with the outputs that `model` has in inference, without batch norms.
+
+    Raises:
+        ValueError: a batch norm does not follow such a Conv2D.
+    """
+    convolutions = {
+        id(layer.output): layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D) and layer.activation is keras.activations.linear
+    }
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    for norm in model.layers:
+        if isinstance(norm, keras.layers.BatchNormalization):
+            if id(norm.input) not in convolutions:
+                raise ValueError(f"{norm.name} does not follow a Conv2D without activation")
+            convolution = convolutions[id(norm.input)]
+            weights[convolution.name] = _folded(convolution, norm)
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Conv2D):
+            config["use_bias"] = len(weights[layer.name]) == 2
+        return type(layer).from_config(config)
+
+    def call(layer: keras.layers.Layer, *inputs: Any, **arguments: Any) -> Any:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return inputs[0]
+        return layer(*inputs, **arguments)
+
+    folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for layer in folded.layers:
+        if layer.weights:
+            layer.set_weights(weights[layer.name])
+    return folded
+
+
+def _folded(
+    convolution: keras.layers.Conv2D, norm: keras.layers.BatchNormalization
+) -> list[np.ndarray]:
+    """The kernel and the bias that do what the convolution and the norm do."""
+    kernel, *biases = (np.float64(weight) for weight in convolution.get_weights())
+    gamma, beta, mean, variance = (np.float64(weight) for weight in norm.get_weights())
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return [kernel * scale, (sum(biases) - mean) * scale + beta]
+
+
+def _clone(trunk: keras.Model, dtype: str) -> keras.Model:
+    """A copy that computes as the dtype policy says. ResNet50 itself takes no dtype."""
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config() | {"dtype": dtype}
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["momentum"] = BATCH_NORM_MOMENTUM
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(trunk, clone_function=clone)
+    copy.set_weights(trunk.get_weights())
+    return copy
 
 
 def _network(trunk: keras.Model, dropout: float, age: keras.layers.Dense) -> keras.Model:
@@ -96,159 +158,25 @@ def _network(trunk: keras.Model, dropout: float, age: keras.layers.Dense) -> ker
 def _trunk(image_size: int, initial_weights: str) -> keras.Model:
     weights = None if initial_weights == "none" else initial_weights
     try:
-        trunk = keras.applications.ResNet50(
+        return keras.applications.ResNet50(
             include_top=False,
             weights=weights,
             input_shape=(image_size, image_size, 3),
             pooling="avg",
             name=TRUNK,
         )
-    except Exception as error:  # Keras raises whatever its downloader and h5py do
+    except Exception as error:  # whatever Keras' downloader and h5py raise
         raise UserError(
             f"trainer.initial_weights={initial_weights}: no ResNet50 weights without top could "
             f"be loaded ({str(error).splitlines()[0]}); give another file, or none"
         ) from error
-    for layer in trunk.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = BATCH_NORM_MOMENTUM
-            layer.__class__ = _BatchNorm  # Keras' ResNet50 takes no other layers than its own
-    return trunk
-
-
-class _BatchNorm(keras.layers.BatchNormalization):
-    """Keras' own, with TensorFlow's kernel.
-
-    Keras makes a dozen operations of it, on photos cast to float32. The training step of ResNet50
-    is traced and started in half the time, and then takes a quarter less (48 px, bfloat16).
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
-        """Normalises by the batch's statistics and remembers them; else by those remembered."""
-        learning = training and self.trainable
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=self.gamma,
-            offset=self.beta,
-            mean=self.moving_mean,
-            variance=self.moving_variance,
-            epsilon=self.epsilon,
-            exponential_avg_factor=1 - self.momentum,
-            is_training=learning,
-        )
-        if learning:
-            self.moving_mean.assign(mean)
-            self.moving_variance.assign(variance)
-        return outputs
-
-
-class _Normed(keras.layers.Layer):
-    """A convolution and the batch norm after it, whose statistics stay, as one convolution.
-
-    Such a norm multiplies by and adds constants, which kernel and bias take in (Jacob et al. 2017,
-    arXiv:1712.05877, section 3.2). What is learned are the kernel and the bias that there were. A
-    training step of ResNet50 takes a sixth less time (96 px, bfloat16, two cores).
-
-    Args:
-        convolution: built; it is learned.
-        norm: where the constants come from; it is not kept.
-    """
-
-    def __init__(
-        self, convolution: keras.layers.Conv2D, norm: keras.layers.BatchNormalization
-    ) -> None:
-        super().__init__(name=convolution.name, autocast=False)  # it is folded in float32
-        gamma, beta, mean, variance = norm.get_weights()
-        self._convolution = convolution
-        self._scale = gamma / np.sqrt(variance + norm.epsilon)
-        self._offset = beta - mean * self._scale
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The convolution with the folded kernel and bias."""
-        kernel, bias = (tf.cast(weight, inputs.dtype) for weight in self._kernel_and_bias())
-        convolution = self._convolution
-        small = convolution.kernel_size == (1, 1) or inputs.shape[1] <= SMALL
-        dense = convolution.strides == (1, 1) and small
-        convolve = _convolve if dense else convolution.convolution_op
-        return tf.nn.bias_add(convolve(inputs, kernel), bias)
-
-    def _kernel_and_bias(self) -> tuple[tf.Tensor, tf.Tensor]:
-        convolution = self._convolution
-        return convolution.kernel * self._scale, convolution.bias * self._scale + self._offset
-
-    def alone(self) -> keras.layers.Conv2D:
-        """What it does, as a convolution of Keras' in float32 that learns no more."""
-        kernel, bias = (
-            keras.initializers.Constant(weight.numpy()) for weight in self._kernel_and_bias()
-        )
-        config = self._convolution.get_config()
-        config |= {"dtype": "float32", "kernel_initializer": kernel, "bias_initializer": bias}
-        return keras.layers.Conv2D.from_config(config)
-
-
-@tf.custom_gradient
-def _convolve(
-    inputs: tf.Tensor, kernel: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-    """A convolution of stride 1 with zeros around; its kernel's gradient is products of matrices.
-
-    oneDNN's own takes up to 20 times as long in bfloat16 (AMX) where the pictures or the kernel are
-    small: a training step of ResNet50 takes a sixth less time. In float32 both take the same.
-    """
-    sides, (height, width) = kernel.shape[:2], inputs.shape[1:3]
-    top, left = (side // 2 for side in sides)
-
-    def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        padded = tf.pad(inputs, [[0, 0], [top, top], [left, left], [0, 0]])
-        rows = tf.reshape(upstream, [-1, kernel.shape[3]])
-        products = [
-            tf.matmul(
-                tf.reshape(padded[:, y : y + height, x : x + width], [-1, kernel.shape[2]]),
-                rows,
-                transpose_a=True,
-            )
-            for y, x in np.ndindex(*sides)
-        ]
-        back = tf.nn.conv2d_transpose(upstream, kernel, tf.shape(inputs), 1, "SAME")
-        return back, tf.reshape(tf.stack(products), kernel.shape)
-
-    return tf.nn.conv2d(inputs, kernel, 1, "SAME"), gradients
-
-
-class _Folded(keras.layers.Layer):
-    """In a batch norm's place, once the convolution before it does what it did."""
-
-    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
-        """Hands on what it gets."""
-        return inputs
-
-
-def _folded(
-    trunk: keras.Model, convolution: Callable[[_Normed], keras.layers.Layer]
-) -> keras.Model:
-    """The trunk, computing as Keras' dtype policy says, without the batch norms that it still has.
-
-    `convolution` makes what is put in the place of each convolution and its batch norm.
-    """
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            return _Folded(name=layer.name)
-        if isinstance(layer, keras.layers.Conv2D):
-            norm = trunk.get_layer(layer.name.removesuffix("_conv") + "_bn")
-            layer = _Normed(layer, norm)
-        if isinstance(layer, _Normed):
-            return convolution(layer)
-        return layer.__class__.from_config(layer.get_config() | {"dtype": None})
-
-    return keras.models.clone_model(trunk, clone_function=clone)
 
 
 class Servable(tf.Module):
     """The trained network behind Transform's graph, from photo bytes to years.
 
-    It keeps the weights alone: layers would be written too, traced for loaders of Keras models, and
-    each variable a second time, of which a session (so TensorFlow Serving) fills only those that
-    these functions do not read.
+    It tracks the network's variables, but not the network. A tracked Keras model would be saved
+    with a second copy of each variable, and TensorFlow Serving would fill only that copy.
     """
 
     def __init__(
@@ -260,64 +188,70 @@ class Servable(tf.Module):
     ):
         super().__init__()
         self._weights = [variable.value for variable in model.variables]
-        self._network = functools.partial(model, training=False)
+        self._network = functools.partial(model, training=False)  # hides it from tf.Module
         self._transform = transform.transform_features_layer().__call__
         self._image_size = image_size
         self._max_pixels = tf.constant(max_pixels, tf.int64)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE)])
-    @tf.autograph.experimental.do_not_convert  # it would rewrite Transform's layer, for nothing
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE)], autograph=False
+    )
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Photo bytes, string [N], to `age`, float32 [N], years, and `valid`, bool [N].
 
         Bytes that hold no JPEG or PNG, or one of too many pixels, are not valid and have no age
-        (NaN); the others in the batch have theirs.
+        (NaN). The other photos in the batch are answered all the same.
         """
-        pixels, valid = self._decode(image)
         count = tf.size(image)
-        # The network is never asked about nothing at all: oneDNN's convolutions fail on it.
-        ages = tf.squeeze(self._network(pixels[: tf.maximum(count, 1)]), axis=1)
-        ages = tf.where(valid, ages[:count], np.nan)
-        return {features.AGE: ages, features.VALID: valid}
+        # An empty batch becomes one invalid photo: oneDNN's convolutions fail on empty batches.
+        photos = tf.cond(count > 0, lambda: image, lambda: tf.constant([""]))
+        size = self._image_size
+        pixels, valid = tf.map_fn(
+            self._read,
+            photos,
+            fn_output_signature=(
+                tf.TensorSpec([size, size, 3], tf.uint8),
+                tf.TensorSpec([], tf.bool),
+            ),
+        )
+        ages = tf.where(valid, tf.squeeze(self._network(pixels), axis=1), np.nan)
+        return {features.AGE: ages[:count], features.VALID: valid[:count]}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False
+    )
     def examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Serialized raw examples, string [N], to the same outputs."""
         spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
         return self.serving_default(tf.io.parse_example(examples, spec)[features.IMAGE])
 
-    def _decode(self, photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the network takes, and whether it is a photo, bool [N].
+    def _read(self, photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The network's input, uint8 [size, size, 3], and whether the bytes are a valid photo.
 
-        Returns uint8 [N + 1, size, size, 3], the last one blank, as are those that are no photos.
+        TensorFlow's decoders fail on bad bytes, and the whole batch would fail with them. Only
+        tf.data can go on after an error: it drops the photo, and a blank one comes next.
         """
-        count = tf.size(photos, tf.int64)
-        blank = tf.zeros((self._image_size, self._image_size, 3), tf.uint8)
-        # The decoding ops tell of an error by failing alone; tf.data drops what fails and goes on.
-        # One row more than there are photos, so that there always is one that does not fail.
+        blank = tf.zeros((self._image_size, self._image_size, 3), tf.uint8), False
         options = tf.data.Options()
         options.autotune.enabled = False
-        options.experimental_optimization.apply_default_optimizations = False  # at every call
-        # Numbered by a tensor: enumerate() adds a dataset that is rewritten at every call.
-        rows = (
-            tf.data.Dataset.from_tensor_slices((tf.range(count), photos))
-            .map(self._row, num_parallel_calls=tf.data.AUTOTUNE)
+        # Else tf.data would optimize this dataset again for each photo.
+        options.experimental_optimization.apply_default_optimizations = False
+        return (
+            tf.data.Dataset.from_tensors(photo)
+            .map(lambda photo: (self._pixels(photo), True))
             .ignore_errors()
-            .concatenate(tf.data.Dataset.from_tensors((count, blank)))
-            .batch(count + 1)
+            .concatenate(tf.data.Dataset.from_tensors(blank))
+            .take(1)
             .with_options(options)
+            .get_single_element()
         )
-        at, pixels = rows.get_single_element()
-        pixels = tf.scatter_nd(at[:, None], pixels, tf.stack([count + 1, *blank.shape]))
-        valid = tf.scatter_nd(at[:, None], tf.ones_like(at, tf.bool), [count + 1])
-        return pixels, valid[:count]
 
-    def _row(self, row: tf.Tensor, photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _pixels(self, photo: tf.Tensor) -> tf.Tensor:
         small_enough = tf.debugging.assert_less_equal(count_pixels(photo), self._max_pixels)
         with tf.control_dependencies([small_enough]):
             photos = tf.identity(photo)[None]
         squares = self._transform({features.IMAGE: photos})[features.IMAGE]
-        return row, decode_squares(squares, self._image_size)[0]
+        return decode_squares(squares, self._image_size)[0]
 
 
 def count_pixels(photo: tf.Tensor) -> tf.Tensor:

@@ -44,7 +44,7 @@ def test_ages_are_those_of_all_files(files: list[str]) -> None:
 def test_an_epoch_has_each_photo_and_its_mirror_once(files: list[str]) -> None:
     as_it_is = dict(photos(data.eval_batches(files, tiny.SIZE, 4)))
     found: dict[float, list[np.ndarray]] = {age: [] for age in AGES}
-    for age, pixels in photos(data.train_batches(files, tiny.SIZE, 2, seed=1)):
+    for age, pixels in photos(data.train_batches(files, tiny.SIZE, 2, 1, range(1))):
         found[age].append(pixels)
     for age, pair in found.items():
         plain = as_it_is[age]
@@ -64,11 +64,22 @@ def test_evaluation_has_each_photo_once_as_it_is(files: list[str]) -> None:
 
 def test_the_order_is_the_seeds(files: list[str]) -> None:
     first, again, other = (
-        order(data.train_batches(files, tiny.SIZE, 2, seed)) for seed in (1, 1, 2)
+        order(data.train_batches(files, tiny.SIZE, 2, seed, range(1))) for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
     assert Counter(first) == Counter(other)
+
+
+def test_each_epoch_has_an_order_of_its_own(files: list[str]) -> None:
+    """So a killed training goes on with the batches that it would have had."""
+    both = order(data.train_batches(files, tiny.SIZE, 2, 1, range(3, 5)))
+    first, second = (
+        order(data.train_batches(files, tiny.SIZE, 2, 1, range(epoch, epoch + 1)))
+        for epoch in (3, 4)
+    )
+    assert both == first + second
+    assert first != second
 
 
 def test_the_order_is_not_that_of_the_files_numbers(tmp_path: Path) -> None:
@@ -78,14 +89,14 @@ def test_the_order_is_not_that_of_the_files_numbers(tmp_path: Path) -> None:
         tiny.write_squares(tmp_path / folder / f"squares-{other}.gz", AGES[6:], first=6)
     tiny.write(tmp_path / "b" / "squares-2.gz", [])
     a, b = ([f"{tmp_path}/{folder}/*"] for folder in ("a", "b"))
-    assert order(data.train_batches(a, tiny.SIZE, 2, 1)) == order(
-        data.train_batches(b, tiny.SIZE, 2, 1)
+    assert order(data.train_batches(a, tiny.SIZE, 2, 1, range(1))) == order(
+        data.train_batches(b, tiny.SIZE, 2, 1, range(1))
     )
     assert order(data.eval_batches(a, tiny.SIZE, 2)) == order(data.eval_batches(b, tiny.SIZE, 2))
 
 
 def test_photos_and_mirrors_are_shuffled_together(files: list[str]) -> None:
-    ages = [age for age, _ in photos(data.train_batches(files, tiny.SIZE, 2, seed=1))]
+    ages = [age for age, _ in photos(data.train_batches(files, tiny.SIZE, 2, 1, range(1)))]
     assert ages[: len(AGES)] != AGES
     assert len(set(ages[: len(AGES)])) < len(AGES)  # some pair met before the half
     pairs = list(zip(ages[::2], ages[1::2], strict=True))
@@ -96,7 +107,7 @@ def test_photos_and_mirrors_are_shuffled_together(files: list[str]) -> None:
 def test_training_leaves_the_last_smaller_batch_out(files: list[str], batch_size: int) -> None:
     shapes = [
         (images.shape, years.shape)
-        for images, years in data.train_batches(files, tiny.SIZE, batch_size, seed=1)
+        for images, years in data.train_batches(files, tiny.SIZE, batch_size, 1, range(1))
     ]
     whole = (batch_size, tiny.SIZE, tiny.SIZE, 3), (batch_size,)
     assert shapes == [whole] * (2 * len(AGES) // batch_size)
@@ -109,7 +120,7 @@ def test_evaluation_keeps_the_last_smaller_batch(files: list[str]) -> None:
 
 def test_types(files: list[str]) -> None:
     for batches in (
-        data.train_batches(files, tiny.SIZE, 4, seed=1),
+        data.train_batches(files, tiny.SIZE, 4, 1, range(1)),
         data.eval_batches(files, tiny.SIZE, 4),
     ):
         images, years = next(iter(batches))
@@ -121,5 +132,5 @@ def test_more_photos_than_wait_to_be_drawn(tmp_path: Path, monkeypatch: pytest.M
     """A full shuffle buffer changes how well photos are mixed, not which there are."""
     monkeypatch.setattr(data, "SHUFFLE_BUFFER", 5)
     path = tiny.write_squares(tmp_path / "x.gz", AGES)
-    ages = Counter(age for age, _ in photos(data.train_batches([path], tiny.SIZE, 2, seed=1)))
+    ages = Counter(age for age, _ in photos(data.train_batches([path], tiny.SIZE, 2, 1, range(1))))
     assert ages == Counter(AGES * 2)

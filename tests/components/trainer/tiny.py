@@ -13,11 +13,12 @@ import tensorflow as tf
 from PIL import Image
 
 from components.trainer import model
+from pipeline import config
 from schemas import features
 
 SIZE = 32  # pixels, of transformed photos
 
-SETTINGS: dict[str, Any] = {
+_SETTINGS: dict[str, Any] = {
     "initial_weights": "none",
     "batch_size": 8,
     "head_epochs": 0,
@@ -31,6 +32,11 @@ SETTINGS: dict[str, Any] = {
     "precision": "float32",
     "seed": 0,
 }
+
+
+def settings(**changes: Any) -> config.Trainer:
+    """The `trainer` section for a training of seconds, with some knobs set otherwise."""
+    return config.Trainer(**_SETTINGS | changes)
 
 
 def trunk(image_size: int, initial_weights: str) -> keras.Model:
