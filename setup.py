@@ -31,10 +31,10 @@ PIPELINE = [
     "Jinja2>=3.1,<4",
     "kfp[kubernetes]>=2.16,<2.17",
     "markdown-it-py>=3,<5",
+    "prometheus-client>=0.21,<1",
     "psutil>=6,<8",
     "pyarrow>=14",
     "pydantic>=2.10,<3",
-    "python-rapidjson>=1.23,<2",  # the JSON parser that TensorFlow Serving has
     "PyYAML>=6,<7",
     "rich>=13,<16",
     "scipy>=1.13,<2",  # intervals of shares, on the reviewers' page
@@ -56,7 +56,6 @@ DEV = [
     "hypothesis",
     "kubernetes-validate",
     "mypy",
-    "prometheus-client",
     "pypdf",
     "pytest",
     "pytest-timeout",

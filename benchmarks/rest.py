@@ -13,36 +13,40 @@ from __future__ import annotations
 
 import argparse
 import base64
+import dataclasses
 import http.client
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from benchmarks.results import record
-from serving.server import json_tensor, rest
+from serving.server import rest_json
 from serving.server.core import Core
-from tests.serving.server.test_rest import free_port
+from serving.server.flags import Flags
+from serving.server.rest import RestApi
+from tests.serving.server.models import free_port
 
 REPEATS = 30
-IMAGE = {"image": TensorInfo(dtype=tf.string.as_datatype_enum)}
 
 
 class AtOnce(Core):
     """A model that takes no time."""
 
+    inputs: ClassVar[dict[str, tf.TensorSpec]] = {"image": tf.TensorSpec([None], tf.string)}
+
     def __init__(self, answer: PredictResponse) -> None:
         self._answer = answer
 
-    def signature(self, model_spec: ModelSpec, signature_name: str) -> SignatureDef:
-        return SignatureDef(inputs=IMAGE)
+    def signature(self, spec: ModelSpec) -> AtOnce:  # type: ignore[override]
+        return self
 
     def predict(self, request: PredictRequest) -> PredictResponse:
         return self._answer
@@ -74,22 +78,26 @@ def main() -> None:
     answer.outputs["age"].CopyFrom(tf.make_tensor_proto(ages))
     answer.outputs["valid"].CopyFrom(tf.make_tensor_proto([True] * options.photos))
 
-    server = rest.start(AtOnce(answer), free_port(), 30_000, "127.0.0.1", None)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    model = AtOnce(answer)
+    flags = dataclasses.replace(Flags(), rest_api_port=free_port())
+    server = RestApi(model, flags, None)
+    connection = http.client.HTTPConnection("127.0.0.1", flags.rest_api_port)
 
     def call() -> None:
-        connection.request("POST", "/v1/models/m:predict", body)
+        connection.request(
+            "POST", "/v1/models/m:predict", body, {"Content-Type": "application/json"}
+        )
         response = connection.getresponse()
         assert response.status == 200, response.read()
         response.read()
 
     request_ms = median_ms(
-        lambda: json_tensor.fill_predict_request(body, PredictRequest(), lambda _: IMAGE)
+        lambda: rest_json.predict_request(body, ModelSpec(), lambda _: model.inputs)
     )
     reference_ms = median_ms(
         lambda: [base64.b64decode(item["b64"]) for item in json.loads(body)["instances"]]
     )
-    response_ms = median_ms(lambda: json_tensor.predict_response(answer.outputs, "row"))
+    response_ms = median_ms(lambda: rest_json.predict_response(answer.outputs, "row"))
     http_ms = median_ms(call)
     connection.close()
     server.stop()

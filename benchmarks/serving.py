@@ -57,14 +57,7 @@ MODES = ("speed", "memory", "swaps")
 CLIENTS = 32
 TURNS = 8
 MODEL = "photos"
-# Two batches of 12 run while the other clients' photos fill the next, so that it is full when one
-# of them ends. A batch that closes early is small, and small ones take more time a photo. A photo
-# that comes alone is run at once, whatever the timeout.
-BATCHING = (
-    "max_batch_size { value: 32 } enable_large_batch_splitting { value: true } "
-    "max_execution_batch_size { value: 12 } batch_timeout_micros { value: 50000 } "
-    "max_enqueued_batches { value: 100 } num_batch_threads { value: 2 }"
-)
+BATCHING = "max_batch_size { value: 32 } max_enqueued_batches { value: 100 }"
 
 
 class Server:
@@ -354,7 +347,7 @@ def main() -> None:
         parser.error(f"no mode of {', '.join(MODES)}: {', '.join(sorted(unknown))}")
     files = sorted(path for path in options.photos.rglob("*.jp*g"))[:256]
     photos = [path.read_bytes() for path in files]
-    os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")  # as the server has it
+    os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")  # as the server sets it
     figures: list[dict[str, Any]] = []
     if "speed" in options.modes:
         figures += speed(options.model, photos, options.seconds)

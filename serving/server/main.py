@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -10,72 +11,66 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from serving import heap
-from serving.server.flags import FlagError, parse, usage
+from serving.server.flags import parse
 
-STOPPED, FAILED, USER_MISTAKE = 0, 1, 2
+STOPPED, FAILED = 0, 1
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
 
 
-class _Stop(BaseException):  # not an Exception: nothing may take it for an error of its own
-    """SIGTERM or SIGINT, while the server starts."""
+class _Stop(BaseException):  # not an Exception: no handler of errors may catch it
+    """SIGTERM or SIGINT while the server starts."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit status.
+    """Serves until SIGTERM or SIGINT, and ends the process; its status says why.
 
-    0: stopped, with all requests answered; 1: it could not start; 2: a mistake in the flags.
+    0: stopped; 1: it could not start; 2: a mistake in the flags.
     """
-    if "--help" in arguments:
-        print(usage())
-        return STOPPED
-    try:
-        flags = parse(arguments)
-    except FlagError as error:
-        print(error, usage(), sep="\n", file=sys.stderr)
-        return USER_MISTAKE
-    # Weights do not change while they are served. oneDNN, once told so, brings them into its own
-    # order at their first use, not at each: 48 photos/s one by one instead of 43, and 119 instead
-    # of 105 in two batches of 16 at a time (ResNet50 at 96 px on two cores).
+    flags = parse(arguments)
+    # Weights do not change while they are served: oneDNN may bring them into its own order once.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
-    # Sessions with threads of their own: a servable may have one of all threads and one of one.
-    os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
-    # Not before: a mistake in the flags is told at once, and TensorFlow takes seconds to import.
-    with heap.permanent():
-        import tensorflow as tf
+    # Imported only now, so that a mistake in the flags is reported at once.
+    import tensorflow as tf
 
-        from serving.server.errors import ServingError
-        from serving.server.server import Server
+    from serving.server.errors import ServingError
+    from serving.server.server import Server
 
+    gc.freeze()  # what was imported stays: the collector need not search it
     if flags.version:
         print(f"TensorFlow ModelServer: goodseed serve\nTensorFlow Library: {tf.__version__}")
         return STOPPED
-    _log_as_there()
+    tf.config.threading.set_intra_op_parallelism_threads(flags.tensorflow_intra_op_parallelism)
+    tf.config.threading.set_inter_op_parallelism_threads(flags.tensorflow_inter_op_parallelism)
+    _set_up_log()
     stop = _Signals()
+    status = STOPPED
     try:
-        with Server(flags) as server:
-            server.start()
-            stop.wait()
-            _log.info("Stopping: no new requests; those that run are answered")
+        server = Server(flags)
+        server.start()
+        stop.wait()
+        _log.info("Stopping: no new requests; those that run are answered")
+        server.stop()
     except _Stop:
         _log.info("Stopped before it served")
     except ServingError as error:
         print(f"Failed to start server. Error: {error}", file=sys.stderr)
-        return FAILED
-    return STOPPED
+        status = FAILED
+    logging.shutdown()
+    # A normal end would wait without bound for the thread of each request and each load.
+    os._exit(status)
 
 
 class _Signals:
-    """SIGTERM and SIGINT: before `wait`, they break off; the second one always does."""
+    """SIGTERM and SIGINT: before `wait` they break off the start; the second one always kills."""
 
     def __init__(self) -> None:
         self._serving = False
         self._stopped = False
-        # The kernel may hand a signal to any thread. Python's handler runs in the main thread, and
-        # a lock for which that waits does not let go of it then; a socket does.
+        # The kernel may hand a signal to any thread, but Python's handler runs in the main thread,
+        # and does not wake it there. A byte on a socket does.
         self._woken, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno())
@@ -96,8 +91,8 @@ class _Signals:
         self._stopped = True
 
 
-def _log_as_there() -> None:
-    """Lines as TensorFlow's logger writes them, to standard error."""
+def _set_up_log() -> None:
+    """Lines in the form of TensorFlow's log, on standard error."""
     logging.basicConfig(
         format="%(asctime)s.%(msecs)03d: %(levelname).1s %(name)s:%(lineno)d] %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
@@ -105,7 +100,7 @@ def _log_as_there() -> None:
         force=True,
     )
     # TensorFlow warns of its own loader; gRPC prints a traceback for each request that it can't
-    # parse, and for each that is answered with an error.
+    # parse or that is answered with an error.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
 

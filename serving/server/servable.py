@@ -1,280 +1,194 @@
-"""One version of a model: a SavedModel, TF1 or TF2, in sessions of its own.
-
-A session, as TensorFlow Serving has it, rather than `tf.saved_model.load`: it reads TF1 and TF2
-SavedModels alike, loads in half the time, is quicker by call (measured on a network of 9 ms a
-photo: 8.4 to 9.0 ms against 9.2 to 9.5) and, closed, gives back all it took.
-
-Where batches alone keep all cores busy there are two sessions. A request that has the servable to
-itself runs in the first, at once and with all threads for each operation. Those that meet others
-run behind the batching op of the second, where one thread does all of a batch: several would gain
-it little and take it from the next one, and handing operations from thread to thread costs 2 % of
-the photos a second (32 clients, ResNet50 at 96 px, two cores).
-"""
+"""One version of a model: a SavedModel, its signatures and its warm-up."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import threading
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server import metrics
-from serving.server.batching import BatchedSignature, Batching, must_not_be_repeated
-from serving.server.errors import ServingError, from_tensorflow, invalid_argument
-from serving.server.tensors import type_name
+from serving.server.batching import Arrays, Batcher, Batching
+from serving.server.errors import (
+    ServingError,
+    failed_precondition,
+    from_tensorflow,
+    invalid_argument,
+    not_found,
+)
+from serving.server.tensors import to_array, to_proto
 
-# Outputs can be asked for in any combination, and each is compiled: the newest so many are kept.
-_KEPT_CALLABLES = 64
+WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
+MAX_WARM_UP_RECORDS = 1000
+
+_log = logging.getLogger(__name__)
 
 
 class Servable:
-    """A loaded version.
+    """A loaded version; may be called from any thread.
 
     Attributes:
         name: the model's name.
         version: the version's number.
-        signatures: by name, as the SavedModel has them.
-        divided: whether a request that meets others runs in another session than a lone one.
+        signature_defs: the signatures as the SavedModel describes them.
     """
 
-    def __init__(
-        self,
-        name: str,
-        version: int,
-        folder: str,
-        *,
-        tags: Sequence[str] = (tf.saved_model.SERVING,),
-        batching: Batching | None = None,
-        session_config: config_pb2.ConfigProto,
-    ):
-        """Loads the SavedModel in `folder`.
+    def __init__(self, name: str, version: int, folder: str, batching: Batching | None = None):
+        """Loads the SavedModel in `folder`; without `batching` each request runs by itself.
 
         Raises:
-            ServingError: it can't be loaded; why.
+            ServingError: it can't be loaded, and why.
         """
         self.name = name
         self.version = version
-        self._requests = 0
-        self._counting = threading.Lock()
-        self._sessions: list[_Session] = []
+        self.signature_defs = _signature_defs(Path(folder) / "saved_model.pb")
         try:
-            self._sessions.append(_Session(folder, tags, session_config))
-            if crowd := _crowd_config(batching, session_config):
-                self._sessions.append(_Session(folder, tags, crowd))
-            self._lone, self._crowd = self._sessions[0], self._sessions[-1]
-            self.divided = self._lone is not self._crowd
-            self.signatures = self._lone.signatures
-            self._batched: dict[str, BatchedSignature] = {}
-            if batching:
-                self._batched = {
-                    key: BatchedSignature(
-                        self._crowd.graph,
-                        _names(signature.inputs),
-                        _names(signature.outputs),
-                        batching,
-                        name,
-                        key,
-                    )
-                    for key, signature in self.signatures.items()
-                    if _can_be_batched(signature)
-                }
-        except BaseException:
-            self.close()
-            raise
-
-    def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
-    ) -> list[np.ndarray]:
-        """Runs a signature, in one batch with other requests where batching is on.
-
-        Args:
-            signature_name: one of `signatures`.
-            inputs: all inputs of the signature.
-            outputs: the outputs wanted.
-
-        Returns:
-            The outputs' values in the order asked for.
-
-        Raises:
-            ServingError: an input does not fit, or the graph failed.
-        """
-        signature = self.signatures[signature_name]
-        feeds = {
-            signature.inputs[alias].name: (signature.inputs[alias].dtype, inputs[alias])
-            for alias in sorted(inputs)
-        }
-        _check_types(feeds)
-        arrays = {name: array for name, (_, array) in feeds.items()}
-        wanted = [signature.outputs[alias].name for alias in outputs]
-        if (batched := self._batched.get(signature_name)) is None:
-            return self.run_tensors(arrays, wanted)
-        in_order = [arrays[name] for name in _names(signature.inputs)]
-        count = batched.count(in_order)
-        with self.request() as alone:
-            if alone and self.divided and batched.in_one_batch(count):
-                found = self.run_tensors(arrays, wanted)
-                metrics.observe_batch(self.name, signature_name, count, 0, 0.0)
-                return found
-            call = self._crowd.callable(tuple(batched.feeds), tuple(batched.fetches))
-            try:
-                found = self._timed(lambda: batched.run(call, in_order, count))
-            except tf.errors.OpError as error:
-                if must_not_be_repeated(error):
-                    raise from_tensorflow(error) from error
-                return self.run_tensors(arrays, wanted)
-        by_name = dict(zip(_names(signature.outputs), found, strict=True))
-        return [by_name[name] for name in wanted]
-
-    def run_tensors(
-        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
-    ) -> list[np.ndarray]:
-        """Runs the graph from tensors to tensors, both by name.
-
-        Raises:
-            ServingError: the graph failed.
-        """
-        order = sorted(set(fetches))
-        call = self._lone.callable(tuple(feeds), tuple(order))
-        try:
-            found = self._timed(lambda: call(*feeds.values()))
+            # The signatures' functions work only as long as the model is there.
+            self._model = tf.saved_model.load(folder, tags=[tf.saved_model.SERVING])
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
-        return [found[order.index(name)] for name in fetches]
+        self._signatures = {
+            key: Signature(function, batching, name, key)
+            for key, function in self._model.signatures.items()
+        }
 
-    @contextlib.contextmanager
-    def request(self) -> Iterator[bool]:
-        """A request that is being answered; gives whether it is the only one."""
-        with self._counting:
-            alone = not self._requests
-            self._requests += 1
+    def signature(self, name: str) -> Signature:
+        """A signature, "" for the default one; raises ServingError FAILED_PRECONDITION."""
+        name = name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+        if name not in self._signatures:
+            raise failed_precondition(f'Serving signature key "{name}" not found.')
+        return self._signatures[name]
+
+    def predict(self, request: PredictRequest) -> PredictResponse:
+        """Runs the signature that the request names.
+
+        Raises:
+            ServingError: the request does not fit the signature, or the signature failed.
+        """
+        signature = self.signature(request.model_spec.signature_name)
+        wanted = signature.wanted(request.output_filter)
+        outputs = signature.run(signature.arrays(request.inputs))
+        response = PredictResponse()
+        response.model_spec.name = self.name
+        response.model_spec.version.value = self.version
+        response.model_spec.signature_name = signature.name
+        for name in wanted:
+            response.outputs[name].CopyFrom(to_proto(outputs[name], signature.outputs[name].dtype))
+        return response
+
+    def warm_up(self, folder: str) -> None:
+        """Answers the requests in `folder`'s warm-up file, so that the first client does not wait.
+
+        Raises:
+            ServingError: the file is broken or too long, or one of its requests fails.
+        """
+        path = Path(folder) / WARM_UP_REQUESTS
+        if not path.exists():
+            return
         try:
-            yield alone
-        finally:
-            with self._counting:
-                self._requests -= 1
-
-    def close(self) -> None:
-        """Gives the memory back; nothing may run any more."""
-        for session in self._sessions:
-            session.close()
-
-    def _timed(self, run: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
-        started = time.perf_counter()
-        found = run()
-        metrics.observe_runtime(self.name, time.perf_counter() - started)
-        return found
+            for count, record in enumerate(tf.data.TFRecordDataset(str(path))):
+                if count == MAX_WARM_UP_RECORDS:
+                    raise invalid_argument(f"{path} has more than {MAX_WARM_UP_RECORDS} records")
+                log = PredictionLog.FromString(record.numpy())
+                if log.WhichOneof("log_type") != "predict_log":
+                    raise invalid_argument(f"{path} has a record that is no Predict request")
+                self.predict(log.predict_log.request)
+        except DecodeError as error:
+            raise invalid_argument(f"Failed to parse warmup record from {path}") from error
+        except tf.errors.OpError as error:
+            raise from_tensorflow(error) from error
+        _log.info("Played the warm-up requests of %s version %d", self.name, self.version)
 
 
-class _Session:
-    """A SavedModel loaded into a graph and a session of its own.
+class Signature:
+    """A function of the model, from named arrays to named arrays.
 
     Attributes:
-        graph: what was loaded.
-        signatures: by name, as the SavedModel has them.
-        callable: from names to feed and names to fetch, what runs them.
+        name: the signature's name.
+        inputs: type and shape by name.
+        outputs: type and shape by name.
+        run: runs it, in a batch with other requests where that is possible.
     """
 
-    def __init__(self, folder: str, tags: Sequence[str], config: config_pb2.ConfigProto):
-        self.graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self.graph, config=config)
-        self.callable = functools.lru_cache(_KEPT_CALLABLES)(self._make_callable)
-        try:
-            self.signatures = dict(_load(self._session, folder, tags).signature_def)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, function: Any, batching: Batching | None, model: str, name: str):
+        """Wraps a signature of `tf.saved_model.load`."""
+        self.name = name
+        self.inputs: dict[str, tf.TensorSpec] = function.structured_input_signature[1]
+        self.outputs: dict[str, tf.TensorSpec] = function.structured_outputs
+        self._function = function
+        self._model = model
+        self.run = self._run
+        if batching and _has_rows(self.inputs) and _has_rows(self.outputs):
+            self.run = Batcher(self._run, batching, model, name).run
 
-    def close(self) -> None:
-        self.callable.cache_clear()
-        self._session.close()
-
-    def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
-        # Not make_callable, which goes by way of run(): that is slower, and casts what it is fed.
-        return self._session._make_callable_from_options(
-            config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-        )
-
-
-def _crowd_config(
-    batching: Batching | None, config: config_pb2.ConfigProto
-) -> config_pb2.ConfigProto | None:
-    """The second session's, or None: the first one's threads are as good for batches.
-
-    They are where fewer batches run at once than there are cores, where a GPU does the work, and
-    where somebody has said how many threads to take.
-    """
-    cores = len(os.sched_getaffinity(0))
-    if (
-        batching is None
-        or not 1 < cores <= batching.num_batch_threads
-        or config.intra_op_parallelism_threads
-        or config.inter_op_parallelism_threads
-        or tf.config.list_physical_devices("GPU")
-    ):
-        return None
-    crowd = config_pb2.ConfigProto()
-    crowd.CopyFrom(config)
-    crowd.intra_op_parallelism_threads = 1
-    crowd.inter_op_parallelism_threads = -1  # none: in the caller's, here the batching op's
-    return crowd
-
-
-def _load(
-    session: tf.compat.v1.Session, folder: str, tags: Sequence[str]
-) -> meta_graph_pb2.MetaGraphDef:
-    try:
-        with session.graph.as_default():
-            return tf.compat.v1.saved_model.loader.load(session, list(tags), folder)
-    except tf.errors.OpError as error:
-        raise from_tensorflow(error) from error
-    except OSError as error:
-        if any(os.path.exists(f"{folder}/saved_model.{kind}") for kind in ("pb", "pbtxt")):
-            raise ServingError(grpc.StatusCode.DATA_LOSS, str(error)) from error
-        raise ServingError(
-            grpc.StatusCode.NOT_FOUND,
-            f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {folder}",
-        ) from error
-    except ValueError as error:
-        if "not a valid checkpoint" not in str(error):
-            raise
-        raise ServingError(
-            grpc.StatusCode.NOT_FOUND,
-            "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for "
-            f"{folder}/variables/variables",
-        ) from error
-    except RuntimeError as error:
-        if "MetaGraphDef" not in str(error):
-            raise
-        raise ServingError(
-            grpc.StatusCode.NOT_FOUND,
-            f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To "
-            "inspect available tag-sets in the SavedModel, please use the SavedModel CLI: "
-            "`saved_model_cli`",
-        ) from error
-
-
-def _names(tensors: Mapping[str, meta_graph_pb2.TensorInfo]) -> list[str]:
-    return [tensors[alias].name for alias in sorted(tensors)]
-
-
-def _can_be_batched(signature: meta_graph_pb2.SignatureDef) -> bool:
-    """Dense tensors in and out; the signature that runs a TF2 model's initialisers has none."""
-    tensors = [*signature.inputs.values(), *signature.outputs.values()]
-    return bool(signature.inputs and signature.outputs) and all(info.name for info in tensors)
-
-
-def _check_types(feeds: Mapping[str, tuple[int, np.ndarray]]) -> None:
-    for place, (kind, array) in enumerate(feeds.values()):
-        given = tf.dtypes.as_dtype(array.dtype).as_datatype_enum
-        if given != kind:
+    def arrays(self, protos: Mapping[str, TensorProto]) -> dict[str, np.ndarray]:
+        """The inputs of a request; raises ServingError where they do not fit this signature."""
+        missing, extra = set(self.inputs) - set(protos), set(protos) - set(self.inputs)
+        if missing or extra:
             raise invalid_argument(
-                f"Expects arg[{place}] to be {type_name(kind)} but {type_name(given)} is provided"
+                f"input size does not match signature: {len(protos)}!={len(self.inputs)}. "
+                f"Sent extra: {{{','.join(sorted(extra))}}}. "
+                f"Missing but required: {{{','.join(sorted(missing))}}}."
             )
+        return {name: to_array(name, protos[name], spec) for name, spec in self.inputs.items()}
+
+    def wanted(self, output_filter: Sequence[str]) -> list[str]:
+        """The outputs to answer with: those that the client asks for, or all."""
+        for name in output_filter:
+            if name not in self.outputs:
+                raise invalid_argument(
+                    f"output tensor alias not found in signature: {name} Outputs expected to be in "
+                    f"the set {{{','.join(sorted(self.outputs))}}}."
+                )
+        if len(set(output_filter)) < len(output_filter):
+            raise invalid_argument("output_filter names an output twice")
+        return list(output_filter) or sorted(self.outputs)
+
+    def _run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        started = time.perf_counter()
+        try:
+            outputs = self._function(
+                **{
+                    name: tf.constant(inputs[name], spec.dtype)
+                    for name, spec in self.inputs.items()
+                }
+            )
+            # A string without dimensions is bytes, not an array.
+            arrays = {
+                name: np.asarray(tensor.numpy(), tensor.dtype.as_numpy_dtype)
+                for name, tensor in outputs.items()
+            }
+        except tf.errors.OpError as error:
+            raise from_tensorflow(error) from error
+        metrics.observe_runtime(self._model, time.perf_counter() - started)
+        return arrays
+
+
+def _has_rows(tensors: Mapping[str, tf.TensorSpec]) -> bool:
+    """Whether all have a first dimension of any size."""
+    shapes = [spec.shape for spec in tensors.values()]
+    return bool(shapes) and all(shape.rank and shape[0] is None for shape in shapes)
+
+
+def _signature_defs(file: Path) -> SignatureDefMap:
+    try:
+        graphs = SavedModel.FromString(file.read_bytes()).meta_graphs
+    except OSError as error:
+        raise not_found(f"Could not find SavedModel .pb: {file}: {error.strerror}") from error
+    except DecodeError as error:
+        raise ServingError(grpc.StatusCode.DATA_LOSS, f"Cannot parse file {file}") from error
+    for graph in graphs:
+        if tf.saved_model.SERVING in graph.meta_info_def.tags:
+            return SignatureDefMap(signature_def=graph.signature_def)
+    raise not_found(f"{file} has no graph with the tag {tf.saved_model.SERVING}")

@@ -1,16 +1,22 @@
-"""TensorProto to numpy and back, as TensorFlow Serving's C++ does it."""
+"""TensorProto to numpy and back.
+
+A tensor from outside is checked here, by its type, its shape and the number of its values, before
+any memory is taken for it and before TensorFlow sees it.
+"""
 
 from __future__ import annotations
 
 import math
 
+import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.framework import tensor_pb2
 
-# A message may name a huge shape and carry a single value, which then counts for all: more than
-# this is not believed. What a message carries itself is bounded by gRPC's message size.
-MAX_REPEATED_BYTES = 64 * 2**20
+from serving.server.errors import ServingError, invalid_argument
+
+# TensorFlow's conversion of strings crashes on more dimensions than that.
+_MAX_RANK = 32
 
 _FIELDS = {
     tf.float32: "float_val",
@@ -22,69 +28,68 @@ _FIELDS = {
     tf.string: "string_val",
     **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
     **dict.fromkeys((tf.float16, tf.bfloat16), "half_val"),
-    tf.complex64: "scomplex_val",
-    tf.complex128: "dcomplex_val",
-}
-_TYPES = {kind.as_datatype_enum: kind for kind in _FIELDS}
-# Two numbers for each complex one; the bits of a half.
-_VIEWS = {
-    tf.float16: np.uint16,
-    tf.bfloat16: np.uint16,
-    tf.complex64: np.float32,
-    tf.complex128: np.float64,
 }
 
 
-def type_name(kind: int) -> str:
-    """TensorFlow's own name of a DataType, as float, int64 and string."""
-    return str(types_pb2.DataType.Name(kind)).removeprefix("DT_").lower()
-
-
-def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
+def to_array(name: str, proto: tensor_pb2.TensorProto, spec: tf.TensorSpec) -> np.ndarray:
     """The tensor in a message.
 
-    As in TensorFlow, the last value stands for those that are missing.
+    Args:
+        name: of the input, for the error's text.
+        proto: the message.
+        spec: what the signature takes.
 
     Raises:
-        ValueError: no tensor can be made of it.
+        ServingError: INVALID_ARGUMENT; the message does not fit `spec` or contradicts itself.
     """
-    kind = _TYPES.get(proto.dtype)
-    if kind is None or proto.tensor_shape.unknown_rank:
-        raise ValueError("not a dense tensor")
+    if proto.dtype != spec.dtype.as_datatype_enum:
+        raise invalid_argument(f"input {name} has to be of type {spec.dtype.name}")
     shape = [dim.size for dim in proto.tensor_shape.dim]
-    if min(shape, default=0) < 0:
-        raise ValueError("negative dimension")
-    elements = math.prod(shape)
-    if not proto.tensor_content:
-        carried = len(getattr(proto, _FIELDS[kind]))
-        if carried > elements and kind not in (tf.complex64, tf.complex128):
-            raise ValueError("more values than the shape has places")
-        if elements > max(carried, MAX_REPEATED_BYTES // (kind.size or 8)):
-            raise ValueError("too large")
-        if not carried and kind is not tf.string:
-            return np.zeros(shape, kind.as_numpy_dtype)
-    elif kind is tf.string:
-        raise ValueError("strings are carried in string_val")
-    return np.asarray(tf.make_ndarray(proto))
+    if proto.tensor_shape.unknown_rank or len(shape) > _MAX_RANK:
+        raise invalid_argument(f"input {name} has to have 0 to {_MAX_RANK} dimensions")
+    if min(shape, default=0) < 0 or not spec.shape.is_compatible_with(shape):
+        raise invalid_argument(f"input {name} has the shape {shape}, expected is {spec.shape}")
+    _check_values(name, proto, spec.dtype, math.prod(shape))
+    try:
+        return np.asarray(tf.make_ndarray(proto))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise invalid_argument(f"input {name}: {error}") from error
 
 
-def to_proto(array: np.ndarray, kind: int, *, as_content: bool = False) -> tensor_pb2.TensorProto:
-    """The message of a tensor.
+def _check_values(name: str, proto: tensor_pb2.TensorProto, dtype: tf.DType, expected: int) -> None:
+    """Refuses a message that carries more or fewer values than its shape has."""
+    carried = len(getattr(proto, _field(dtype)))
+    if proto.tensor_content:
+        if dtype is tf.string:
+            raise invalid_argument(f"input {name}: strings belong into string_val")
+        carried, rest = divmod(len(proto.tensor_content), dtype.size)
+        if rest:
+            raise invalid_argument(f"input {name}: tensor_content ends within a value")
+    if carried != expected:
+        raise invalid_argument(
+            f"input {name}: its shape has {expected} values, the message has {carried}"
+        )
 
-    Args:
-        array: what a session gave.
-        kind: its DataType.
-        as_content: numbers as raw bytes instead of one by one.
+
+def to_proto(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto:
+    """The message of a tensor, its values one by one in the field of their type.
+
+    Raises:
+        ServingError: UNIMPLEMENTED; messages here have no field for `dtype`.
     """
-    proto = tensor_pb2.TensorProto(dtype=kind)
+    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    element = _TYPES[kind]
-    if as_content and element is not tf.string:
-        proto.tensor_content = array.tobytes()
-        return proto
-    flat = array.reshape(-1)
-    if element in _VIEWS:
-        flat = np.ascontiguousarray(flat).view(_VIEWS[element])
-    getattr(proto, _FIELDS[element]).extend(flat.tolist())
+    values = array.reshape(-1)
+    if dtype in (tf.float16, tf.bfloat16):
+        values = values.view(np.uint16)  # half_val holds the bits
+    getattr(proto, _field(dtype)).extend(values.tolist())
     return proto
+
+
+def _field(dtype: tf.DType) -> str:
+    if dtype not in _FIELDS:
+        raise ServingError(
+            grpc.StatusCode.UNIMPLEMENTED, f"tensors of type {dtype.name} are not supported"
+        )
+    return _FIELDS[dtype]

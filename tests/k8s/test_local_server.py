@@ -120,7 +120,8 @@ def status(url: str) -> int | None:
 def age(url: str) -> float:
     """What a till would get: the age of one photo."""
     body = json.dumps({"instances": [{"image": {"b64": "AAAA"}}]}).encode()
-    with urllib.request.urlopen(f"{url}:predict", body, timeout=10) as answer:
+    request = urllib.request.Request(f"{url}:predict", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         (prediction,) = json.load(answer)["predictions"]
     return float(prediction["age"] if isinstance(prediction, dict) else prediction)
 

@@ -24,11 +24,9 @@ def base(folders: ModelFolders, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def client(
-    base: Path, folders: ModelFolders, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Client]:
-    """A client of a server of two models, `half` (TF2, version 3) and `old` (TF1, version 1)."""
-    old = tmp_path_factory.mktemp("old")
-    folders.put(old, 1, tf1=True)
-    with serving(config(half=base, old=old)) as (_, found):
+def client(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a server of one model, `photos`, version 3, with the health service."""
+    folder = tmp_path_factory.mktemp("server")
+    models = config(photos=base)
+    with serving(folder, models, enable_grpc_healthcheck_service=True) as found:
         yield found

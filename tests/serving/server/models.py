@@ -1,153 +1,100 @@
-"""Small SavedModels, of TF1 and TF2, and what else a server under test needs."""
+"""A small SavedModel with signatures like ours, and servers and clients for it."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_log_pb2,
-    prediction_service_pb2_grpc,
-)
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving.server.core import Core, Settings
-from serving.server.grpc_api import GrpcApi
-from serving.server.warmup import REQUESTS
+from serving.server.flags import Flags
+from serving.server.server import Server
 
-FEATURES = {"x": tf.io.FixedLenFeature([1], tf.float32)}
+IMAGES = [tf.TensorSpec([None], tf.string, name="image")]
+POISON = b"poison"
 
 
-class HalfPlus(tf.Module):
-    """Halves and adds its version, so that an answer shows which version gave it."""
+class Photos(tf.Module):
+    """A photo's age is its length, and its objection tells the version."""
 
     def __init__(self, version: int):
         super().__init__()
-        self.added = tf.Variable(float(version))
+        self._version = tf.Variable(str(version))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def serving_default(self, x):
-        return {"y": x * 0.5 + self.added}
+    @tf.function(input_signature=IMAGES)
+    def serving_default(self, image):
+        length = tf.cast(tf.strings.length(image), tf.float32)
+        with tf.control_dependencies([tf.debugging.assert_none_equal(image, POISON)]):
+            valid = length > 2
+        return {
+            "age": tf.where(valid, length, float("nan")),
+            "valid": valid,
+            "objection": tf.fill(tf.shape(image), self._version.read_value()),
+        }
+
+    @tf.function(input_signature=IMAGES)
+    def same(self, image):
+        return {"same_bytes": image}
+
+    @tf.function(input_signature=IMAGES)
+    def text(self, image):
+        return {"text": image}
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([None], tf.float32, name="a"),
-            tf.TensorSpec([None], tf.float32, name="b"),
+            tf.TensorSpec([None, 2], tf.int64, name="size"),
+            tf.TensorSpec([], tf.bool, name="swap"),
         ]
     )
-    def pair(self, a, b):
-        return {"sum": a + b, "difference": a - b}
+    def pair(self, size, swap):
+        return {"size": tf.reverse(size, [1]) if swap else size, "count": tf.shape(size)[0]}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="rows")])
-    def rows(self, rows):
-        return {"total": tf.reduce_sum(rows, axis=1)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
-    def photos(self, image):
-        sizes = tf.map_fn(
-            lambda photo: tf.shape(tf.io.decode_jpeg(photo))[0], image, fn_output_signature=tf.int32
-        )
-        return {"height": sizes}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
-    def classify(self, inputs):
-        x = tf.io.parse_example(inputs, FEATURES)["x"]
-        classes = tf.tile(tf.constant([["low", "high"]]), [tf.shape(x)[0], 1])
-        return {"classes": classes, "scores": tf.concat([1 - x, x], axis=1)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
-    def regress(self, inputs):
-        x = tf.io.parse_example(inputs, FEATURES)["x"]
-        return {"outputs": x * 0.5 + self.added}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def slow(self, x):
+    @tf.function(input_signature=IMAGES)
+    def slow(self, image):
         """Takes a second or so."""
-        square = tf.fill([512, 512], tf.reduce_sum(x))
+        square = tf.fill([512, 512], tf.cast(tf.size(image), tf.float32))
         for _ in tf.range(150):
             square = tf.tanh(square @ square)
-        return {"y": x + 0.0 * square[0, 0]}
+        return {"age": tf.fill(tf.shape(image), square[0, 0])}
 
 
-def write_tf2(folder: Path, version: int) -> Path:
-    """A TF2 SavedModel with a handful of signatures."""
-    module = HalfPlus(version)
-    names = ("serving_default", "pair", "rows", "photos", "classify", "regress", "slow")
-    tf.saved_model.save(module, str(folder), signatures={n: getattr(module, n) for n in names})
-    return folder
-
-
-def write_tf1(folder: Path) -> Path:
-    """A TF1 SavedModel: variables of both kinds, a table with initialisers, method names."""
-    v1 = tf.compat.v1
-    sm = v1.saved_model
-    with tf.Graph().as_default(), v1.Session() as session:
-        examples = v1.placeholder(tf.string, [None], "examples")
-        x = tf.io.parse_example(examples, FEATURES)["x"]
-        half = v1.get_variable("half", initializer=0.5, use_resource=False)
-        two = v1.get_variable("two", initializer=2.0, use_resource=True)
-        y = tf.identity(x * half + two, "y")
-        table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(tf.constant([0, 1], tf.int64), ["no", "yes"]), "?"
-        )
-        classes = table.lookup(tf.cast(x, tf.int64))
-        number = v1.placeholder(tf.float32, [None], "number")
-        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-        info = sm.utils.build_tensor_info
-
-        def signature(inputs, outputs, method):
-            return sm.signature_def_utils.build_signature_def(
-                {name: info(tensor) for name, tensor in inputs.items()},
-                {name: info(tensor) for name, tensor in outputs.items()},
-                f"tensorflow/serving/{method}",
-            )
-
-        builder = sm.Builder(str(folder))
-        builder.add_meta_graph_and_variables(
-            session,
-            ["serve"],
-            signature_def_map={
-                "serving_default": signature({"x": number}, {"y": number * half + two}, "predict"),
-                "regress": signature({"inputs": examples}, {"outputs": y}, "regress"),
-                "classify": signature({"inputs": examples}, {"classes": classes}, "classify"),
-            },
-            main_op=v1.tables_initializer(),
-        )
-        builder.save()
-    return folder
+SIGNATURES = ("serving_default", "same", "text", "pair", "slow")
 
 
 class ModelFolders:
-    """SavedModels written once, and copied to where a test wants them."""
+    """SavedModels that are written once, and copied to where a test wants them."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def put(self, base: Path, version: int, *, tf1: bool = False) -> Path:
+    def put(self, base: Path, version: int) -> Path:
         """Makes `base/version` appear whole, as a push does."""
-        kept = self._folder / ("tf1" if tf1 else str(version))
+        kept = self._folder / str(version)
         if not kept.exists():
-            write_tf1(kept) if tf1 else write_tf2(kept, version)
+            module = Photos(version)
+            signatures = {name: getattr(module, name) for name in SIGNATURES}
+            tf.saved_model.save(module, str(kept), signatures=signatures)
         base.mkdir(parents=True, exist_ok=True)
         aside = base / f".aside-{version}"
         shutil.copytree(kept, aside)
         return aside.rename(base / str(version))
 
 
-def config(**bases: Path | str) -> model_server_config_pb2.ModelServerConfig:
+def config(**bases: Path | str) -> ModelServerConfig:
     """A configuration that serves these models."""
-    made = model_server_config_pb2.ModelServerConfig()
+    made = ModelServerConfig()
     for name, base in bases.items():
         made.model_config_list.config.add(
             name=name, base_path=str(base), model_platform="tensorflow"
@@ -156,10 +103,23 @@ def config(**bases: Path | str) -> model_server_config_pb2.ModelServerConfig:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def request(*photos: bytes, model: str = "photos", **spec: Any) -> PredictRequest:
+    """Asks about photos; `spec` are further fields of the ModelSpec."""
+    made = PredictRequest()
+    made.model_spec.name = model
+    for name, value in spec.items():
+        field = getattr(made.model_spec, name)
+        if name == "version":
+            field.value = value
+        else:
+            setattr(made.model_spec, name, value)
+    made.inputs["image"].CopyFrom(tf.make_tensor_proto(list(photos), tf.string))
+    return made
 
 
 class Client:
@@ -170,70 +130,72 @@ class Client:
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(channel)
 
-    def predict(self, model: str, **inputs: Any) -> predict_pb2.PredictResponse:
-        return self.prediction.Predict(predict_request(model, **inputs), timeout=60)
+    def predict(self, asked: PredictRequest) -> PredictResponse:
+        return self.prediction.Predict(asked, timeout=60)
 
-    def y(self, model: str, x: float = 0.0) -> float:
-        """What the default signature makes of a number."""
-        return float(self.predict(model, x=np.array([x], np.float32)).outputs["y"].float_val[0])
+    def version(self, model: str = "photos", **spec: Any) -> int:
+        """The version that answers."""
+        response = self.predict(request(b"photo", model=model, **spec))
+        assert list(response.outputs["age"].float_val) == [5.0]
+        assert response.outputs["objection"].string_val[0].decode() == str(
+            response.model_spec.version.value
+        )
+        return int(response.model_spec.version.value)
 
-    def states(self, model: str) -> dict[int, str]:
+    def states(self, model: str = "photos") -> dict[int, str]:
         """State by version."""
-        request = get_model_status_pb2.GetModelStatusRequest()
-        request.model_spec.name = model
-        states = get_model_status_pb2.ModelVersionStatus.State
-        return {
-            status.version: states.Name(status.state)
-            for status in self.models.GetModelStatus(request, timeout=60).model_version_status
-        }
+        asked = GetModelStatusRequest()
+        asked.model_spec.name = model
+        try:
+            found = self.models.GetModelStatus(asked, timeout=60).model_version_status
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.NOT_FOUND
+            return {}
+        return {s.version: ModelVersionStatus.State.Name(s.state) for s in found}
+
+    def reload(self, models: ModelServerConfig) -> None:
+        self.models.HandleReloadConfigRequest(ReloadConfigRequest(config=models), timeout=60)
 
 
-def predict_request(model: str, **inputs: Any) -> predict_pb2.PredictRequest:
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = model
-    for name, value in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return request
-
-
-def write_warm_up(folder: Path, logs: list[prediction_log_pb2.PredictionLog]) -> None:
-    """Has a version play these before it is available."""
-    (folder / REQUESTS).parent.mkdir()
-    with tf.io.TFRecordWriter(str(folder / REQUESTS)) as writer:
-        for log in logs:
-            writer.write(log.SerializeToString())
-
-
-def predict_log(request: predict_pb2.PredictRequest) -> prediction_log_pb2.PredictionLog:
-    return prediction_log_pb2.PredictionLog(
-        predict_log=prediction_log_pb2.PredictLog(request=request)
-    )
+def refusal(call: Callable[[], Any]) -> tuple[str, str]:
+    """Code and text of the error that a call ends with."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code().name, str(error.details())
+    raise AssertionError("it was answered")
 
 
 @contextlib.contextmanager
-def serving(
-    models: model_server_config_pb2.ModelServerConfig,
-    settings: Settings | None = None,
-    **grpc_arguments: Any,
-) -> Iterator[tuple[Core, Client]]:
-    """A core with these models behind a gRPC server, and a client of it."""
-    core = Core(settings or Settings(file_system_poll_wait_seconds=0.05, max_num_load_retries=0))
+def serving(folder: Path, models: ModelServerConfig, **flags: Any) -> Iterator[Client]:
+    """A server in this process; `flags` as on the command line.
+
+    Args:
+        folder: takes the configuration file.
+        models: what to serve.
+        flags: beside those that a test always needs.
+    """
+    file = folder / "models.config"
+    file.write_text(str(models))
+    server = Server(flags_of(model_config_file=str(file), **flags))
     try:
-        core.reload(models)
-        address = f"127.0.0.1:{free_port()}"
-        api = GrpcApi(core, addresses=[address], max_threads=32, **grpc_arguments)
-        try:
-            with grpc.insecure_channel(address) as channel:
-                yield core, Client(channel)
-        finally:
-            api.stop(5)
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{server.flags.port}") as channel:
+            yield Client(channel)
     finally:
-        core.close()
+        server.stop()
 
 
-def eventually(condition: Any, seconds: float = 60) -> None:
+def flags_of(**values: Any) -> Flags:
+    """Flags of a server that looks for versions every second and gives up at once."""
+    return dataclasses.replace(
+        Flags(), **{"port": free_port(), "max_num_load_retries": 0, **values}
+    )
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> None:
     """Waits until `condition` holds."""
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it never came to be"
+        assert time.monotonic() < until, "it did not come true"
         time.sleep(0.02)

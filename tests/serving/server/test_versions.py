@@ -1,4 +1,4 @@
-"""Versions come, are swapped and go without a request lost; labels, policies, reloads, warm-up."""
+"""Versions come, are swapped and go without a lost request; labels, policies, reloads, warm-up."""
 
 from __future__ import annotations
 
@@ -9,118 +9,73 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
-import psutil
 import pytest
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_management_pb2,
-    prediction_log_pb2,
-)
+import tensorflow as tf
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server import versions
-from serving.server.core import Core, ServingError, Settings
-from serving.server.servable import Servable
-from serving.server.warmup import REQUESTS
+from serving.server.core import Core
+from serving.server.errors import ServingError
+from serving.server.servable import MAX_WARM_UP_RECORDS, WARM_UP_REQUESTS, Servable
 from tests.serving.server.models import (
+    POISON,
     Client,
     ModelFolders,
     config,
     eventually,
-    predict_log,
-    predict_request,
+    refusal,
+    request,
     serving,
-    write_warm_up,
 )
 
-QUICK = Settings(file_system_poll_wait_seconds=0.05, max_num_load_retries=0)
 
-
-def reload(client: Client, models: Any) -> None:
-    client.models.HandleReloadConfigRequest(
-        model_management_pb2.ReloadConfigRequest(config=models), timeout=60
-    )
-
-
-def refusal(client: Client, models: Any) -> tuple[str, str]:
-    with pytest.raises(grpc.RpcError) as raised:
-        reload(client, models)
-    return raised.value.code().name, str(raised.value.details())
-
-
-def labelled(client: Client, label: str) -> int:
-    request = predict_request("half", x=np.array([0], np.float32))
-    request.model_spec.version_label = label
-    return int(client.prediction.Predict(request).model_spec.version.value)
+def label(client: Client, name: str) -> int:
+    return client.version(version_label=name)
 
 
 def test_no_request_is_lost_in_a_swap(folders: ModelFolders, tmp_path: Path) -> None:
-    folders.put(tmp_path, 1)
-    with serving(config(half=tmp_path)) as (_, client):
-        answers: list[float] = []
+    base = tmp_path / "base"
+    folders.put(base, 1)
+    with serving(tmp_path, config(photos=base), enable_batching=True) as client:
+        answers: list[int] = []
+        failures: list[BaseException] = []
         done = threading.Event()
 
         def ask() -> None:
-            while not done.is_set():
-                answers.append(client.y("half"))
+            try:
+                while not done.is_set():
+                    answers.append(client.version())
+            except BaseException as error:
+                failures.append(error)
 
-        threads = [threading.Thread(target=ask) for _ in range(8)]
+        threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
-        for version in (2, 3, 4, 5, 6):
-            folders.put(tmp_path, version, tf1=version % 2 == 0)
-            eventually(lambda v=version: client.states("half").get(v) == "AVAILABLE")
+        for version in (2, 3):
+            folders.put(base, version)
+            eventually(lambda v=version: client.states().get(v) == "AVAILABLE")
+            eventually(lambda v=version: v in answers)
         done.set()
         for thread in threads:
             thread.join()
-        # Nobody's thread died of an error, and each version (a TF1 model adds 2) answered.
-        assert set(answers) == {1.0, 2.0, 3.0, 5.0}
-        eventually(
-            lambda: (
-                client.states("half")
-                == {6: "AVAILABLE", 5: "END", 4: "END", 3: "END", 2: "END", 1: "END"}
-            )
-        )
+        assert not failures
+        assert set(answers) == {1, 2, 3}
+        eventually(lambda: client.states() == {3: "AVAILABLE", 2: "END", 1: "END"})
 
 
-def test_an_old_version_stays_until_its_last_request_is_answered(
+def test_a_request_is_answered_by_the_version_that_took_it(
     folders: ModelFolders, tmp_path: Path
 ) -> None:
-    folders.put(tmp_path, 1)
-    with serving(config(half=tmp_path)) as (core, client):
-        request = predict_request("half", x=np.array([1], np.float32))
-        request.model_spec.signature_name = "slow"
-        asked = client.prediction.Predict.future(request)
-        version = core._versions._versions["half"][1]
-        eventually(lambda: version.users)
-        folders.put(tmp_path, 2)
-        eventually(lambda: client.states("half").get(2) == "AVAILABLE")
-        seen = client.states("half")[1]
-        answered_before = asked.done()
+    base = tmp_path / "base"
+    folders.put(base, 1)
+    with serving(tmp_path, config(photos=base)) as client:
+        asked = client.prediction.Predict.future(request(b"x", signature_name="slow"))
+        client.version()  # so the one before has arrived
+        folders.put(base, 2)
+        eventually(lambda: client.states().get(1) == "END")
         assert asked.result().model_spec.version.value == 1
-        assert seen == "UNLOADING" or answered_before
-        eventually(lambda: client.states("half")[1] == "END")
-
-
-def test_what_an_old_version_freed_goes_back_to_the_system(
-    folders: ModelFolders,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    free_pieces: Callable[[], None],
-) -> None:
-    before = psutil.Process().memory_info().rss
-    close = Servable.close
-
-    def close_and_free(servable: Servable) -> None:
-        close(servable)
-        free_pieces()
-
-    monkeypatch.setattr(Servable, "close", close_and_free)
-    folders.put(tmp_path, 1)
-    with serving(config(half=tmp_path)) as (_, client):
-        folders.put(tmp_path, 2)
-        eventually(lambda: client.states("half").get(1) == "END")
-        assert psutil.Process().memory_info().rss < before - 150e6
 
 
 def be_a_file(folder: Path) -> None:
@@ -129,233 +84,250 @@ def be_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "code", "text"),
+    ("break_it", "code"),
     [
-        (lambda f: (f / "saved_model.pb").unlink(), "NOT_FOUND", "Could not find SavedModel .pb"),
-        (lambda f: (f / "saved_model.pb").write_bytes(b"broken"), "DATA_LOSS", "Cannot parse file"),
-        (lambda f: shutil.rmtree(f / "variables"), "NOT_FOUND", "variables"),
-        (be_a_file, "NOT_FOUND", "Could not find"),
+        (lambda f: (f / "saved_model.pb").unlink(), "NOT_FOUND"),
+        (lambda f: (f / "saved_model.pb").write_bytes(b"broken"), "DATA_LOSS"),
+        (lambda f: shutil.rmtree(f / "variables"), "UNKNOWN"),
+        (be_a_file, "NOT_FOUND"),
     ],
 )
-def test_a_broken_version_is_told_of_and_the_old_one_kept(
-    folders: ModelFolders, tmp_path: Path, break_it: Any, code: str, text: str
+def test_a_broken_folder_says_what_is_wrong(
+    folders: ModelFolders, tmp_path: Path, break_it: Callable[[Path], Any], code: str
 ) -> None:
+    break_it(folders.put(tmp_path, 2))
+    core = Core(max_num_load_retries=0)
+    added = core.reload(config(photos=tmp_path))
+    with pytest.raises(ServingError, match=rf"version: 2}} due to error: {code}: "):
+        core.wait_until_available(added)
+    core.close()
+
+
+def test_a_broken_version_leaves_the_old_one(folders: ModelFolders, tmp_path: Path) -> None:
     base = tmp_path / "base"
     folders.put(base, 1)
-    broken = folders.put(tmp_path, 2)
-    break_it(broken)
-    with serving(config(half=base)) as (_, client):
-        broken.rename(base / "2")
-        eventually(lambda: client.states("half").get(2) == "END")
-        assert client.states("half")[1] == "AVAILABLE"
-        assert client.y("half") == 1.0
-        request = get_model_status_pb2.GetModelStatusRequest()
-        request.model_spec.name = "half"
-        newest = client.models.GetModelStatus(request).model_version_status[0]
-        assert newest.version == 2
-        assert newest.status.error_code == getattr(grpc.StatusCode, code).value[0]
-        assert text in newest.status.error_message
-        # One that can be loaded replaces both.
+    with serving(tmp_path, config(photos=base)) as client:
+        (base / "2").mkdir()
+        eventually(lambda: client.states() == {2: "END", 1: "AVAILABLE"})
+        assert client.version() == 1
+        asked = GetModelStatusRequest(model_spec=request().model_spec)
+        newest = client.models.GetModelStatus(asked).model_version_status[0]
+        assert newest.status.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+        assert "Could not find SavedModel" in newest.status.error_message
         folders.put(base, 3)
-        eventually(lambda: client.states("half") == {3: "AVAILABLE", 2: "END", 1: "END"})
+        eventually(lambda: client.states() == {3: "AVAILABLE", 2: "END", 1: "END"})
+        # Gone and back, whole this time.
+        shutil.rmtree(base / "3")
+        shutil.rmtree(base / "2")
+        folders.put(base, 2)
+        eventually(lambda: client.states() == {3: "END", 2: "AVAILABLE", 1: "END"})
 
 
 def test_a_half_written_version_is_tried_again(folders: ModelFolders, tmp_path: Path) -> None:
+    whole = folders.put(tmp_path / "aside", 2)
     base = tmp_path / "base"
-    folders.put(base, 1)
-    whole = folders.put(tmp_path, 2)
-    settings = Settings(
-        file_system_poll_wait_seconds=0.05,
-        max_num_load_retries=1000,
-        load_retry_interval_micros=50_000,
-    )
-    with serving(config(half=base), settings) as (_, client):
-        (base / "2" / "variables").mkdir(parents=True)
-        eventually(lambda: client.states("half").get(2) == "LOADING")
-        shutil.copytree(whole, base / "2", dirs_exist_ok=True)
-        eventually(lambda: client.states("half") == {2: "AVAILABLE", 1: "END"})
+    (base / "2" / "variables").mkdir(parents=True)
+    core = Core(poll_wait_seconds=0, max_num_load_retries=1000, load_retry_seconds=0.05)
+    added = core.reload(config(photos=base))
+    states = core._versions.states
+    eventually(lambda: states("photos") and states("photos")[2][1])
+    assert states("photos")[2][0] == versions.LOADING
+    shutil.copytree(whole, base / "2", dirs_exist_ok=True)
+    core.wait_until_available(added)
+    assert core.predict(request(b"photo")).model_spec.version.value == 2
+    core.close()
 
 
 def test_version_policies(folders: ModelFolders, tmp_path: Path) -> None:
+    base = tmp_path / "base"
     for version in (1, 2, 3):
-        folders.put(tmp_path, version)
-    models = config(half=tmp_path)
+        folders.put(base, version)
+    models = config(photos=base)
     policy = models.model_config_list.config[0].model_version_policy
     policy.latest.num_versions = 2
-    with serving(models) as (_, client):
-        eventually(lambda: client.states("half") == {3: "AVAILABLE", 2: "AVAILABLE"})
+    with serving(tmp_path, models) as client:
+        eventually(lambda: client.states() == {3: "AVAILABLE", 2: "AVAILABLE"})
         policy.specific.versions.append(1)
-        reload(client, models)
-        eventually(lambda: client.states("half") == {3: "END", 2: "END", 1: "AVAILABLE"})
-        assert client.y("half") == 1.0
+        client.reload(models)
+        eventually(lambda: client.states() == {3: "END", 2: "END", 1: "AVAILABLE"})
+        assert client.version() == 1
         policy.all.SetInParent()
-        reload(client, models)
-        eventually(lambda: set(client.states("half").values()) == {"AVAILABLE"})
-        shutil.rmtree(tmp_path / "3")
-        eventually(lambda: client.states("half")[3] == "END")
-        assert client.y("half") == 2.0
+        client.reload(models)
+        eventually(lambda: set(client.states().values()) == {"AVAILABLE"})
+        assert client.version() == 3
+        assert client.version(version=2) == 2
 
 
 def test_labels(folders: ModelFolders, tmp_path: Path) -> None:
-    folders.put(tmp_path, 1)
-    folders.put(tmp_path, 2)
-    models = config(half=tmp_path)
-    half = models.model_config_list.config[0]
-    half.model_version_policy.all.SetInParent()
-    with serving(models) as (_, client):
-        eventually(lambda: set(client.states("half").values()) == {"AVAILABLE"})
-        half.version_labels["stable"] = 1
-        half.version_labels["canary"] = 2
-        reload(client, models)
-        assert (labelled(client, "stable"), labelled(client, "canary")) == (1, 2)
-        half.version_labels["stable"] = 2
-        reload(client, models)
-        assert labelled(client, "stable") == 2
-        half.version_labels["stable"] = 7
-        assert refusal(client, models) == (
+    base = tmp_path / "base"
+    folders.put(base, 1)
+    folders.put(base, 2)
+    models = config(photos=base)
+    photos = models.model_config_list.config[0]
+    photos.model_version_policy.all.SetInParent()
+    with serving(tmp_path, models) as client:
+        eventually(lambda: client.states() == {2: "AVAILABLE", 1: "AVAILABLE"})
+        photos.version_labels["stable"] = 1
+        photos.version_labels["canary"] = 2
+        client.reload(models)
+        assert (label(client, "stable"), label(client, "canary")) == (1, 2)
+        photos.version_labels["stable"] = 2
+        client.reload(models)
+        assert label(client, "stable") == 2
+        photos.version_labels["stable"] = 7
+        assert refusal(lambda: client.reload(models)) == (
             "FAILED_PRECONDITION",
-            "Request to assign label to version 7 of model half, which is not currently available "
-            "for inference",
+            "Request to assign label to version 7 of model photos, which is not currently "
+            "available for inference",
         )
-        assert labelled(client, "stable") == 2
+        assert label(client, "stable") == 2
 
 
 def test_labels_at_the_start(folders: ModelFolders, tmp_path: Path) -> None:
-    folders.put(tmp_path, 1)
-    models = config(half=tmp_path)
-    half = models.model_config_list.config[0]
-    half.version_labels["stable"] = 1
-    core = Core(QUICK)
+    base = tmp_path / "base"
+    folders.put(base, 1)
+    models = config(photos=base)
+    labels = models.model_config_list.config[0].version_labels
+    labels["stable"] = 1
+    core = Core()
     with pytest.raises(ServingError, match="not currently available for inference"):
         core.reload(models)
     core.close()
-    allowing = Settings(
-        file_system_poll_wait_seconds=0.05, allow_version_labels_for_unavailable_models=True
-    )
-    with serving(models, allowing) as (_, client):
-        assert labelled(client, "stable") == 1
-        # A new label may point ahead, one that clients use may not.
-        half.version_labels["next"] = 2
-        reload(client, models)
-        half.version_labels["stable"] = 2
-        assert refusal(client, models)[0] == "FAILED_PRECONDITION"
+    flags = {"allow_version_labels_for_unavailable_models": True}
+    with serving(tmp_path, models, **flags) as client:
+        assert label(client, "stable") == 1
+        labels["next"] = 2  # a new label may point ahead
+        client.reload(models)
+        labels["stable"] = 2  # one that clients use may not
+        assert refusal(lambda: client.reload(models))[0] == "FAILED_PRECONDITION"
 
 
 def test_reload_adds_and_drops_models(folders: ModelFolders, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second, broken = (tmp_path / name for name in ("first", "second", "broken"))
     folders.put(first, 1)
     folders.put(second, 2)
-    with serving(config(one=first)) as (_, client):
-        reload(client, config(one=first, two=second))
-        assert (client.y("one"), client.y("two")) == (1.0, 2.0)
-        reload(client, config(two=second))
+    (broken / "1").mkdir(parents=True)
+    with serving(tmp_path, config(one=first)) as client:
+        client.reload(config(one=first, two=second))
+        assert (client.version("one"), client.version("two")) == (1, 2)
+        client.reload(config(two=second))
         eventually(lambda: client.states("one") == {1: "END"})
-        with pytest.raises(grpc.RpcError, match=r"Servable not found for request: Latest\(one\)"):
-            client.y("one")
-        # A model that never comes keeps no one waiting but who asked for it.
-        broken = tmp_path / "broken"
-        (broken / "1").mkdir(parents=True)
-        code, text = refusal(client, config(two=second, broken=broken))
+        assert refusal(lambda: client.version("one"))[0] == "NOT_FOUND"
+        code, text = refusal(lambda: client.reload(config(two=second, broken=broken)))
         assert code == "UNKNOWN"
-        assert text.startswith(
-            "1 model(s) did not become available: {{{name: broken version: 1} due to error: "
-            "NOT_FOUND: Could not find SavedModel .pb or .pbtxt at supplied export directory path"
-        )
-        reload(client, config(one=first, two=second))
-        assert (client.y("one"), client.y("two")) == (1.0, 2.0)
+        assert text.startswith("1 model(s) did not become available: {{{name: broken version: 1}")
+        client.reload(config(one=first, two=second))
+        assert (client.version("one"), client.version("two")) == (1, 2)
+
+
+def test_a_reload_that_waits_keeps_nobody_out(folders: ModelFolders, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    folders.put(base, 1)
+    absent = tmp_path / "absent"
+    with serving(tmp_path, config(photos=base), grpc_max_threads=4) as client:
+        waits = config(photos=base, absent=absent)
+        ask = client.models.HandleReloadConfigRequest.future
+        asked = [ask(ReloadConfigRequest(config=config(photos=base, absent=absent)))]
+        for n in range(8):  # more than there are threads: each ends the wait of the one before
+            waits = config(photos=base, **{f"absent{n}": absent})
+            asked.append(ask(ReloadConfigRequest(config=waits)))
+        for one in asked[:-1]:
+            assert one.exception().code() is grpc.StatusCode.ABORTED
+        assert client.version() == 1
+        folders.put(base, 2)  # the folders are still looked at
+        eventually(lambda: client.version() == 2)
+        asked[-1].cancel()
+        absent.mkdir()
+        client.reload(config(photos=base))
+
+
+def test_a_reload_does_not_wait_for_ever(
+    folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    folders.put(base, 1)
+    monkeypatch.setattr("serving.server.core.RELOAD_SECONDS", 0.1)
+    with serving(tmp_path, config(photos=base)) as client:
+        models = config(photos=base, absent=tmp_path / "absent")
+        code, text = refusal(lambda: client.reload(models))
+        assert (code, "no version of absent was loaded" in text) == ("DEADLINE_EXCEEDED", True)
 
 
 @pytest.mark.parametrize(
-    ("models", "text"),
+    ("change", "text"),
     [
-        (
-            lambda m: m.model_config_list.config.add().CopyFrom(m.model_config_list.config[0]),
-            "Illegal to list model half multiple times in config list",
-        ),
-        (
-            lambda m: setattr(m.model_config_list.config[0], "base_path", "models/half"),
-            "Expected model half to have an absolute path or URI; got base_path()=models/half",
-        ),
-        (
-            lambda m: m.model_config_list.config[0].ClearField("model_platform"),
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-            "ModelServerConfig::model_platform.",
-        ),
-        (
-            lambda m: setattr(m.model_config_list.config[0], "model_platform", "caffe"),
-            "Model half requests unsupported platform caffe",
-        ),
-        (
-            lambda m: m.ClearField("model_config_list"),
-            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
-            "ModelConfigList is currently supported",
-        ),
+        (lambda m: m.model_config_list.config.add().CopyFrom(m.model_config_list.config[0]),
+         "Illegal to list model photos multiple times in config list"),
+        (lambda m: setattr(m.model_config_list.config[0], "base_path", "models/photos"),
+         "Expected model photos to have an absolute path or URI"),
+        (lambda m: setattr(m.model_config_list.config[0], "model_platform", "caffe"),
+         "Model photos requests unsupported platform 'caffe'"),
+        (lambda m: m.ClearField("model_config_list"), "has to be a model_config_list"),
     ],
-)
-def test_reload_refuses(client: Client, tmp_path: Path, models: Any, text: str) -> None:
-    wrong = config(half=tmp_path)
-    models(wrong)
-    assert refusal(client, wrong) == ("INVALID_ARGUMENT", text)
-    assert client.y("half") == 3.0
+)  # fmt: skip
+def test_reload_refuses(client: Client, tmp_path: Path, change: Any, text: str) -> None:
+    wrong = config(photos=tmp_path)
+    change(wrong)
+    code, found = refusal(lambda: client.reload(wrong))
+    assert code == "INVALID_ARGUMENT"
+    assert text in found
+    assert client.version() == 3
 
 
-def test_warm_up_is_played_before_a_version_is_available(
+def write_warm_up(folder: Path, *logs: PredictionLog) -> None:
+    path = folder / WARM_UP_REQUESTS
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+
+
+def predict_log(*photos: bytes) -> PredictionLog:
+    return PredictionLog(predict_log={"request": request(*photos)})
+
+
+def test_warm_up_requests_are_played(
     folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = folders.put(tmp_path, 1)
-    write_warm_up(
-        folder,
-        [predict_log(predict_request("half", x=np.array([1] * n, np.float32))) for n in (1, 8)],
-    )
-    played: list[tuple[int, ...]] = []
-    run = Servable.run
+    write_warm_up(folder, predict_log(b"photo"), predict_log(*[b"photo"] * 8))
+    played: list[int] = []
+    predict = Servable.predict
 
-    def spy(self: Any, name: str, inputs: Any, outputs: Any) -> Any:
-        played.append(inputs["x"].shape)
-        return run(self, name, inputs, outputs)
+    def spy(self: Servable, asked: Any) -> Any:
+        played.append(len(asked.inputs["image"].string_val))
+        return predict(self, asked)
 
-    monkeypatch.setattr(Servable, "run", spy)
-    core = Core(QUICK)
-    core.reload(config(half=tmp_path))
-    core.close()
-    assert played == [(1,), (8,)]
+    monkeypatch.setattr(Servable, "predict", spy)
+    Servable("photos", 1, str(folder)).warm_up(str(folder))
+    assert played == [1, 8]
 
 
 @pytest.mark.parametrize(
     ("logs", "code", "text"),
     [
-        ([predict_log(predict_request("half"))], "INVALID_ARGUMENT", "input size does not match"),
-        (
-            [prediction_log_pb2.PredictionLog()] * 1001,
-            "INVALID_ARGUMENT",
-            "Number of warmup records exceeds the maximum (1000) at ",
-        ),
-        (
-            [prediction_log_pb2.PredictionLog(session_run_log={})],
-            "UNIMPLEMENTED",
-            "Unsupported log_type for warmup: 5",
-        ),
-        (None, "DATA_LOSS", ". Please verify your warmup data is in TFRecord format."),
+        ([predict_log(POISON)], "INVALID_ARGUMENT", "assertion failed"),
+        ([predict_log(b"x")] * (MAX_WARM_UP_RECORDS + 1), "INVALID_ARGUMENT", "more than 1000"),
+        ([PredictionLog(session_run_log={})], "INVALID_ARGUMENT", "no Predict request"),
+        ([], "DATA_LOSS", ""),
     ],
 )
-def test_a_version_whose_warm_up_fails_is_not_loaded(
-    folders: ModelFolders, tmp_path: Path, logs: Any, code: str, text: str
+def test_a_version_whose_warm_up_fails_is_not_served(
+    folders: ModelFolders, tmp_path: Path, logs: list[PredictionLog], code: str, text: str
 ) -> None:
     folder = folders.put(tmp_path, 1)
-    write_warm_up(folder, logs or [])
-    if logs is None:
-        (folder / REQUESTS).write_bytes(b"this is no TFRecord file")
-    core = Core(QUICK)
+    write_warm_up(folder, *logs)
+    if not logs:
+        (folder / WARM_UP_REQUESTS).write_bytes(b"this is no TFRecord file")
     with pytest.raises(ServingError) as raised:
-        core.reload(config(half=tmp_path))
-    core.close()
-    assert f"due to error: {code}: " in raised.value.message
+        Servable("photos", 1, str(folder)).warm_up(str(folder))
+    assert raised.value.code.name == code
     assert text in raised.value.message
 
 
 def test_only_numbers_are_versions(tmp_path: Path) -> None:
-    for name in ("7", "0008", ".pushing-9", "latest", "9.0", "١", str(2**70)):
+    for name in ("7", "0008", ".pushing-9", "latest", "9.0", "١", "-1", str(2**63)):
         (tmp_path / name).mkdir()
-    (model,) = config(half=tmp_path).model_config_list.config
+    (model,) = config(photos=tmp_path).model_config_list.config
     model.model_version_policy.all.SetInParent()
-    assert versions.aspired_versions(model) == {7: f"{tmp_path}/7", 8: f"{tmp_path}/0008"}
+    assert versions.wanted_versions(model) == {7: f"{tmp_path}/7", 8: f"{tmp_path}/0008"}
