@@ -78,7 +78,7 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
     """Runs Transform's executor on a folder of raw examples."""
     from tfx.types import Channel, standard_artifacts
 
-    from components.transform import Executor, transform
+    from components.transform import transform
     from pipeline.config import Transform as Settings
 
     step = transform(
@@ -88,7 +88,7 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
     )
     graph, transformed = standard_artifacts.TransformGraph(), standard_artifacts.Examples()
     graph.uri, transformed.uri = str(out / "graph"), str(out / "examples")
-    Executor(beam_context()).Do(
+    step.executor_spec.executor_class(beam_context()).Do(
         inputs(examples),
         {"transform_graph": [graph], "transformed_examples": [transformed]},
         step.exec_properties,
@@ -99,14 +99,14 @@ def run_statistics(examples: Path, image_size: int, out: Path) -> None:
     """Runs StatisticsGen's executor on a folder of raw examples."""
     from tfx.types import Channel, standard_artifacts
 
-    from components.statistics_gen import Executor, StatisticsGen
+    from components.statistics_gen import statistics_gen
 
-    step = StatisticsGen(
+    step = statistics_gen(
         Channel(type=standard_artifacts.Examples), Channel(type=standard_artifacts.Schema)
     )
     found = standard_artifacts.ExampleStatistics()
     found.uri = str(out / "statistics")
-    Executor(beam_context()).Do(
+    step.executor_spec.executor_class(beam_context()).Do(
         inputs(examples),
         {"statistics": [found]},
         step.exec_properties,

@@ -1,4 +1,4 @@
-"""CuratedSchema: what raw examples must look like, the CSV's further columns included."""
+"""CuratedSchema: what raw examples must look like, with the extra columns of the CSV."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,13 @@ from schemas import features
 def CuratedSchema(
     examples: InputArtifact[Examples], schema: OutputArtifact[Schema], curated: Parameter[str]
 ) -> None:
-    """Writes the curated schema with one optional string feature for each extra column.
+    """Writes the curated schema, with one optional string feature for each extra column.
 
     Args:
-        examples: PhotoExampleGen's, whose custom property `extra_columns` lists those columns.
-        schema: schema.pbtxt, as SchemaGen would leave it.
-        curated: text of schemas/curated.pbtxt; as a parameter, so that an edit is not cached away.
+        examples: from PhotoExampleGen; the custom property `extra_columns` lists the columns.
+        schema: output; gets schema.pbtxt, as SchemaGen writes it.
+        curated: the text of schemas/curated.pbtxt. It is a parameter, so that a changed schema
+            does not come from the cache.
     """
     proto = text_format.Parse(curated, schema_pb2.Schema())
     for column in json.loads(examples.get_string_custom_property("extra_columns")):
@@ -33,5 +34,5 @@ def CuratedSchema(
 
 
 def extra_columns(schema: schema_pb2.Schema) -> list[str]:
-    """The names of the CSV's further columns in a curated schema, in its order."""
+    """The names of the CSV's extra columns in a curated schema, in the order of the schema."""
     return [f.name for f in schema.feature if f.name not in features.RAW_FEATURES]

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right, and one line for any other."""
+"""The exception for a user's mistakes, and one line about any exception."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import re
 
 
 class UserError(ValueError):
-    """A mistake in the input or the configuration; its text is one line that says what to do."""
+    """A mistake in the input or the configuration; one line: what is wrong, and what to do."""
 
 
 def one_line(error: BaseException) -> str:
-    """A user's mistake or the system's word on a file as it is, the rest with its type.
+    """One line about an exception.
 
-    Either may lie below what TFX raised when it could not write down that the step had failed.
+    For a UserError it is the text, for the system's error about a file the name and the reason, and
+    for any other exception the type and the text. TFX may raise an exception of its own after one
+    of the first two, so the causes are looked at, too.
     """
-    import tensorflow as tf  # costs seconds, which only a failure has
+    import tensorflow as tf  # slow to import, and only needed after a failure
 
     cause: BaseException | None = error
     while cause:
@@ -26,6 +28,6 @@ def one_line(error: BaseException) -> str:
             return str(cause.message).splitlines()[0]
         cause = cause.__cause__ or cause.__context__
     lines = str(error).strip().splitlines() or [""]
-    # Beam raises a traceback's text, whose last line says what happened.
-    said = lines[-1 if lines[0].startswith("Traceback") else 0]
-    return re.sub(r"^(?:\w+: )*(?:\w+\.)+", "", f"{type(error).__name__}: {said}")
+    # Beam raises the text of a traceback; its last line is the error.
+    text = lines[-1 if lines[0].startswith("Traceback") else 0]
+    return re.sub(r"^(?:\w+: )*(?:\w+\.)+", "", f"{type(error).__name__}: {text}")

@@ -12,11 +12,11 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel, artifact_utils
 from tfx.utils import io_utils, proto_utils
 
-from components import metrics, predictions
-from components.beam_step import BeamStep
+from components import predictions
 from components.curated_schema import extra_columns
 from components.gate import BASELINE_MAE, MAE
 from components.served_model import is_live
+from components.upstream import mean_error
 from pipeline import config
 from schemas import features
 
@@ -51,8 +51,8 @@ def eval_config(gate: config.Evaluator) -> tfma.EvalConfig:
         metrics_specs=[
             config_pb2.MetricsSpec(
                 metrics=[
-                    _metric(metrics.AbsoluteError, per_slice_thresholds=[thresholds]),
-                    _metric(metrics.SquaredError),
+                    mean_error(MAE, per_slice_thresholds=[thresholds]),
+                    mean_error("mean_squared_error"),
                     *(config_pb2.MetricConfig(class_name=name) for name in names),
                 ]
             )
@@ -62,10 +62,6 @@ def eval_config(gate: config.Evaluator) -> tfma.EvalConfig:
             config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND]),
         ],
     )
-
-
-def _metric(kind: type, **more: Any) -> config_pb2.MetricConfig:
-    return config_pb2.MetricConfig(class_name=kind.__name__, module=kind.__module__, **more)
 
 
 def custom_extractors(
@@ -87,7 +83,7 @@ def custom_extractors(
     return [*extractors, tfma.extractors.Extractor("WritePredictions", write)]
 
 
-class Executor(BeamStep, executor.Executor):
+class Executor(executor.Executor):
     """TFX's executor; slices by the CSV's extra columns too, and leaves out an empty baseline."""
 
     def Do(

@@ -1,4 +1,4 @@
-"""What each test photo was given: a row a photo, beside the metrics that TFMA makes of them."""
+"""The predicted age of each test photo: a table with a row for each photo."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import tensorflow_model_analysis as tfma
 
 from schemas import features
 
-FILE = "predictions.parquet"  # in the Evaluator's evaluation
+FILE = "predictions.parquet"  # in the folder of the Evaluator's artifact `evaluation`
 
-# The evaluation that is being written. TFX asks for extractors without saying so, of a module that
-# it loads anew: not this one.
+# That folder, while the Evaluator runs. TFX calls `custom_extractors` without it, and in a second
+# copy of the module components.evaluator, so the folder cannot be a global of that module.
 folder: ContextVar[str] = ContextVar("folder")
 
 
 class Write(beam.PTransform):
-    """Writes FILE from TFMA's extracts, one a photo, which pass unchanged.
+    """Writes FILE from TFMA's extracts, one for each photo; returns the extracts unchanged.
 
-    Its columns: FILE_NAME, PHOTO_ID and the string features given, as strings or null; AGE and each
-    model's age as float32, years.
+    The columns are FILE_NAME, PHOTO_ID and `columns`, strings or null; and AGE and one column for
+    each model, float32, years.
 
     Args:
-        folder: where to.
-        columns: names of string features.
-        models: a column for each, and what TFMA calls the model.
+        folder: the folder for FILE.
+        columns: names of further string features.
+        models: the name of the column → TFMA's name of the model.
     """
 
     def __init__(self, folder: str, columns: Sequence[str], models: Mapping[str, str]):
@@ -60,12 +60,12 @@ class Write(beam.PTransform):
 
 
 def _age(values: Any) -> float:
-    # TFMA drops the name of an output that stands alone.
+    # If a model has one output only, TFMA drops its name.
     alone = not isinstance(values, Mapping)
     return float(np.ravel(values if alone else values[features.AGE])[0])
 
 
 def _text(value: Any) -> str | None:
-    """A string feature's value, dense or sparse; None where the example lacks it."""
+    """The value of a string feature, dense or sparse; None if the example does not have it."""
     values = np.ravel(getattr(value, "values", value)) if value is not None else np.array([])
     return values[0].decode(errors="replace") if len(values) else None

@@ -1,7 +1,7 @@
-"""How far the step that runs is, for whoever watches: a logger that runners show as they like.
+"""The progress of the step that runs: a logger, whose lines each runner shows in its own way.
 
-Each record's message is a ready line ("1,280/6,000 photos"); a console may overwrite the line
-before it, a pod's log simply shows them.
+Each message is a complete line ("1,280/6,000 photos"). A console may replace the line before it;
+the log of a pod has all of them.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import time
 
 logger = logging.getLogger("goodseed.progress")
 
-_EVERY = 0.5  # seconds between two lines; a caller may report as often as it likes
+_EVERY = 0.5  # seconds between two lines; more reports than that are dropped
 _lock = threading.Lock()
 _last = 0.0
 
 
 def report(done: int, total: int, unit: str) -> None:
-    """Says that `done` of `total` are done; thread-safe; the last one is always said.
+    """Logs that `done` of `total` are done; thread-safe. The last report is never dropped.
 
     Args:
-        done: how many so far.
-        total: how many in all; 0 where nobody knows yet.
-        unit: what is counted, in the plural, and any further words.
+        done: how many are done.
+        total: how many there are; 0 if nobody knows yet.
+        unit: what is counted, in the plural; further words may follow.
     """
     global _last
     with _lock:

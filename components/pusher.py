@@ -1,4 +1,4 @@
-"""Pusher: a blessed model becomes a version folder under the serving root, whole or not at all."""
+"""Pusher: copies a blessed model to a version folder under the serving root, all of it or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from serving.versions import push
 
 
 class Executor(executor.Executor):
-    """TFX's, but a killed push leaves nothing that a server could load, and no second copy."""
+    """TFX's executor with another way to copy.
+
+    TFX copies the files into the version folder one by one, where a server may load a part of them,
+    and puts a second copy into the artifact.
+    """
 
     def Do(
         self,
@@ -24,18 +28,18 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Pushes the model if it is blessed; the artifact says which version, or that it is not."""
+        """Pushes the model if it is blessed. The artifact's custom properties are those of TFX."""
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        if not self.CheckBlessing(input_dict):
-            self._MarkNotPushed(pushed_model)
+        blessed = self.CheckBlessing(input_dict)
+        pushed_model.set_int_custom_property("pushed", int(blessed))
+        if not blessed:
             return
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties["push_destination"], destination)
         base = Path(destination.filesystem.base_directory)
-        version = push(Path(self.GetModelPath(input_dict)), base)
-        self._MarkPushed(
-            pushed_model, pushed_destination=str(base / str(version)), pushed_version=str(version)
-        )
+        version = str(push(Path(self.GetModelPath(input_dict)), base))
+        pushed_model.set_string_custom_property("pushed_destination", str(base / version))
+        pushed_model.set_string_custom_property("pushed_version", version)
 
 
 class Pusher(tfx.components.Pusher):

@@ -1,4 +1,4 @@
-"""ServedModel: the model that is live now, as the Evaluator's baseline."""
+"""ServedModel: the live model, as the Evaluator's baseline."""
 
 import shutil
 from pathlib import Path
@@ -11,19 +11,19 @@ from tfx.utils import path_utils
 
 from serving.versions import newest_version
 
-VERSION = "served_version"  # custom property of the artifact: the live version, 0 where none is
+VERSION = "served_version"  # custom property of the artifact: the live version; 0 if none is live
 
 
 @component
 def ServedModel(model: OutputArtifact[Model], serving_base: Parameter[str]) -> None:
-    """Copies the newest version under the serving root, so that it stays when the root moves on.
+    """Copies the newest version from the serving root, where it may be deleted later.
 
-    Where nothing is live the artifact is there too, empty, with version 0: every runner then
-    carries the same artifacts. This step must not be cached: what is live changes by itself.
+    If no model is live, the artifact is empty and its version is 0, so that every runner always
+    has the same artifacts. This step must not be cached, because the live model changes.
 
     Args:
-        model: the live model, where TFX's Trainer would have put it.
-        serving_base: folder whose subfolders are the versions.
+        model: output; gets the live model in the folder where TFX's Trainer puts a model.
+        serving_base: the folder with a subfolder for each version.
     """
     version = newest_version(Path(serving_base)) or 0
     model.set_int_custom_property(VERSION, version)

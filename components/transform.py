@@ -1,37 +1,28 @@
-"""Transform: a photo becomes the square picture that the network sees.
+"""Transform: cuts the centre square out of a photo and resizes it for the network.
 
-`preprocessing_fn` is the only preprocessing there is: Transform runs it over the examples, and the
-graph that it leaves behind is what the served model runs on a point of sale's photo. Its output is
-a JPEG, which keeps the transformed examples small; a served photo goes through the same encoder,
-so that a photo has one age wherever it is asked for.
+`preprocessing_fn` is the only preprocessing. Transform applies it to the examples, and its graph is
+part of the served model, so a photo gets the same age in training, evaluation and serving. The
+output is a JPEG, which keeps the transformed examples small.
 """
 
 from __future__ import annotations
 
-import contextlib
-import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-import tfx.components
-from apache_beam.io.filesystem import CompressedFile
-from tfx.components.transform import executor
-from tfx.dsl.components.base import executor_spec
+from tfx.components import Transform
 from tfx.proto import transform_pb2
 from tfx.types import BaseChannel
 
-from components import heap
-from components.beam_step import BeamStep
 from pipeline import config
 from schemas import features
 
 
 def square_jpeg(photo: tf.Tensor, size: int, quality: int) -> tf.Tensor:
-    """The centre square of a photo, resized.
+    """The centre square of a photo, resized: bilinear, with antialiasing.
 
     Args:
-        photo: scalar string, the bytes of a JPEG (PNG, GIF and BMP are read too).
+        photo: scalar string, the bytes of a JPEG, PNG, GIF or BMP.
         size: side of the result, pixels.
         quality: JPEG quality of the result, 0 to 100.
 
@@ -42,27 +33,14 @@ def square_jpeg(photo: tf.Tensor, size: int, quality: int) -> tf.Tensor:
     height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
     side = tf.minimum(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    pixels = pixels[top : top + side, left : left + side]
-    pixels = tf.cast(tf.round(_resized(pixels, size)), tf.uint8)  # means of what is in range
-    return tf.io.encode_jpeg(pixels, format="rgb", quality=quality, chroma_downsampling=False)
-
-
-def _resized(pixels: tf.Tensor, size: int) -> tf.Tensor:
-    """[height, width, 3] to float32 [size, size, 3], bilinear, antialiased.
-
-    What `tf.image.resize` makes of the picture as it is, in half the time: its kernel adds whole
-    rows at once, but goes through columns pixel by pixel. So columns are made rows.
-    """
-    for _ in ("height", "width"):
-        height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
-        rows = tf.reshape(pixels, (height, 1, 3 * width))
-        rows = tf.image.resize(rows, (size, 1), method="bilinear", antialias=True)
-        pixels = tf.transpose(tf.reshape(rows, (size, width, 3)), (1, 0, 2))
-    return pixels
+    square = pixels[top : top + side, left : left + side]
+    resized = tf.image.resize(square, (size, size), method="bilinear", antialias=True)
+    rounded = tf.cast(tf.round(resized), tf.uint8)  # weighted means stay within 0 to 255
+    return tf.io.encode_jpeg(rounded, format="rgb", quality=quality, chroma_downsampling=False)
 
 
 def decode_squares(jpegs: tf.Tensor, size: int) -> tf.Tensor:
-    """What the network takes, from what Transform wrote.
+    """Decodes transformed photos for the network.
 
     Args:
         jpegs: string [N], results of `square_jpeg`.
@@ -81,10 +59,10 @@ def decode_squares(jpegs: tf.Tensor, size: int) -> tf.Tensor:
 def preprocessing_fn(
     inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
 ) -> dict[str, tf.Tensor]:
-    """Raw to transformed examples, for TFX's Transform.
+    """Makes transformed examples of raw ones; TFX's Transform calls it.
 
     Args:
-        inputs: of the raw features: IMAGE string [N], AGE float32 [N] (years), PHOTO_ID string [N].
+        inputs: raw features: IMAGE string [N], AGE float32 [N] (years), PHOTO_ID string [N].
         custom_config: `image_size` (pixels) and `jpeg_quality`.
 
     Returns:
@@ -103,46 +81,11 @@ def preprocessing_fn(
     }
 
 
-class Executor(heap.GivesBack, BeamStep, executor.Executor):
-    """TFX's, whose memory hardly grows with the number of photos, and whose output is stored."""
-
-    def Do(self, *arguments: Any) -> None:
-        """Runs the executor."""
-        with _stored():
-            super().Do(*arguments)
-
-
-@contextlib.contextmanager
-def _stored() -> Iterator[None]:
-    """Beam's gzip files are stored, as PhotoExampleGen's are.
-
-    TFX writes gzip, which for JPEGs takes a tenth of the step's time (0.10 ms of CPU a photo of 96
-    px) and saves just the tables that all of them share, 15 %. Beam knows no level of compression.
-    Workers in other processes still deflate, which is as good to read.
-    """
-
-    def store(file: Any) -> None:
-        file._compressor = zlib.compressobj(0, zlib.DEFLATED, file._gzip_mask)
-
-    beams = CompressedFile._initialize_compressor
-    CompressedFile._initialize_compressor = store
-    try:
-        yield
-    finally:
-        CompressedFile._initialize_compressor = beams
-
-
-class Transform(tfx.components.Transform):
-    """TFX's Transform with the executor above."""
-
-    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
-
-
 def transform(examples: BaseChannel, schema: BaseChannel, settings: config.Transform) -> Transform:
-    """TFX's Transform with this module's `preprocessing_fn`.
+    """TFX's Transform with the `preprocessing_fn` above.
 
-    Nothing is learned from the data here, so there is neither an analyzer cache nor statistics of
-    the output: StatisticsGen has described the photos already.
+    The preprocessing learns nothing from the data, so there is no analyzer cache. There are no
+    statistics of the output either: StatisticsGen describes the photos.
     """
     return Transform(
         examples=examples,

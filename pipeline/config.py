@@ -144,22 +144,14 @@ class Serving(Section):
 
 
 class Beam(Section):
-    """Where Beam works, and how it divides the work."""
+    """Where Beam works."""
 
     runner: str = Field(
         "FnApiRunner",
-        description="FnApiRunner: in the step's process; or PortableRunner, FlinkRunner, "
-        "SparkRunner, DataflowRunner, whose workers must see the artifacts' files",
+        description="FnApiRunner: one worker in the step's process; or PortableRunner, "
+        "FlinkRunner, SparkRunner, DataflowRunner, whose workers must see the artifacts' files",
     )
     options: tuple[str, ...] = Field((), description="Further options of Beam, as --name=value")
-    mode: Literal["in_memory", "multi_threading", "multi_processing"] | None = Field(
-        None,
-        description="FnApiRunner's direct_running_mode; none: in_memory for one worker; for more, "
-        "multi_threading on this machine and multi_processing in a pod",
-    )
-    workers: int = Field(
-        0, ge=0, description="FnApiRunner's direct_num_workers; 0: one for each core"
-    )
 
 
 # Kubernetes uses the name of a claim or secret as the name of a volume: a DNS label, without dots.

@@ -18,9 +18,10 @@ from components.pusher import Pusher
 from components.review.component import Review
 from components.served_model import ServedModel
 from components.serving_check import ServingCheck
-from components.statistics_gen import StatisticsGen
+from components.statistics_gen import statistics_gen
 from components.trainer import trainer
 from components.transform import transform
+from components.upstream import BEAM_WORKER
 from pipeline.config import PIPELINE_NAME, Beam, Config
 
 # Never from a cache: the live model changes without the graph, and the page describes one run.
@@ -35,7 +36,7 @@ def create_pipeline(config: Config) -> Pipeline:
     curated = CuratedSchema(
         examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()
     )
-    statistics = StatisticsGen(examples=raw, schema=curated.outputs["schema"])
+    statistics = statistics_gen(raw, curated.outputs["schema"])
     inferred = SchemaGen(statistics=statistics.outputs["statistics"])
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"]
@@ -123,11 +124,9 @@ def beam_args(beam: Beam) -> list[str]:
     """
     if beam.runner != "FnApiRunner":
         return [f"--runner={beam.runner}", *beam.options]
-    mode = beam.mode or ("in_memory" if beam.workers == 1 else "multi_threading")
     return [
         "--runner=FnApiRunner",  # DirectRunner would first look for a runner to download
         "--sdk_container_image=none",  # without it, TFX packs itself for remote workers
-        f"--direct_running_mode={mode}",
-        f"--direct_num_workers={beam.workers}",
+        *BEAM_WORKER,
         *beam.options,
     ]

@@ -35,7 +35,6 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import Artifact, Channel, artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.beam_step import BeamStep
 from components.errors import UserError
 from components.photo_example_gen import labels, photos, rejects
 from components.photo_example_gen.labels import Labels, Row
@@ -97,7 +96,7 @@ class Driver(component_driver.BaseDriver, base_driver.BaseDriver):
         return output
 
 
-class Executor(BeamStep, base_beam_executor.BaseBeamExecutor):
+class Executor(base_beam_executor.BaseBeamExecutor):
     """Reads, checks, splits and writes."""
 
     def Do(
@@ -202,7 +201,7 @@ class _Inspect(beam.DoFn):
         report(min(done * self._size, self._total), self._total, "photos")
 
     def _read(self, row: Row) -> photos.Photo:
-        folder = photos.real_folder(os.path.join(self._folder, row.table.folder))
+        folder = os.path.realpath(os.path.join(self._folder, row.table.folder))
         return photos.read(os.path.join(self._folder, row.path), folder, self._max_pixels)
 
 

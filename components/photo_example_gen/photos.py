@@ -1,8 +1,8 @@
-"""One picture file in, an upright RGB JPEG and facts about it out."""
+"""Reads a picture file: an upright RGB JPEG, and facts about the picture."""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
 import os
 import re
@@ -12,41 +12,33 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from goodseed_client.orientation import orientation_of, upright
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from components.photo_example_gen.rejects import Reason, Rejected
 
-# What is opened, whatever a file's name says. Left out are formats that run other programs (EPS,
-# WMF), that hold documents (PDF, PSD) or that no camera, phone or scanner writes.
+# The formats that are opened; the name of a file does not matter. We leave out formats that run
+# other programs (EPS, WMF), that are documents (PDF, PSD) or that no camera or scanner writes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 
-JPEG_QUALITY = 95  # with 4:4:4 chroma: of pictures that have to be encoded anew
+JPEG_QUALITY = 95  # with 4:4:4 chroma; of a picture that is encoded again
 
-# JPEG's markers; the last are all but stuffing, restarts, and what precedes a further scan.
+# Markers of JPEG. The last pattern is any marker other than byte stuffing, a restart, and the
+# segments that come before another scan.
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _FOREIGN_TO_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xc4\xda\xdb\xdd]", re.DOTALL)
 
-_MAX_BYTES_PER_PIXEL = 8  # of any picture file: 16-bit RGBA, uncompressed
+_MAX_BYTES_PER_PIXEL = 8  # of a picture file: 16-bit RGBA without compression
 _MAX_METADATA_BYTES = 2**24
-_STRIP_PIXELS = 2**20  # measured at a time, so that measuring a large picture takes little memory
-_SUMMED = 2048  # at a time: of squared Laplacians, at most (4 × 255)², so many fit into 32 bits
-
-# Pillow's own limit warns, or forbids what max_pixels allows: `read` compares sizes itself. Its
-# other warnings are about metadata that nobody reads here.
-Image.MAX_IMAGE_PIXELS = None
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-real_folder = functools.lru_cache(maxsize=1024)(os.path.realpath)  # asked for each of its photos
+_STRIP_PIXELS = 2**20  # pixels measured at a time, so that a large picture needs little memory
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An upright RGB JPEG, and what was found on disk."""
+    """An upright RGB JPEG, and facts about the file."""
 
     jpeg: bytes
-    photo_id: str  # SHA-256, in hex, of the decoded upright RGB pixels and their size
-    width: int  # pixels, before it was made upright; of a TIFF, which Pillow turns itself, after
+    photo_id: str  # SHA-256 in hex of the size and the decoded upright RGB pixels
+    width: int  # pixels, in the file; of a TIFF, which Pillow turns when it loads it, upright
     height: int
     format: str  # as Pillow names it
     mode: str  # as Pillow names it
@@ -55,41 +47,47 @@ class Photo:
 
 
 def read(path: str, folder: str, max_pixels: int) -> Photo:
-    """The photo in a file, whatever bytes the file holds.
+    """The photo in a file. The file may hold any bytes.
 
     Args:
-        path: where the file is said to be.
-        folder: the folder, without symbolic links, that the file must lie in.
-        max_pixels: width × height above which a picture is refused before it is decoded.
+        path: the file.
+        folder: the folder that the file must lie in, without symbolic links.
+        max_pixels: the largest width × height that is decoded. Pillow has a limit of its own,
+            twice `Image.MAX_IMAGE_PIXELS`, which stays in force.
 
     Raises:
-        Rejected: the picture is missing, outside the folder, unreadable or too large. Nothing
-            else is raised, whatever the file holds.
+        Rejected: the picture is missing, outside the folder, unreadable or too large. There is no
+            other exception.
     """
     data = _bytes(path, folder, max_pixels)
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            return _photo(image, data, max_pixels)
+        with warnings.catch_warnings():
+            # Pillow warns about metadata, which we drop, and about sizes, which `_photo` checks.
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                return _photo(image, data, max_pixels)
     except Rejected:
         raise
+    except Image.DecompressionBombError as error:
+        raise Rejected(Reason.TOO_MANY_PIXELS, f"Pillow: {error}") from None
     except UnidentifiedImageError:
         raise Rejected(Reason.UNREADABLE, f"none of {', '.join(FORMATS)}") from None
-    except Exception as error:  # Pillow raises nearly anything on bytes that are no picture
+    except Exception as error:  # on damaged bytes Pillow may raise any exception
         raise Rejected(Reason.UNREADABLE, f"{type(error).__name__}: {error}") from None
 
 
 def _bytes(path: str, folder: str, max_pixels: int) -> bytes:
     try:
-        if not _real(path).startswith(folder + os.sep):
-            raise Rejected(Reason.OUTSIDE, "a symbolic link that leads out")
-        # A pipe would otherwise wait for somebody to write to it.
+        if not os.path.realpath(path).startswith(folder + os.sep):
+            raise Rejected(Reason.OUTSIDE, "a symbolic link to another folder")
+        # Without O_NONBLOCK, opening a pipe waits until another process writes to it.
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Rejected(Reason.MISSING, "not a regular file")
             if status.st_size > max_pixels * _MAX_BYTES_PER_PIXEL + _MAX_METADATA_BYTES:
-                raise Rejected(Reason.UNREADABLE, f"{status.st_size:,} bytes are no photo")
+                raise Rejected(Reason.UNREADABLE, f"{status.st_size:,} bytes are too many")
             return os.read(file, status.st_size)
         finally:
             os.close(file)
@@ -97,16 +95,8 @@ def _bytes(path: str, folder: str, max_pixels: int) -> bytes:
         raise Rejected(Reason.UNREADABLE, str(error.strerror)) from None
     except OSError as error:
         raise Rejected(Reason.MISSING, str(error.strerror)) from None
-    except ValueError as error:  # a NUL, or characters that no file's name can hold
+    except ValueError as error:  # a NUL, or characters that no file name can hold
         raise Rejected(Reason.MISSING, str(error)) from None
-
-
-def _real(path: str) -> str:
-    """The path without symbolic links; those of a folder are looked up once."""
-    if os.path.islink(path):
-        return os.path.realpath(path)
-    folder, name = os.path.split(path)
-    return os.path.join(real_folder(folder), name)
 
 
 def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
@@ -115,8 +105,9 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
         detail = f"{width} × {height}; max_pixels is {max_pixels:,}"
         raise Rejected(Reason.TOO_MANY_PIXELS, detail)
     image.load()
-    photo = upright(_rgb(image), orientation_of(image))
-    kept = photo is image and image.format == "JPEG" and _is_plain(data)
+    turned = _make_upright(image)
+    photo = _rgb(image)
+    kept = photo is image and not turned and image.format == "JPEG" and _is_plain(data)
     luma = np.asarray(photo.convert("L"))
     return Photo(
         jpeg=data if kept else _encode(photo),
@@ -125,13 +116,22 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
         height=height,
         format=image.format or "",
         mode=mode,
-        brightness=_sum(luma) / luma.size / 255,
+        brightness=float(luma.mean()) / 255,
         sharpness=_sharpness(luma),
     )
 
 
+def _make_upright(image: Image.Image) -> bool:
+    """Turns the picture upright by its EXIF data. Returns whether it was turned or mirrored."""
+    orientation = 1
+    with contextlib.suppress(Exception):  # the EXIF data may be damaged, and the pixels good
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(image, in_place=True)
+    return orientation in range(2, 9)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """The picture's colours as 8-bit RGB; what is transparent shows white."""
+    """The picture as 8-bit RGB, on a white background."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image).convert("RGB")
     if image.has_transparency_data:
@@ -151,10 +151,10 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether a JPEG is nothing but header, scans and the end-of-image marker at its end.
+    """Whether a JPEG holds only a header, scans and, at its end, the end-of-image marker.
 
-    What else may follow the first scan's start is damage, or a trailer: decoders disagree on it,
-    some skip it and some refuse the picture.
+    Anything else is damage, or data after the picture. Some decoders skip it, and some refuse the
+    picture.
     """
     place = 2
     while data[place : place + 2] != _START_OF_SCAN:
@@ -166,7 +166,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _encode(upright: Image.Image) -> bytes:
-    upright.info.clear()  # comments and the like are not the photo's
+    upright.info.clear()  # without comments and other metadata
     out = BytesIO()
     upright.save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return out.getvalue()
@@ -183,31 +183,18 @@ def _photo_id(upright: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _sum(values: np.ndarray) -> int:
-    """The exact sum of lumas, Laplacians or squared Laplacians.
-
-    numpy's own would make each of them 64 bits wide, which takes twice as long.
-    """
-    parts = np.add.reduceat(values.ravel(), range(0, values.size, _SUMMED), dtype=np.int32)
-    return int(parts.sum())
-
-
 def _sharpness(luma: np.ndarray) -> float:
-    """Variance of the 4-neighbour Laplacian of uint8 luma [height, width]; exact sums."""
+    """Variance of the 4-neighbour Laplacian of uint8 luma [height, width], from exact sums."""
     height, width = luma.shape
     if height < 3 or width < 3:
         return 0.0
     total = squares = 0
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height - 2, rows):
-        # Row after row in one line, which is twice as fast as in a rectangle: the neighbours of the
-        # first and the last column are wrong, and these don't count.
-        strip = luma[top : top + rows + 2].astype(np.int16).ravel()
-        laplacian = strip[width:-width] << 2
-        for ahead in (0, width - 1, width + 1, 2 * width):
-            laplacian -= strip[ahead : ahead + len(laplacian)]
-        laplacian.reshape(-1, width)[:, :: width - 1] = 0
-        total += _sum(laplacian)
-        squares += _sum(np.square(laplacian, dtype=np.int32))
+        strip = luma[top : top + rows + 2].astype(np.int32)
+        laplacian = 4 * strip[1:-1, 1:-1]
+        laplacian -= strip[:-2, 1:-1] + strip[2:, 1:-1] + strip[1:-1, :-2] + strip[1:-1, 2:]
+        total += int(laplacian.sum(dtype=np.int64))
+        squares += int(np.square(laplacian).sum(dtype=np.int64))
     count = (height - 2) * (width - 2)
     return squares / count - (total / count) ** 2

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
@@ -85,30 +83,12 @@ def _operator(pipeline: pipeline_pb2.Pipeline, name: str) -> Any:
 
         beam = executable_spec_pb2.BeamExecutableSpec()
         packed.Unpack(beam)
-        if "--direct_num_workers=0" in beam.beam_pipeline_args:
-            # Beam would count the cores of the machine; the pod has a part of them.
-            argument = f"--direct_num_workers={cores()}"
-            beam.beam_pipeline_args_placeholders.add().value.string_value = argument
         return BeamExecutorOperator(beam)
     from tfx.orchestration.portable.python_executor_operator import PythonExecutorOperator
 
     python = executable_spec_pb2.PythonClassExecutableSpec()
     packed.Unpack(python)
     return PythonExecutorOperator(python)
-
-
-def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The number of cores that this pod may use: its cgroup's limit, rounded up, or all cores.
-
-    Args:
-        limit: the cgroup's file. It holds a quota, `max` or microseconds of CPU, and a period in
-            microseconds.
-    """
-    here = len(os.sched_getaffinity(0))
-    if not limit.exists():
-        return here
-    quota, period = limit.read_text().split()
-    return here if quota == "max" else min(here, math.ceil(int(quota) / int(period)))
 
 
 def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:

@@ -59,9 +59,6 @@ def configuration(values: Mapping[str, Any], run_dir: Path) -> Config:
                 f"{OTHER_OPTIONS}: {option} is the pipeline's parameter {knob}; set this parameter"
             )
         options[key] = values[knob]
-    beam = merged.setdefault("beam", {})
-    if beam.get("workers") != 1:  # a single worker runs inside the step: no second import of TFX
-        beam.setdefault("mode", "multi_processing")
     return validate({"run_dir": str(run_dir), **merged})
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.evaluators import metrics_validator
 from tensorflow_model_analysis.metrics import metric_types
+from tfx_bsl.arrow import table_util
 
 from components.evaluator import BASELINE, CANDIDATE, eval_config
-from pipeline.config import Evaluator
+from pipeline.config import Beam, Evaluator
+from pipeline.graph import beam_args
+from schemas import features
 
 OVERALL: tuple[Any, ...] = ()
 CHILDREN = (("age_band", "0–12"),)
@@ -52,3 +59,29 @@ def test_thresholds(mae: float, live_mae: float | None, passes: bool) -> None:
 def test_the_bounds_do_not_apply_to_a_slice() -> None:
     assert validated(20.0, None, CHILDREN)
     assert validated(20.0, 6.0, CHILDREN)
+
+
+def test_errors_of_the_split_and_of_each_age_band(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    ages = random.uniform(0, 90, 100).astype(np.float32)
+    predicted = ages + random.normal(0, 8, 100).astype(np.float32)
+    bands = [features.age_band(age) for age in ages]
+    photos = {features.AGE: ages, "predicted": predicted, features.AGE_BAND: bands}
+    batch = table_util.CanonicalizeRecordBatch(pa.RecordBatch.from_pydict(photos))
+    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25))
+    del config.model_specs[:]
+    config.model_specs.add(label_key=features.AGE, prediction_key="predicted")
+    config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
+    with beam.Pipeline(argv=beam_args(Beam())) as pipeline:
+        _ = (
+            pipeline
+            | beam.Create([batch])
+            | tfma.ExtractEvaluateAndWriteResults(eval_config=config, output_path=str(tmp_path))
+        )
+    errors = np.abs(predicted - ages)
+    for key, metrics in tfma.load_eval_result(str(tmp_path)).slicing_metrics:
+        inside = np.array([not key or key[0][1] == band for band in bands])
+        mae = metrics[""][""]["mean_absolute_error"]["doubleValue"]
+        mse = metrics[""][""]["mean_squared_error"]["doubleValue"]
+        assert mae == pytest.approx(errors[inside].mean(), rel=1e-5), key
+        assert mse == pytest.approx(np.square(errors[inside]).mean(), rel=1e-5), key

@@ -1,4 +1,4 @@
-"""An anomaly stops the run and says in one line which feature and why."""
+"""An anomaly stops the run; one line names the feature and the reason."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
-from tfx.types.standard_artifacts import Examples, Schema
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tfx.types import artifact_utils
+from tfx.types.standard_artifacts import (
+    ExampleAnomalies,
+    Examples,
+    ExampleStatistics,
+    Schema,
+)
 
 from components.curated_schema import CuratedSchema, extra_columns
 from components.errors import UserError
@@ -19,19 +25,23 @@ from tests.conftest import ROOT
 CURATED = (ROOT / "schemas" / "curated.pbtxt").read_text()
 
 
-def curated_schema(tmp_path: Path, columns: str = "[]") -> schema_pb2.Schema:
-    """As the CuratedSchema step leaves it."""
+def curated_schema(tmp_path: Path, columns: str = "[]") -> Schema:
+    """The artifact of the CuratedSchema step."""
     examples, schema = Examples(), Schema()
     schema.uri = str(tmp_path / "schema")
     Path(schema.uri).mkdir()
     examples.set_string_custom_property("extra_columns", columns)
     executor = CuratedSchema.EXECUTOR_SPEC.executor_class()
     executor.Do({"examples": [examples]}, {"schema": [schema]}, {"curated": CURATED})
-    return tfdv.load_schema_text(f"{schema.uri}/schema.pbtxt")
+    return schema
 
 
 def statistics(**changes: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """Of ten examples with every raw feature; a change is a feature's statistics as text proto."""
+    """Statistics of ten examples with every raw feature.
+
+    Args:
+        changes: a feature's statistics as text proto; empty: the examples do not have the feature.
+    """
     common = "common_stats { num_non_missing: 10 min_num_values: 1 max_num_values: 1 }"
     number = f"num_stats {{ {common} min: 0.5 max: 0.5 }}"
     text = f"string_stats {{ {common} unique: 5 }}"
@@ -54,15 +64,21 @@ def statistics(**changes: str) -> statistics_pb2.DatasetFeatureStatisticsList:
 def validate(
     tmp_path: Path, stats: statistics_pb2.DatasetFeatureStatisticsList, columns: str = "[]"
 ) -> None:
-    folder = tmp_path / "Split-eval"
-    folder.mkdir()
+    """Runs the step's executor on sound statistics of `train`, and on these of `eval`."""
+    given, anomalies = ExampleStatistics(), ExampleAnomalies()
+    given.uri, anomalies.uri = str(tmp_path / "statistics"), str(tmp_path / "anomalies")
+    given.split_names = artifact_utils.encode_split_names(["train", "eval"])
+    for split, found in (("train", statistics()), ("eval", stats)):
+        folder = tmp_path / "statistics" / f"Split-{split}"
+        folder.mkdir(parents=True)
+        (folder / "FeatureStats.pb").write_bytes(found.SerializeToString())
     schema = curated_schema(tmp_path, columns)
-    Executor()._Validate({"statistics": stats, "schema": schema}, {"schema_diff_path": str(folder)})
+    Executor().Do({"statistics": [given], "schema": [schema]}, {"anomalies": [anomalies]}, {})
 
 
-def test_what_the_schema_describes_passes(tmp_path: Path) -> None:
+def test_statistics_that_fit_the_schema_pass(tmp_path: Path) -> None:
     validate(tmp_path, statistics())
-    assert list((tmp_path / "Split-eval").iterdir())
+    assert (tmp_path / "anomalies" / "Split-eval" / "SchemaDiff.pb").exists()
 
 
 @pytest.mark.parametrize(
@@ -88,10 +104,12 @@ def test_an_anomaly_stops_the_run(name: str, stats: str, tmp_path: Path) -> None
     assert "\n" not in str(raised.value)
 
 
-def test_the_csvs_further_columns_are_welcome(tmp_path: Path) -> None:
+def test_extra_columns_pass(tmp_path: Path) -> None:
     store = "type: STRING string_stats { COMMON unique: 2 }"
     validate(tmp_path, statistics(store=store), columns='["store"]')
 
 
 def test_extra_columns(tmp_path: Path) -> None:
-    assert extra_columns(curated_schema(tmp_path, '["gender", "store"]')) == ["gender", "store"]
+    artifact = curated_schema(tmp_path, '["gender", "store"]')
+    schema = tfdv.load_schema_text(f"{artifact.uri}/schema.pbtxt")
+    assert extra_columns(schema) == ["gender", "store"]

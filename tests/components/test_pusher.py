@@ -1,4 +1,4 @@
-"""Only a blessed model becomes a version, and the artifact says which."""
+"""Only a blessed model becomes a version; the artifact names the version."""
 
 from __future__ import annotations
 

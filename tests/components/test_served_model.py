@@ -1,4 +1,4 @@
-"""What the Evaluator, the Pusher and the summary rely on: the live model, or the lack of one."""
+"""ServedModel copies the live model, and says if there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def served(base: Path, folder: Path) -> Model:
     return model
 
 
-def test_nothing_live(tmp_path: Path) -> None:
+def test_no_model_is_live(tmp_path: Path) -> None:
     model = served(tmp_path / "none", tmp_path / "artifact")
     assert not is_live(model)
     assert not (tmp_path / "artifact").exists()
@@ -36,5 +36,5 @@ def test_the_newest_version_is_copied(tmp_path: Path) -> None:
     assert copied.read_text() == "version 20"
 
 
-def test_it_asks_anew_in_every_run() -> None:
+def test_it_runs_in_every_run() -> None:
     assert {"ServedModel", "Pusher"} < NEVER_CACHED

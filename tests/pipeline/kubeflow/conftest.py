@@ -24,7 +24,6 @@ def configuration(photos: Path, volumes: Path, *overrides: str) -> config.Config
             f"kubeflow.photos_mount={photos}",
             f"kubeflow.serving_mount={volumes / 'serving'}",
             f"kubeflow.work_mount={volumes / 'work'}",
-            "beam.workers=1",  # processes import TFX anew: tests/containers has those
             *TINY,
             *overrides,
         ],

@@ -229,7 +229,6 @@ def test_parameters_are_the_whole_configuration(profile: str) -> None:
     back = configuration(as_the_server_gives(arguments(loaded)), Path(loaded.run_dir))
     want = loaded.model_dump(exclude={"kubeflow"})
     want["serving"]["root"] = "/serving"
-    want["beam"]["mode"] = None if want["beam"]["workers"] == 1 else "multi_processing"
     assert back.model_dump(exclude={"kubeflow"}) == want
 
 

@@ -128,15 +128,3 @@ def test_properties_come_back_as_they_went(custom: dict[str, Any], span: int) ->
     assert back.mlmd_artifact.properties == artifact.mlmd_artifact.properties
     assert back.mlmd_artifact.custom_properties == artifact.mlmd_artifact.custom_properties
     assert type(back) is standard_artifacts.Examples and back.uri == "/minio/b/a"
-
-
-@pytest.mark.parametrize(
-    ("limit", "cores"), [("max 100000", 2), ("100000 100000", 1), ("150000 100000", 2)]
-)
-def test_cores_are_the_pods(
-    limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-    (tmp_path / "cpu.max").write_text(limit)
-    assert node.cores(tmp_path / "cpu.max") == cores
-    assert node.cores(tmp_path / "none") == 2

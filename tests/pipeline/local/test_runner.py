@@ -327,7 +327,7 @@ def test_a_full_disk_is_one_line(
 
 @pytest.mark.e2e
 def test_real_faces(faces: Path, tmp_path: Path) -> None:
-    """Real photos with groups, in threads: sliced by group, none rejected, in bounded memory."""
+    """Real photos with groups: sliced by group, none rejected, in bounded memory."""
     photos = tmp_path / "photos"
     (photos / "final_files").mkdir(parents=True)
     rows = (faces / "labels_with_groups.csv").read_text().splitlines()[:241]
@@ -335,7 +335,7 @@ def test_real_faces(faces: Path, tmp_path: Path) -> None:
     for row in rows[1:]:
         name = row.split(",")[0]
         shutil.copyfile(faces / "final_files" / name, photos / "final_files" / name)
-    finished = goodseed(*arguments(photos, tmp_path / "run", "beam.workers=2"))
+    finished = goodseed(*arguments(photos, tmp_path / "run"))
     document = summary(tmp_path / "run")
     assert finished.status == 0, finished.err
     assert document["examples"]["rejected"] == {}
