@@ -53,7 +53,10 @@ class Training:
     def __init__(self, model: keras.Model, settings: config.Trainer, steps: int, folder: Path):
         # A head on random features learns nothing: random weights learn together from the start.
         head_epochs = 0 if settings.initial_weights == "none" else settings.head_epochs
-        self._last = {HEAD: head_epochs, WHOLE: head_epochs + settings.epochs}  # epoch of a phase
+        self._last = {
+            HEAD: head_epochs,
+            WHOLE: head_epochs + settings.epochs,
+        }  # epoch of each phase
         self._model = model
         self._settings = settings
         self._steps = steps
@@ -196,7 +199,7 @@ class SaveEpochs(keras.callbacks.Callback):
                 f"training diverged in epoch {epoch + 1}: lower trainer.learning_rate or "
                 "trainer.head_learning_rate, or set trainer.precision=float32"
             )
-        entry = {
+        entry: dict[str, Any] = {
             "epoch": epoch + 1,
             "phase": self._phase,
             **{name: float(value) for name, value in logs.items()},

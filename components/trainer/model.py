@@ -258,7 +258,7 @@ def count_pixels(photo: tf.Tensor) -> tf.Tensor:
     """How many pixels a JPEG or PNG says it has, int64 scalar, without decoding it.
 
     Args:
-        photo: its bytes, scalar string. The op fails where they are neither.
+        photo: its bytes, scalar string. The op fails if they are neither.
     """
 
     def png() -> tf.Tensor:
@@ -285,12 +285,12 @@ def export(
     """Writes the SavedModel with its signatures `serving_default` and `examples`, and warm-up.
 
     Args:
-        model: as `build` returns it.
-        transform_graph: folder of Transform's.
-        folder: where it goes.
+        model: as `served` returns it.
+        transform_graph: folder of Transform's graph.
+        folder: of the SavedModel.
         image_size: side of the network's input, pixels.
         max_pixels: photos with more are not valid.
-        max_batch_size: the largest batch that a server makes; the warm-up sends it.
+        max_batch_size: the largest batch that a server makes; one of the warm-up's requests.
     """
     transform = tft.TFTransformOutput(transform_graph)
     servable = Servable(model, transform, image_size, max_pixels)
@@ -306,7 +306,7 @@ def export(
 
 
 def _write_warmup(folder: Path, batch_sizes: Sequence[int]) -> None:
-    """What a model server plays before it takes customers, who would wait for it otherwise."""
+    """Writes the requests that a model server plays first, so that no customer waits for that."""
     grey = tf.io.encode_jpeg(tf.fill([256, 256, 3], tf.constant(128, tf.uint8)))
     file = folder / "assets.extra" / "tf_serving_warmup_requests"
     file.parent.mkdir()

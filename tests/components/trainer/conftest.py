@@ -1,4 +1,4 @@
-"""What the Trainer's tests share: photos that went through TFX's Transform."""
+"""What the Trainer's tests share: photos that TFX's Transform has transformed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ COUNTS = {features.TRAIN: 24, features.EVAL: 8, features.TEST: 8}
 
 @dataclass(frozen=True)
 class Transformed:
-    """What Transform made of photos of many sizes."""
+    """Photos of many sizes, before and after Transform."""
 
-    raw: Path  # folder with a Split-… folder of raw examples each
-    examples: Path  # the same, transformed
+    raw: Path  # has a folder Split-… of raw examples for each split
+    examples: Path  # the same photos, transformed
     graph: Path
 
     def files(self, split: str) -> list[str]:
@@ -35,7 +35,7 @@ class Transformed:
 
 @pytest.fixture(scope="session")
 def transformed(tmp_path_factory: pytest.TempPathFactory) -> Transformed:
-    """Drawn photos and what TFX's Transform, with its own graph, made of them."""
+    """Drawn photos, transformed by TFX's Transform."""
     folder = tmp_path_factory.mktemp("transformed")
     first = 0
     for split, count in COUNTS.items():

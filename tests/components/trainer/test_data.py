@@ -83,7 +83,7 @@ def test_each_epoch_has_an_order_of_its_own(files: list[str]) -> None:
 
 
 def test_the_order_is_not_that_of_the_files_numbers(tmp_path: Path) -> None:
-    """Which of Transform's files is the first depends on which of Beam's workers is."""
+    """Transform's files are numbered in the order in which Beam's workers finish."""
     for folder, (one, other) in (("a", (0, 1)), ("b", (1, 0))):
         tiny.write_squares(tmp_path / folder / f"squares-{one}.gz", AGES[:6], first=0)
         tiny.write_squares(tmp_path / folder / f"squares-{other}.gz", AGES[6:], first=6)
@@ -129,7 +129,7 @@ def test_types(files: list[str]) -> None:
 
 
 def test_more_photos_than_wait_to_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full shuffle buffer changes how well photos are mixed, not which there are."""
+    """A full shuffle buffer mixes less well, but loses no photo."""
     monkeypatch.setattr(data, "SHUFFLE_BUFFER", 5)
     path = tiny.write_squares(tmp_path / "x.gz", AGES)
     ages = Counter(age for age, _ in photos(data.train_batches([path], tiny.SIZE, 2, 1, range(1))))

@@ -196,7 +196,7 @@ def test_head_has_its_own_learning_rate(tmp_path: Path) -> None:
 
 
 def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
-    """It is taught 80 years and measured on 20, so that each epoch is worse than the one before."""
+    """It learns 80 years and is measured on 20, so each epoch is worse than the one before."""
     net = network(mean_age=20.0)
     evaluation = batches(99, steps=2, age=20.0)
     state = train(tmp_path, net, evaluation, age=80.0, epochs=10, patience=3, learning_rate=0.05)
@@ -211,7 +211,7 @@ def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
 
 
 def test_a_worse_start_of_the_whole_phase_has_its_patience(tmp_path: Path) -> None:
-    """The head's best epoch may be long past: the whole network's patience starts with it."""
+    """The best epoch may be one of the head's; patience counts from the whole network's start."""
     state = train(
         tmp_path,
         network(mean_age=20.0),
@@ -257,13 +257,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, list
 def test_a_killed_training_goes_on_as_if_it_had_not_been(
     tmp_path: Path, uninterrupted: tuple[State, list[np.ndarray]], epoch: int
 ) -> None:
-    """After a head epoch, the last head epoch and an epoch of the whole network."""
+    """Killed after a head epoch, the last head epoch or an epoch of the whole network."""
     with pytest.raises(Killed):
         train(tmp_path, network(), on_epoch=stop_after(epoch), **PHASES)
     trained: list[int] = []
     resumed = train(
         tmp_path,
-        net := network(seed=5),  # all that it knows must come from the folder
+        net := network(seed=5),  # everything must come from the folder
         on_epoch=trained.append,
         **PHASES,
     )
@@ -277,7 +277,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(
 def test_a_training_killed_after_its_last_epoch_has_nothing_left_to_do(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(tmp_path, network(), on_epoch=stop_after(3))
-    state = train(tmp_path, network(seed=5), age=1e6)  # would show in the history
+    state = train(tmp_path, network(seed=5), age=1e6)  # the history would show it
     assert len(state.history) == 3
     assert all(entry["mae"] < 1e3 for entry in state.history)
 
@@ -307,7 +307,7 @@ def test_a_kill_in_the_middle_of_saving_costs_one_epoch(
     monkeypatch: pytest.MonkeyPatch,
     at: str,
 ) -> None:
-    """And a folder that was moved since goes on where it is."""
+    """The training also goes on from a folder that has been moved."""
     with pytest.raises(Killed):
         train(tmp_path / "here", network(), on_epoch=stop_after(2), **PHASES)
     write_text, savez = Path.write_text, np.savez

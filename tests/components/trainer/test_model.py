@@ -233,18 +233,19 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def exported(
-    network: keras.Model, transformed: Transformed, tmp_path_factory: pytest.TempPathFactory
-) -> Exported:
-    """The network, with a head that makes much of small differences, and its SavedModel."""
+def exported(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A small network whose head makes much of small differences, and its SavedModel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_trunk", tiny.trunk)
+        network = build()
     head = network.get_layer(features.AGE)
-    head.kernel.assign(np.random.default_rng(0).normal(0, 2, (2048, 1)))
+    head.kernel.assign(np.random.default_rng(0).normal(0, 2, head.kernel.shape))
     pooled = keras.Model(network.input, head.input)
     images = next(iter(data.eval_batches(transformed.files(features.TRAIN), tiny.SIZE, 99)))[0]
     head.bias.assign(MEAN_AGE - (pooled(images).numpy() @ head.kernel.numpy()).mean(axis=0))
     folder = tmp_path_factory.mktemp("exported") / "model"
     model.export(
-        network,
+        model.served(network),
         str(transformed.graph),
         folder,
         image_size=tiny.SIZE,

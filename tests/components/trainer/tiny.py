@@ -1,4 +1,4 @@
-"""A network that trains in seconds, and photos for it, for tests that are not about ResNet50."""
+"""A small network that trains in seconds, and photos for it: where ResNet50 is not needed."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def settings(**changes: Any) -> config.Trainer:
 
 
 def trunk(image_size: int, initial_weights: str) -> keras.Model:
-    """Stands in for `model._trunk`: a convolution and batch norm under the trunk's names."""
+    """Stands in for `model._trunk`: one convolution and its batch norm."""
     photo = keras.Input((image_size, image_size, 3))
-    x = keras.layers.Conv2D(8, 3, strides=4, name="conv1_conv")(photo)
-    x = keras.layers.BatchNormalization(momentum=model.BATCH_NORM_MOMENTUM, name="conv1_bn")(x)
+    x = keras.layers.Conv2D(8, 3, strides=4)(photo)
+    x = keras.layers.BatchNormalization()(x)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
     return keras.Model(photo, x, name=model.TRUNK)
 
 
 def photo(shape: tuple[int, int], age: float, seed: int) -> bytes:
-    """A JPEG of (height, width) pixels, the lighter the older, with one side unlike the other."""
+    """A JPEG of (height, width) pixels. It is lighter for a higher age; left and right differ."""
     noise = np.random.default_rng(seed).integers(-20, 20, (*shape, 3))
     pixels = noise + 20 + int(age * 2)
     pixels[:, : shape[1] // 3, 0] += 60
@@ -59,7 +59,7 @@ def photo(shape: tuple[int, int], age: float, seed: int) -> bytes:
 
 
 def example(jpeg: bytes, age: float, photo_id: str) -> bytes:
-    """A serialized example with what raw and transformed ones have in common."""
+    """A serialized example with the features that raw and transformed ones share."""
     values = {
         features.IMAGE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg])),
         features.AGE: tf.train.Feature(float_list=tf.train.FloatList(value=[age])),
