@@ -1,4 +1,4 @@
-"""ServingCheck: a model server loads the candidate and is asked what a point of sale would ask."""
+"""ServingCheck: a model server loads the candidate and answers what a point of sale would ask."""
 
 import itertools
 import subprocess
@@ -29,9 +29,9 @@ from schemas import features
 MODEL_NAME = "candidate"
 PATIENCE = 300  # seconds until a server is taken to hang: a loaded machine needs tens
 TOLERANCE = 0.05  # years between a photo's age from the server and from the model itself
-ALONE = 5  # photos that are asked one at a time
-# gRPC looks again after 1, 1.6, 2.6, 4.1 … seconds for a server that does not listen yet.
-LOOK_OFTEN = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
+ALONE = 5  # photos that are sent one at a time
+# By default gRPC waits longer and longer before it tries again to connect to a server.
+CONNECT_OFTEN = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
 
 
 class Unservable(Exception):
@@ -45,16 +45,16 @@ def ServingCheck(
     blessing: OutputArtifact[InfraBlessing],
     max_batch_size: Parameter[int],
 ) -> None:
-    """Blesses a model that `goodseed serve` loads and that answers there as it does here.
+    """Blesses a model that `goodseed serve` loads, and that gives the same ages there as here.
 
-    Sent are photos of the test split one at a time, then the largest batch, a broken photo in it.
-    TFX's InfraValidator does the like, but needs Docker or a pod of its own.
+    It sends photos of the test split one at a time, then the largest batch with a broken photo in
+    it. TFX's InfraValidator does something similar, but needs Docker or a pod of its own.
 
     Args:
         model: the candidate.
         examples: raw examples.
-        blessing: says 1 or 0 in its custom property `blessed`, as TFX's Pusher expects, and why
-            in `reason`.
+        blessing: its custom property `blessed` is 1 or 0, as TFX's Pusher expects; `reason` says
+            why.
         max_batch_size: photos in the largest batch.
     """
     folder = Path(path_utils.serving_model_dir(model.uri))
@@ -73,7 +73,7 @@ def ServingCheck(
 
 
 def _photos(examples: Examples, count: int) -> list[bytes]:
-    """So many photos of the test split, repeated where it has fewer."""
+    """`count` photos of the test split, repeated where it has fewer."""
     pattern = artifact_utils.get_split_uri([examples], features.TEST) + "/*"
     records = tf.data.TFRecordDataset(tf.io.gfile.glob(pattern), "GZIP").take(count)
     spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
@@ -90,7 +90,7 @@ def _ages(folder: Path, photos: list[bytes]) -> np.ndarray:
 
 @contextmanager
 def _server(model: Path) -> Iterator[grpc.Channel]:
-    """A channel to a model server of its own process, once the model is there for customers."""
+    """A channel to a model server in a process of its own, once it has loaded the model."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "model")
         base.mkdir()
@@ -104,7 +104,7 @@ def _server(model: Path) -> Iterator[grpc.Channel]:
         log = Path(folder, "log")
         with log.open("w") as file, subprocess.Popen(command, stderr=file) as server:
             try:
-                with grpc.insecure_channel(f"unix:{socket}", LOOK_OFTEN) as channel:
+                with grpc.insecure_channel(f"unix:{socket}", CONNECT_OFTEN) as channel:
                     _wait(server, log, channel)
                     yield channel
             finally:
@@ -133,7 +133,7 @@ def _wait(server: subprocess.Popen[bytes], log: Path, channel: grpc.Channel) -> 
 def _compare(channel: grpc.Channel, photos: list[bytes], ages: np.ndarray) -> None:
     for photo, age in zip(photos[:ALONE], ages, strict=False):
         _expect(channel, [photo], [age])
-    # The broken one in the middle, so that its neighbours would tell of rows that slip.
+    # The broken photo is in the middle, so that the ages after it show rows that got out of place.
     middle = len(photos) // 2
     broken = [*photos[:middle], photos[middle][:100], *photos[middle + 1 :]]
     _expect(channel, broken, [*ages[:middle], np.nan, *ages[middle + 1 :]])
@@ -153,7 +153,7 @@ def _expect(channel: grpc.Channel, photos: list[bytes], expected: list[float]) -
         raise Unservable(f"it has no output {' and '.join(sorted(missing))}")
     ages, valid = (tf.make_ndarray(outputs[name]) for name in (features.AGE, features.VALID))
     if not np.array_equal(valid, np.isfinite(expected)):
-        raise Unservable(f"{len(photos)} photos, one of them broken: marked are others")
+        raise Unservable(f"{len(photos)} photos, one of them broken: others are marked invalid")
     if not np.allclose(ages, expected, rtol=0, atol=TOLERANCE, equal_nan=True):
         off = np.nanmax(np.abs(ages - np.array(expected)))
         raise Unservable(f"the server's ages are up to {off:.2f} years off the model's own")

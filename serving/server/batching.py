@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
 import numpy as np
 
-from serving.server import metrics
+from serving.server import config_files, metrics
 from serving.server.errors import ServingError, invalid_argument
+from serving.server.flags import Flags
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,8 +40,17 @@ class Batching:
     max_enqueued_batches: int = 10
 
     @staticmethod
-    def of(proto: Any) -> Batching:
-        """From a BatchingParameters message; raises ServingError where a number is below 1."""
+    def of(flags: Flags) -> Batching | None:
+        """What the flags ask for; None: each request runs by itself.
+
+        Raises:
+            ServingError: the file is missing or wrong, or a number in it is below 1.
+        """
+        if not flags.enable_batching:
+            return None
+        proto = config_files.BatchingParameters()
+        if flags.batching_parameters_file:
+            config_files.parse(flags.batching_parameters_file, proto)
         names = ("max_batch_size", "max_enqueued_batches")
         values = {name: getattr(proto, name).value for name in names if proto.HasField(name)}
         for name, value in values.items():

@@ -23,6 +23,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, Model
 
 from serving.server.batching import Batching
 from serving.server.errors import ServingError, failed_precondition, invalid_argument, not_found
+from serving.server.flags import Flags
 from serving.server.servable import Servable, Signature
 from serving.server.versions import AVAILABLE, Versions
 
@@ -40,42 +41,24 @@ class Core:
 
     Methods with the name of an RPC take and return TensorFlow Serving's messages, and raise
     ServingError with its codes.
+
+    Attributes:
+        versions: the versions of the models.
     """
 
-    def __init__(
-        self,
-        *,
-        batching: Batching | None = None,
-        enable_model_warmup: bool = True,
-        allow_version_labels_for_unavailable_models: bool = False,
-        poll_wait_seconds: float = 1,
-        max_num_load_retries: int = 5,
-        load_retry_seconds: float = 60,
-    ):
+    def __init__(self, flags: Flags):
         """Starts with no model; `reload` sets them.
 
-        Args:
-            batching: None: each request runs by itself.
-            enable_model_warmup: play a version's warm-up requests before it answers.
-            allow_version_labels_for_unavailable_models: a new label may point at a version that
-                is not loaded yet.
-            poll_wait_seconds: as the next ones, see Versions.
-            max_num_load_retries: see Versions.
-            load_retry_seconds: see Versions.
+        Raises:
+            ServingError: the file of the batching parameters is missing or wrong.
         """
-        self._batching = batching
-        self._warm_up = enable_model_warmup
-        self._allow_labels = allow_version_labels_for_unavailable_models
+        self._flags = flags
+        self._batching = Batching.of(flags)
         self._labels: dict[str, dict[str, int]] = {}
         self._names: set[str] = set()
         self._added: set[str] = set()
         self._reloading = threading.Lock()
-        self._versions = Versions(
-            self._load,
-            poll_wait_seconds=poll_wait_seconds,
-            max_num_load_retries=max_num_load_retries,
-            load_retry_seconds=load_retry_seconds,
-        )
+        self.versions = Versions(self._load, flags)
 
     def predict(self, request: PredictRequest) -> PredictResponse:
         """Runs a signature of a model."""
@@ -99,7 +82,7 @@ class Core:
     def get_model_status(self, request: GetModelStatusRequest) -> GetModelStatusResponse:
         """The state of one version, or of all that are or were there, the newest first."""
         name = _name(request.model_spec)
-        states = self._versions.states(name)
+        states = self.versions.states(name)
         asked = self._version(request.model_spec)
         if asked is not None and asked not in states:
             raise not_found(f"Could not find version {asked} of model {name}")
@@ -129,13 +112,13 @@ class Core:
             if added is not self._added:
                 raise ServingError(grpc.StatusCode.ABORTED, "another configuration has come")
 
-        self._versions.wait_until_available(added, RELOAD_SECONDS, check)
+        self.versions.wait_until_available(added, RELOAD_SECONDS, check)
         return ReloadConfigResponse(status={})
 
     def reload(self, config: ModelServerConfig) -> set[str]:
         """Takes a configuration; returns the names of the models that are new in it.
 
-        Returns before these are loaded: see `wait_until_available`.
+        Returns before these are loaded: see `Versions.wait_until_available`.
 
         Raises:
             ServingError: the configuration contradicts itself or what is served; then nothing
@@ -150,30 +133,18 @@ class Core:
             names = {model.name for model in models}
             self._added = added = names - self._names
             self._names = names
-            self._versions.set_models(models)
+            self.versions.set_models(models)
         _log.info("Adding/updating models: %s", ", ".join(sorted(names)))
         return added
 
-    def wait_until_available(self, names: set[str]) -> None:
-        """Waits, without bound, until each of these models answers.
-
-        Raises:
-            ServingError: one of them can't be loaded.
-        """
-        self._versions.wait_until_available(names, None, lambda: None)
-
-    def close(self) -> None:
-        """Ends the look for versions and all waits for them."""
-        self._versions.close()
-
     def _load(self, name: str, version: int, folder: str) -> Servable:
         servable = Servable(name, version, folder, self._batching)
-        if self._warm_up:
+        if self._flags.enable_model_warmup:
             servable.warm_up(folder)
         return servable
 
     def _servable(self, spec: ModelSpec) -> Servable:
-        return self._versions.get(_name(spec), self._version(spec))
+        return self.versions.get(_name(spec), self._version(spec))
 
     def _version(self, spec: ModelSpec) -> int | None:
         """The version that a request asks for; None: the newest."""
@@ -192,15 +163,15 @@ class Core:
     def _checked_labels(self, models: list[ModelConfig]) -> dict[str, dict[str, int]]:
         """The labels by model.
 
-        A label may point at a version that answers. Where that is allowed, a label that is new
-        may point at any version.
+        A label may point at a version that answers; a new one, where that is allowed, at any.
         """
+        may_point_ahead = self._flags.allow_version_labels_for_unavailable_models
         for model in models:
-            states = self._versions.states(model.name)
+            states = self.versions.states(model.name)
             for label, version in model.version_labels.items():
                 is_moved = self._labels.get(model.name, {}).get(label, version) != version
                 state, _ = states.get(version, (None, None))
-                if state != AVAILABLE and (is_moved or not self._allow_labels):
+                if state != AVAILABLE and (is_moved or not may_point_ahead):
                     raise failed_precondition(
                         f"Request to assign label to version {version} of model {model.name}, "
                         "which is not currently available for inference"

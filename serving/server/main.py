@@ -6,8 +6,8 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Stop(BaseException):  # not an Exception: no handler of errors may catch it
-    """SIGTERM or SIGINT while the server starts."""
+    """SIGTERM or SIGINT."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,16 +45,20 @@ def main(arguments: Sequence[str]) -> int:
     tf.config.threading.set_intra_op_parallelism_threads(flags.tensorflow_intra_op_parallelism)
     tf.config.threading.set_inter_op_parallelism_threads(flags.tensorflow_inter_op_parallelism)
     _set_up_log()
-    stop = _Signals()
     status = STOPPED
     try:
         server = Server(flags)
-        server.start()
-        stop.wait()
-        _log.info("Stopping: no new requests; those that run are answered")
-        server.stop()
-    except _Stop:
-        _log.info("Stopped before it served")
+        try:
+            for number in _STOPS:
+                signal.signal(number, _stop)
+            server.start()
+            # Python's handler runs in the main thread. The kernel may give the signal to another
+            # thread, which does not end a sleep here: so it is a short one.
+            while True:
+                time.sleep(0.5)
+        except _Stop:
+            _log.info("Stopping: no new requests; those that run are answered")
+            server.stop()
     except ServingError as error:
         print(f"Failed to start server. Error: {error}", file=sys.stderr)
         status = FAILED
@@ -63,32 +67,11 @@ def main(arguments: Sequence[str]) -> int:
     os._exit(status)
 
 
-class _Signals:
-    """SIGTERM and SIGINT: before `wait` they break off the start; the second one always kills."""
-
-    def __init__(self) -> None:
-        self._serving = False
-        self._stopped = False
-        # The kernel may hand a signal to any thread, but Python's handler runs in the main thread,
-        # and does not wake it there. A byte on a socket does.
-        self._woken, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
-        signal.set_wakeup_fd(self._waker.fileno())
-        for number in _STOPS:
-            signal.signal(number, self._handle)
-
-    def wait(self) -> None:
-        """Returns at the first signal."""
-        self._serving = True
-        while not self._stopped:
-            self._woken.recv(1)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        for number in _STOPS:
-            signal.signal(number, signal.SIG_DFL)
-        if not self._serving:
-            raise _Stop
-        self._stopped = True
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """Stops the server; a second signal kills the process at once."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_DFL)
+    raise _Stop
 
 
 def _set_up_log() -> None:

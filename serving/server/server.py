@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.server import config_files, metrics
-from serving.server.batching import Batching
 from serving.server.core import PLATFORM, Core
 from serving.server.errors import ServingError
 from serving.server.flags import Flags
@@ -27,16 +26,7 @@ class Server:
         self.flags = flags
         self._config = _model_config(flags)
         self._metrics_path = _metrics_path(flags)
-        self._core = Core(
-            batching=_batching(flags),
-            enable_model_warmup=flags.enable_model_warmup,
-            allow_version_labels_for_unavailable_models=(
-                flags.allow_version_labels_for_unavailable_models
-            ),
-            poll_wait_seconds=flags.file_system_poll_wait_seconds,
-            max_num_load_retries=flags.max_num_load_retries,
-            load_retry_seconds=flags.load_retry_interval_micros / 1e6,
-        )
+        self._core = Core(flags)
         self._grpc: GrpcApi | None = None
         self._rest: RestApi | None = None
         self._stopping = threading.Event()
@@ -47,7 +37,7 @@ class Server:
         Raises:
             ServingError: a model can't be loaded, or an address can't be had.
         """
-        self._core.wait_until_available(self._core.reload(self._config))
+        self._core.versions.wait_until_available(self._core.reload(self._config))
         if self.flags.model_config_file and self.flags.model_config_file_poll_wait_seconds > 0:
             threading.Thread(target=self._poll_config, daemon=True, name="poll_config").start()
         self._grpc = GrpcApi(self._core, self.flags)
@@ -61,7 +51,7 @@ class Server:
             for api in (self._grpc, self._rest):
                 if api is not None:
                     pool.submit(api.stop)
-        self._core.close()
+        self._core.versions.close()
 
     def _poll_config(self) -> None:
         taken = self._config
@@ -93,12 +83,3 @@ def _metrics_path(flags: Flags) -> str | None:
     config = config_files.parse(flags.monitoring_config_file, config_files.MonitoringConfig())
     asked = config.prometheus_config
     return (asked.path or metrics.DEFAULT_PATH) if asked.enable else None
-
-
-def _batching(flags: Flags) -> Batching | None:
-    if not flags.enable_batching:
-        return None
-    parameters = config_files.BatchingParameters()
-    if flags.batching_parameters_file:
-        config_files.parse(flags.batching_parameters_file, parameters)
-    return Batching.of(parameters)

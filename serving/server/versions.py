@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
 from serving.server import metrics
 from serving.server.errors import ServingError, invalid_argument, not_found
+from serving.server.flags import Flags
 from serving.server.servable import Servable
 
 START, LOADING, AVAILABLE, END = (
@@ -67,27 +69,17 @@ class Versions:
     servable until it is answered: to unload means that no new request gets it.
     """
 
-    def __init__(
-        self,
-        load: Callable[[str, int, str], Servable],
-        *,
-        poll_wait_seconds: float,
-        max_num_load_retries: int,
-        load_retry_seconds: float,
-    ):
+    def __init__(self, load: Callable[[str, int, str], Servable], flags: Flags):
         """Starts with no model.
 
         Args:
             load: loads and warms up (model's name, version, folder), or raises ServingError.
-            poll_wait_seconds: between two looks at the folders; 0: one look when the models are
-                set; below 0: none at all.
-            max_num_load_retries: how often a load that failed is tried again.
-            load_retry_seconds: wait before each further try.
+            flags: how often to look at the folders and to try again.
         """
         self._load_servable = load
-        self._wait = poll_wait_seconds
-        self._retries = max_num_load_retries
-        self._retry_seconds = load_retry_seconds
+        self._wait = flags.file_system_poll_wait_seconds
+        self._retries = flags.max_num_load_retries
+        self._retry_seconds = flags.load_retry_interval_micros / 1e6
         self._models: dict[str, ModelConfig] = {}
         self._versions: dict[str, dict[int, Version]] = {}
         self._changed = threading.Condition()
@@ -113,10 +105,9 @@ class Versions:
         """A version, or the newest one that answers; raises ServingError NOT_FOUND."""
         with self._changed:
             known = self._versions.get(name, {})
-            numbers = known if number is None else {number} & set(known)
-            available = [known[n].servable for n in sorted(numbers) if known[n].servable]
-        if available and available[-1]:
-            return available[-1]
+            found = {n: v.servable for n, v in known.items() if v.servable and number in (None, n)}
+        if found:
+            return found[max(found)]
         asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise not_found(f"Servable not found for request: {asked}")
 
@@ -127,20 +118,20 @@ class Versions:
             return {n: (known[n].state, known[n].error) for n in sorted(known, reverse=True)}
 
     def wait_until_available(
-        self, names: Iterable[str], seconds: float | None, check: Callable[[], None]
+        self,
+        names: Iterable[str],
+        seconds: float = math.inf,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Waits until each of the models has a version that answers.
+        """Waits up to `seconds` until each of the models has a version that answers.
 
-        Args:
-            names: of the models; those that are taken out of the configuration are left out.
-            seconds: the longest wait; None: no bound.
-            check: is called twice a second; it ends the wait when it raises.
+        `check` is called twice a second and ends the wait when it raises.
 
         Raises:
             ServingError: UNKNOWN, a model's newest version can't be loaded; DEADLINE_EXCEEDED;
                 CANCELLED, the server stops.
         """
-        until = None if seconds is None else time.monotonic() + seconds
+        until = time.monotonic() + seconds
         with self._changed:
             while not self._closed:
                 check()
@@ -152,7 +143,7 @@ class Versions:
                     if failed:
                         raise ServingError(grpc.StatusCode.UNKNOWN, _unavailable(failed))
                     return
-                if until is not None and time.monotonic() > until:
+                if time.monotonic() > until:
                     absent = ", ".join(name for name, version in newest.items() if not version)
                     raise ServingError(
                         grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -1,4 +1,4 @@
-"""What a model server can't serve is not blessed, and the artifact says why."""
+"""A model that a server can't serve is not blessed, and the artifact says why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Servable(tf.Module):
 
 
 class Dicing(Servable):
-    """Never the same age twice."""
+    """Gives another age each time."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -35,7 +35,7 @@ class Dicing(Servable):
 
 
 class Failing(Servable):
-    """A photo that is none fails the whole batch."""
+    """A broken photo fails the whole batch."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -82,7 +82,7 @@ def checked(folder: Path, servable: Servable, photos: int = 4) -> tuple[int, str
 
 
 class Broken(Servable):
-    """Its files are no model's."""
+    """Its files are not those of a model."""
 
 
 def test_a_servable_model_is_blessed(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from serving.server.batching import Arrays, Batcher, Batching
-from serving.server.config_files import BatchingParameters, parse
 from serving.server.errors import ServingError
-from tests.serving.server.models import eventually
+from tests.serving.server.models import eventually, flags_of
 
 
 class Double:
@@ -152,8 +151,10 @@ def test_many_clients_each_get_their_own_answer(pool: ThreadPoolExecutor) -> Non
 
 
 def test_parameters(tmp_path: Path) -> None:
-    assert Batching.of(BatchingParameters()) == Batching(1000, 10)
+    assert Batching.of(flags_of()) is None
+    assert Batching.of(flags_of(enable_batching=True)) == Batching(1000, 10)
     file = tmp_path / "batching.config"
+    flags = flags_of(enable_batching=True, batching_parameters_file=str(file))
     file.write_text(
         "max_batch_size { value: 32 } batch_timeout_micros { value: 1000 }\n"
         "max_enqueued_batches { value: 7 } num_batch_threads { value: 2 }\n"
@@ -161,10 +162,10 @@ def test_parameters(tmp_path: Path) -> None:
         'thread_pool_name { value: "batches" } max_execution_batch_size { value: 8 }\n'
         "enable_large_batch_splitting { value: true }\n"
     )
-    assert Batching.of(parse(str(file), BatchingParameters())) == Batching(32, 7)
+    assert Batching.of(flags) == Batching(32, 7)
     file.write_text("max_batch_size { value: 0 }")
     with pytest.raises(ServingError, match="max_batch_size must be at least 1; was 0"):
-        Batching.of(parse(str(file), BatchingParameters()))
+        Batching.of(flags)
     file.write_text("max_bath_size { value: 32 }")
     with pytest.raises(ServingError, match=r"Invalid protobuf file.*max_bath_size"):
-        parse(str(file), BatchingParameters())
+        Batching.of(flags)

@@ -184,7 +184,7 @@ def test_a_signal_ends_a_start_that_waits(tmp_path: Path) -> None:
         eventually(lambda: server.said("Could not find base path"), 120)
         server.process.send_signal(signal.SIGTERM)
         assert server.ended() == 0
-        assert "Stopped before it served" in "".join(server.lines)
+        assert "Stopping: " in "".join(server.lines)
     finally:
         server.process.kill()
         server.ended()

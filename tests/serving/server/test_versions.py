@@ -25,6 +25,7 @@ from tests.serving.server.models import (
     ModelFolders,
     config,
     eventually,
+    flags_of,
     refusal,
     request,
     serving,
@@ -96,11 +97,11 @@ def test_a_broken_folder_says_what_is_wrong(
     folders: ModelFolders, tmp_path: Path, break_it: Callable[[Path], Any], code: str
 ) -> None:
     break_it(folders.put(tmp_path, 2))
-    core = Core(max_num_load_retries=0)
+    core = Core(flags_of())
     added = core.reload(config(photos=tmp_path))
     with pytest.raises(ServingError, match=rf"version: 2}} due to error: {code}: "):
-        core.wait_until_available(added)
-    core.close()
+        core.versions.wait_until_available(added)
+    core.versions.close()
 
 
 def test_a_broken_version_leaves_the_old_one(folders: ModelFolders, tmp_path: Path) -> None:
@@ -127,15 +128,21 @@ def test_a_half_written_version_is_tried_again(folders: ModelFolders, tmp_path: 
     whole = folders.put(tmp_path / "aside", 2)
     base = tmp_path / "base"
     (base / "2" / "variables").mkdir(parents=True)
-    core = Core(poll_wait_seconds=0, max_num_load_retries=1000, load_retry_seconds=0.05)
+    core = Core(
+        flags_of(
+            file_system_poll_wait_seconds=0,
+            max_num_load_retries=1000,
+            load_retry_interval_micros=50_000,
+        )
+    )
     added = core.reload(config(photos=base))
-    states = core._versions.states
+    states = core.versions.states
     eventually(lambda: states("photos") and states("photos")[2][1])
     assert states("photos")[2][0] == versions.LOADING
     shutil.copytree(whole, base / "2", dirs_exist_ok=True)
-    core.wait_until_available(added)
+    core.versions.wait_until_available(added)
     assert core.predict(request(b"photo")).model_spec.version.value == 2
-    core.close()
+    core.versions.close()
 
 
 def test_version_policies(folders: ModelFolders, tmp_path: Path) -> None:
@@ -189,10 +196,10 @@ def test_labels_at_the_start(folders: ModelFolders, tmp_path: Path) -> None:
     models = config(photos=base)
     labels = models.model_config_list.config[0].version_labels
     labels["stable"] = 1
-    core = Core()
+    core = Core(flags_of())
     with pytest.raises(ServingError, match="not currently available for inference"):
         core.reload(models)
-    core.close()
+    core.versions.close()
     flags = {"allow_version_labels_for_unavailable_models": True}
     with serving(tmp_path, models, **flags) as client:
         assert label(client, "stable") == 1
