@@ -1,14 +1,18 @@
-"""What the POS client costs, and that its advice comes in time whatever the server does.
+"""How long the POS client takes, and whether its advice comes in time with broken servers.
 
     python -m benchmarks.client
     python -m benchmarks.client --fuzz 20000 [--server HOST:PORT]
 
-The first prints the time to prepare a 12-megapixel JPEG beside Pillow's own thumbnail and encoder;
-the latency of a check beside the bare gRPC call with ready bytes, on the same server, which answers
-at once; and for each server that is out of order, how long after the deadline of 1.5 s the last of
-some advices came. The second sends mutated photos and random bytes through the client, and counts
-its advices by reason; with --server, to a real model server, and once more as they are, without
-the client's preparation. All end with JSON.
+The first command measures three things. It prepares a 12-megapixel JPEG, and compares with Pillow's
+own thumbnail and encoder. It checks a photo, and compares with the preparation and a bare gRPC call
+to the same server, which answers at once. It asks several broken servers, and takes the time from
+the deadline of 1.5 s to the last advice.
+
+The second command sends mutated photos and random bytes through the client, and counts the advices
+by reason. With --server it asks a real model server. It then sends the same bytes once more without
+the client's preparation.
+
+Both append to results/client.csv and end with a line of JSON.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from goodseed_client.photo import MAX_SIDE, prepare
 from goodseed_client.policy import decide
 from PIL import Image
 
+from benchmarks.results import record
 from tests.serving.client.out_of_order import OUT_OF_ORDER
 from tests.serving.client.photos import encoded, picture
 from tests.serving.client.server import everybody_is, serving
@@ -42,7 +47,7 @@ SMALL = encoded(picture())
 
 
 def milliseconds(*runs: Callable[[], object], repeats: int) -> list[float]:
-    """Median time of each, run in turn, the first round aside."""
+    """Median time of each function. They run in turns; the first turn does not count."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats + 1):
         for run, taken in zip(runs, times, strict=True):
@@ -59,8 +64,8 @@ def camera_photo() -> bytes:
     return encoded(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), quality=92)
 
 
-def preparation() -> dict[str, Any]:
-    """Of a 12-megapixel photo, beside Pillow's own."""
+def preparation() -> list[dict[str, Any]]:
+    """Prepares a 12-megapixel photo, and compares with Pillow's thumbnail."""
     photo = camera_photo()
 
     def thumbnail() -> None:
@@ -71,11 +76,16 @@ def preparation() -> dict[str, Any]:
     ours, reference = milliseconds(lambda: prepare(photo), thumbnail, repeats=15)
     size = len(prepare(photo))
     print(f"12 megapixels: {ours:.1f} ms, {size:,} bytes; Pillow's thumbnail {reference:.1f} ms")
-    return {"prepare_ms": ours, "thumbnail_ms": reference, "sent_bytes": size}
+    return [
+        record(
+            "a 12-megapixel JPEG prepared; reference: Pillow's thumbnail", ours, "ms", reference
+        ),
+        record("a 12-megapixel JPEG as it is sent", size / 1000, "KB"),
+    ]
 
 
-def latency() -> dict[str, float]:
-    """Of a whole check of a small photo, beside preparing it and a bare call after."""
+def latency() -> list[dict[str, Any]]:
+    """Checks a small photo, and compares with its preparation and a bare call."""
     request = wire.make_request([prepare(SMALL)], "goodseed_age", "serving_default", "stable")
     with (
         serving(everybody_is(40)) as server,
@@ -90,13 +100,14 @@ def latency() -> dict[str, float]:
 
         ours, reference = milliseconds(lambda: client.check(SMALL), bare, repeats=300)
     print(f"a check {ours:.2f} ms; its photo and a bare call {reference:.2f} ms")
-    return {"check_ms": ours, "bare_ms": reference, "ratio": ours / reference}
+    name = "a check; reference: its photo prepared and a bare gRPC call"
+    return [record(name, ours, "ms", reference)]
 
 
-def lateness(repeats: int) -> dict[str, float]:
-    """How long after the deadline the last advice came, in ms; negative: before it."""
+def lateness(repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds from the deadline to the last advice; below 0 when it came before."""
     late = {}
-    for temper, out_of_order in OUT_OF_ORDER.items():
+    for fault, out_of_order in OUT_OF_ORDER.items():
         taken = []
         with out_of_order() as server, AgeClient(server, timeout=DEADLINE) as client:
             for _ in range(repeats):
@@ -104,14 +115,19 @@ def lateness(repeats: int) -> dict[str, float]:
                 advice = client.check(SMALL)
                 taken.append(time.monotonic() - start)
                 if advice.kind is not Kind.CHALLENGE:
-                    raise AssertionError(f"{temper}: {advice}")
-        late[temper] = round((max(taken) - DEADLINE) * 1000, 1)
-        print(f"{temper}: last advice {late[temper]:+.1f} ms after the deadline", flush=True)
-    return late
+                    raise AssertionError(f"{fault}: {advice}")
+        late[fault] = (max(taken) - DEADLINE) * 1000
+        print(f"{fault}: last advice {late[fault]:+.1f} ms after the deadline", flush=True)
+    name = "the last advice after the deadline, slowest broken server"
+    return [record(name, max(late.values()), "ms")]
 
 
-def fuzz(count: int, server: str | None) -> dict[str, Any]:
-    """Advices on so many broken photos, by reason; any other outcome is raised."""
+def fuzz(count: int, server: str | None) -> list[dict[str, Any]]:
+    """Sends `count` broken photos and counts the advices by reason.
+
+    Raises:
+        AssertionError: a photo got no advice, or one that is not safe.
+    """
     photos = fuzzed(count)
     reasons: dict[str, collections.Counter[str]] = {"client": collections.Counter()}
     policy = Policy.load()
@@ -137,7 +153,11 @@ def fuzz(count: int, server: str | None) -> dict[str, Any]:
         print(f"{side}: {dict(counted)}")
         if found := unexpected & counted.keys():
             raise AssertionError(f"{side}: {found}")
-    return {"count": count, **{side: dict(counted) for side, counted in reasons.items()}}
+    names = {
+        "client": "broken photos through the client without an advice",
+        "server": "broken photos past the client's checks without a valid answer or a failure",
+    }
+    return [record(names[side], 0, f"of {count:,}") for side in reasons]
 
 
 def _assert_sound(kind: Kind, age: float | None) -> None:
@@ -146,21 +166,19 @@ def _assert_sound(kind: Kind, age: float | None) -> None:
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10, help="checks of each broken server")
+    parser.add_argument("--repeats", type=int, default=10, help="checks with each broken server")
     parser.add_argument("--fuzz", type=int, metavar="N", help="send N broken photos instead")
-    parser.add_argument("--server", help="of the broken photos; none: a stub")
+    parser.add_argument("--server", help="where to send the broken photos (default: a stub)")
     options = parser.parse_args()
     logging.getLogger("goodseed.client").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    figures: dict[str, Any] = {}
     if options.fuzz:
         figures = fuzz(options.fuzz, options.server)
     else:
-        figures = preparation() | latency() | {"late_ms": lateness(options.repeats)}
-    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
-    print(json.dumps(rounded))
+        figures = preparation() + latency() + lateness(options.repeats)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
     python -m benchmarks.cold_start [--repeats 3] [--image IMAGE]
 
-Starts a process for each step that imports what the step's own process imports until its executor
-gets to work, and prints the time from the command to that point; beside it, in the same rounds, a
-process that does nothing but `import tensorflow`. With --image, each process is a container as a
-pod has it, and `container` is what one takes to start Python alone. One round warms up the page
-cache; medians of the others count. Ends with JSON.
+For each step it starts a process that imports what the step imports before its executor works, and
+takes the time from the command to that point. The reference is a process that imports TensorFlow
+alone, in the same rounds. With --image each process runs in a container with a pod's rights, and
+`container` is the start of Python alone in one. The first round fills the page cache and does not
+count; the figure is the median of the others.
+
+It appends to results/cold_start.csv and ends with a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,11 +20,7 @@ import subprocess
 import sys
 import time
 
-from tfx.dsl.compiler import compiler
-from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
-
-from pipeline import config
-from pipeline.graph import create_pipeline
+from benchmarks.results import record
 from tests.conftest import ROOT
 from tests.containers.conftest import POD
 
@@ -35,6 +33,12 @@ import_utils.import_class_by_path("{{executor}}")"""
 
 def programs() -> dict[str, str]:
     """What each step's process imports, by the step's name."""
+    from tfx.dsl.compiler import compiler
+    from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+
+    from pipeline import config
+    from pipeline.graph import create_pipeline
+
     loaded = config.load(profile="demo", photos="/photos", run_dir="/work")
     ir = compiler.Compiler().compile(create_pipeline(loaded))
     deployment = pipeline_pb2.IntermediateDeploymentConfig()
@@ -53,10 +57,10 @@ def programs() -> dict[str, str]:
 
 
 def seconds(python: list[str], program: str) -> float:
-    """Until a process has run the program; its end is not waited for."""
+    """Seconds until a process has run the program. It does not wait for the process's end."""
     command = [*python, "-c", f"{program}\nprint('ready', flush=True)\nimport os; os._exit(0)"]
     started = time.perf_counter()
-    with subprocess.Popen(  # TensorFlow greets on stderr
+    with subprocess.Popen(  # TensorFlow writes its greeting to stderr
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
     ) as process:
         assert process.stdout is not None
@@ -66,9 +70,9 @@ def seconds(python: list[str], program: str) -> float:
 
 
 def main() -> None:
-    """Measures, prints, and ends with JSON."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
     parser.add_argument("--image", help="measure in containers of this image")
     options = parser.parse_args()
     python = [sys.executable]
@@ -85,17 +89,9 @@ def main() -> None:
     for name, took in medians.items():
         print(f"{name:20} {took:5.2f} s, {took / reference:.2f} × import tensorflow")
     slowest = max(medians, key=lambda name: medians[name])
-    print(
-        json.dumps(
-            {
-                "seconds": medians,
-                "slowest": slowest,
-                "slowest_seconds": medians[slowest],
-                "import_tensorflow_seconds": reference,
-                "ratio": round(medians[slowest] / reference, 2),
-            }
-        )
-    )
+    print(f"the slowest is {slowest}")
+    name = "the slowest step's start; reference: import tensorflow"
+    print(json.dumps([record(name, medians[slowest], "s", reference)]))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""How fast PhotoExampleGen is beside a bare loop, and how much memory it takes.
+"""How fast PhotoExampleGen is compared with a bare loop, and how much memory it takes.
 
     python -m benchmarks.photo_example_gen --photos DIR [--count N]
     python -m benchmarks.photo_example_gen --photos DIR --memory 1000 6000 24000
 
-The first prints the photos/s of the step's executor, everything from the CSV to the last shard and
-Beam's own start included, and of the bare loop: read, decode, resize to 96 × 96 and encode as
-JPEG, with a thread for each core. Both run once to warm up and three times in turn; medians count.
-The second runs the executor on so many photos, each number in a process of its own, and prints its
-peak memory; photos beyond those there are copies that differ by one pixel. Both end with JSON.
+The first command measures photos/s of the step's executor, from the CSV to the last shard, with
+Beam's start. The reference is a bare loop that reads, decodes, resizes to 96 × 96 pixels and
+encodes as JPEG, with a thread for each core. Both run once to warm up and then three times in
+turns; the figures are medians.
+
+The second command runs the executor on each number of photos in a process of its own, and measures
+its peak memory. If the folder has fewer photos, copies that differ by one pixel are added.
+
+Both append to results/photo_example_gen.csv and end with a line of JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -31,16 +35,14 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.config import Beam
-from pipeline.graph import beam_args
+from benchmarks.results import record
 
-BEAM_ARGS = beam_args(Beam())
 REPEATS = 3
 SIDE = 96  # pixels
 
 
 def make_photos(source: Path, count: int, folder: Path) -> None:
-    """Fills a folder with `count` photos of another and, beyond those, with changed copies."""
+    """Fills a folder with `count` photos of another; changed copies where it has fewer."""
     with (source / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = [(row["file_name"], row["real_age"]) for row in csv.DictReader(file)]
     pictures = folder / "final_files"
@@ -64,9 +66,18 @@ def _copy(source: Path, target: Path, copy: int) -> None:
         image.save(target, "JPEG", quality=95)
 
 
-def run_step(photos: Path) -> None:
-    """Runs PhotoExampleGen's executor on a folder of photos; its output is thrown away."""
+def beam_context() -> Any:
+    """What an executor is made with: Beam's options as the pipeline has them by default."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+
+    from pipeline.config import Beam
+    from pipeline.graph import beam_args
+
+    return BaseBeamExecutor.Context(beam_pipeline_args=beam_args(Beam()))
+
+
+def run_step(photos: Path) -> None:
+    """Runs PhotoExampleGen's executor on a folder of photos, and deletes its output."""
     from tfx.types import standard_artifacts
 
     from components.photo_example_gen import Executor, PhotoExampleGen
@@ -76,12 +87,11 @@ def run_step(photos: Path) -> None:
         artifact = standard_artifacts.Examples()
         artifact.uri = out
         properties = PhotoExampleGen(Data(photos=str(photos))).exec_properties
-        executor = Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS)))
-        executor.Do({}, {"examples": [artifact]}, properties)
+        Executor(beam_context()).Do({}, {"examples": [artifact]}, properties)
 
 
 def run_loop(photos: Path) -> None:
-    """Reads, decodes, resizes and encodes the same photos with the same cores."""
+    """Reads, decodes, resizes and encodes the same photos, with a thread for each core."""
 
     def one(path: Path) -> int:
         with Image.open(BytesIO(path.read_bytes())) as image:
@@ -106,7 +116,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def compare(photos: Path, count: int) -> dict[str, Any]:
+def compare(photos: Path, count: int) -> list[dict[str, Any]]:
     """Photos/s of the step and of the bare loop."""
     run_step(photos)
     run_loop(photos)
@@ -114,11 +124,23 @@ def compare(photos: Path, count: int) -> dict[str, Any]:
     ours = count / statistics.median(step for step, _ in pairs)
     reference = count / statistics.median(loop for _, loop in pairs)
     print(f"PhotoExampleGen {ours:,.0f} photos/s, bare loop {reference:,.0f} photos/s")
-    figures = {"ours": ours, "reference": reference, "ratio": ours / reference}
-    return {name: round(value, 2) for name, value in figures.items()} | {"count": count}
+    name = "photos through the step; reference: a bare loop"
+    return [record(name, ours, "photos/s", reference)]
 
 
-def memory(source: Path, counts: list[int]) -> dict[str, Any]:
+def record_peaks(step: str, peaks: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Records a step's peak memory, MiB, by number of photos; the first is the reference."""
+    (first, reference), *others = peaks.items()
+    return [
+        record(f"{step} at {first:,} photos", reference, "MiB"),
+        *(
+            record(f"{step} at {count:,} photos; reference: at {first:,}", peak, "MiB", reference)
+            for count, peak in others
+        ),
+    ]
+
+
+def memory(source: Path, counts: list[int]) -> list[dict[str, Any]]:
     """Peak memory in MiB at each number of photos."""
     peaks = {}
     for count in counts:
@@ -135,27 +157,28 @@ def memory(source: Path, counts: list[int]) -> dict[str, Any]:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[count] = json.loads(done.stdout.splitlines()[-1])["peak_mib"]
         print(f"{count:,} photos: peak {peaks[count]:,} MiB", flush=True)
-    return {"peak_mib": peaks}
+    return record_peaks("peak memory", peaks)
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.csv")
-    parser.add_argument("--count", type=int, default=6000, help="photos that are compared on")
-    parser.add_argument("--memory", type=int, nargs="+", help="numbers of photos to run on")
+    parser.add_argument("--count", type=int, default=6000, help="photos to measure with")
+    parser.add_argument("--memory", type=int, nargs="+", help="numbers of photos")
     parser.add_argument("--once", action="store_true", help="run the step once on all photos")
     options = parser.parse_args()
-    figures: dict[str, Any] = {}
     if options.once:
         run_step(options.photos)
-    elif options.memory:
+        print(json.dumps({"peak_mib": round(peak_mib())}))
+        return
+    if options.memory:
         figures = memory(options.photos, options.memory)
     else:
         with tempfile.TemporaryDirectory() as folder:
             make_photos(options.photos, options.count, Path(folder, "photos"))
             figures = compare(Path(folder, "photos"), options.count)
-    print(json.dumps({"peak_mib": round(peak_mib())} | figures))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What the REST API costs: photos as JSON → request, tensors → JSON, and a call over HTTP.
+"""How long the REST API takes: JSON to request, tensors to JSON, and a call over HTTP.
 
     python -m benchmarks.rest [--photos 32] [--kilobytes 60]
 
-Photos are random bytes: their content does not matter. The reference is json.loads and base64
-decoding. Behind HTTP stands a model that answers at once. Medians of 30 in milliseconds; ends with
-JSON.
+The photos are random bytes, because their content does not matter. The reference for reading a
+request is the least that Python can do: json.loads and base64 decoding. The model behind HTTP
+answers at once. The figures are medians of 30 runs.
+
+It appends to results/rest.csv and ends with a line of JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
+from benchmarks.results import record
 from serving.server import rest_json
 from serving.server.core import Core
 from serving.server.flags import Flags
@@ -50,7 +53,7 @@ class AtOnce(Core):
 
 
 def median_ms(work: Callable[[], object]) -> float:
-    """The median of REPEATS runs after one to warm up."""
+    """Median of REPEATS runs, after one to warm up."""
     work()
     taken = []
     for _ in range(REPEATS):
@@ -88,24 +91,25 @@ def main() -> None:
         assert response.status == 200, response.read()
         response.read()
 
-    figures = {
-        "photos": options.photos,
-        "body_mb": len(body) / 1e6,
-        "request_ms": median_ms(
-            lambda: rest_json.predict_request(body, ModelSpec(), lambda _: model.inputs)
-        ),
-        "reference_ms": median_ms(
-            lambda: [base64.b64decode(item["b64"]) for item in json.loads(body)["instances"]]
-        ),
-        "response_ms": median_ms(lambda: rest_json.predict_response(answer.outputs, "row")),
-        "http_ms": median_ms(call),
-    }
+    request_ms = median_ms(
+        lambda: rest_json.predict_request(body, ModelSpec(), lambda _: model.inputs)
+    )
+    reference_ms = median_ms(
+        lambda: [base64.b64decode(item["b64"]) for item in json.loads(body)["instances"]]
+    )
+    response_ms = median_ms(lambda: rest_json.predict_response(answer.outputs, "row"))
+    http_ms = median_ms(call)
     connection.close()
     server.stop()
-    figures["request_to_reference"] = figures["request_ms"] / figures["reference_ms"]
-    for name, value in figures.items():
-        print(f"{name:>20} {value:8.2f}")
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    of = f"{options.photos} photos of {options.kilobytes} KB"
+    figures = [
+        record(
+            f"{of}: JSON to request; reference: parse and decode", request_ms, "ms", reference_ms
+        ),
+        record(f"{of}: tensors to JSON", response_ms, "ms"),
+        record(f"{of}: a call over HTTP; reference: parse and decode", http_ms, "ms", reference_ms),
+    ]
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""How long the reviewers' page of many photos takes to be built, to be seen and to be sorted.
+"""How long the reviewers' page of many photos takes: to build, to show and to sort.
 
     python -m benchmarks.review [--photos 50000] [--stores 50]
 
-Made-up test photos in so many stores, which gives some ten slices a store, evaluated by TFMA. The
-page is built by the Review step's own function and opened in headless Chromium, without a network.
-The reference is the same table without the library that sorts it: the browser's own time to put
-the rows into another order. The last line is JSON.
+It makes up test photos in several stores, which gives about ten slices for each store, and lets
+TFMA evaluate them. The Review step's own function builds the page. Headless Chromium opens it
+without a network. The reference for sorting is the same table without the library that sorts it:
+how long the browser takes to put the rows into another order.
+
+It appends to results/review.csv and ends with a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,14 +20,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
+from benchmarks.results import record
 from components.review import PAGE
-from components.review.component import write
 from schemas import features
 from tests.browser import opened
-from tests.components.review import made
 
 _SORT = """
 const [column, done] = arguments;
@@ -52,7 +52,9 @@ _PAINT = "return performance.getEntriesByName('first-contentful-paint')[0].start
 
 
 def make_examples(folder: Path, photo_ids: list[str]) -> None:
-    """The test split's raw examples, all with one photo of noise."""
+    """Writes raw examples of the test split; all have the same photo, of noise."""
+    import tensorflow as tf
+
     pixels = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
     jpeg = io.BytesIO()
     Image.fromarray(pixels).save(jpeg, "JPEG", quality=40)
@@ -67,11 +69,14 @@ def make_examples(folder: Path, photo_ids: list[str]) -> None:
 
 
 def main() -> None:
-    """Builds, opens and sorts."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=50_000, help="in the test split")
-    parser.add_argument("--stores", type=int, default=50)
+    parser.add_argument("--stores", type=int, default=50, help="slices beside the age bands")
     options = parser.parse_args()
+    from components.review.component import write
+    from tests.components.review import made
+
     stores = [f"store {at % options.stores}" for at in range(options.photos)]
     photos = made.photos(options.photos, store=stores)
     photos["split"] = features.TEST
@@ -94,12 +99,15 @@ def main() -> None:
             rows = len(browser.chrome.find_elements("css selector", "#slices table.interactive tr"))
             plain = sorted(browser.run(_PLAIN) for _ in range(5))
         size = (folder / "review" / PAGE).stat().st_size
-    figures = {
-        "photos": len(test), "slices": rows - 1, "page_bytes": size, "build_s": round(built, 1),
-        "first_paint_ms": round(painted), "ours": round(sorting[2]),
-        "slowest_sort_ms": round(sorting[-1]), "reference": round(plain[2], 1),
-        "ratio": round(sorting[2] / plain[2], 2),
-    }  # fmt: skip
+    print(f"{len(test):,} photos, {rows - 1:,} slices")
+    sorted_by_library = "a table of slices sorted; reference: without the library"
+    figures = [
+        record("the page", size / 1e6, "MB"),
+        record("the page built", built, "s"),
+        record("first paint", painted, "ms"),
+        record(sorted_by_library, sorting[2], "ms", plain[2]),
+        record("a table of slices sorted, slowest", sorting[-1], "ms"),
+    ]
     print(json.dumps(figures))
 
 

@@ -1,4 +1,4 @@
-"""How fast `goodseed serve` is beside the bare model, and what it takes to run for long.
+"""How fast `goodseed serve` is compared with the bare model, and whether it can run for long.
 
     python -m benchmarks.serving --model DIR --photos DIR [speed] [memory] [swaps]
         [--requests 50000] [--swaps 100] [--seconds 20]
@@ -6,16 +6,18 @@
 `--model` is a version folder whose default signature takes photo bytes as `image`. Server and
 clients share the machine.
 
-speed   One photo at a time through gRPC and, in turn, by the same signature in this process, loaded
-        with `tf.saved_model.load`: p50 and p99, milliseconds. Then photos/s, p99 and CPU time a
-        photo with 32 clients at once, in turn with the bare model in batches as large and by as
-        many callers as make most of it (of 8, 16 and 32, by one and two): medians of the turns,
-        and as `ratio` that of their ratios, since a machine's own speed may change between turns.
-        What the clients take is taken from the server; the bare model has both cores to itself.
-memory  The server's resident memory, MiB, after a tenth of the requests and at their end.
-swaps   So many new versions pushed under load: requests that failed, and memory before and after.
+speed   It sends one photo at a time by gRPC. The reference is the same signature in this process,
+        loaded with `tf.saved_model.load`; both take turns. The figures are p50 and p99.
+        Then 32 clients send photos at once. The reference is the bare model with the batch size (8,
+        16 or 32) and the number of callers (one or two) that give most photos/s; both take turns.
+        The value and the reference are medians. The ratio is the median of the turns' ratios,
+        because the machine's own speed may change between turns. The clients need CPU time that
+        the server does not get; the bare model has both cores alone.
+memory  The server's resident memory after a tenth of the requests and after all of them.
+swaps   New versions are pushed under load. The figures are the requests that failed, and the
+        server's memory.
 
-Ends with JSON.
+It appends to results/serving.csv and ends with a line of JSON.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from benchmarks.results import record
+
 MODES = ("speed", "memory", "swaps")
 CLIENTS = 32
 TURNS = 8
@@ -57,7 +61,7 @@ BATCHING = "max_batch_size { value: 32 } max_enqueued_batches { value: 100 }"
 
 
 class Server:
-    """A `goodseed serve` that serves a folder of versions with batching."""
+    """`goodseed serve` in a process of its own, with batching."""
 
     def __init__(self, base: Path):
         with socket.socket() as free:
@@ -110,7 +114,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(model: Path) -> Iterator[tuple[Server, Path]]:
-    """A server of one version, and the folder of its versions."""
+    """Yields a server of one version, and the folder where it looks for versions."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / MODEL
         push(model, base, 1)
@@ -135,19 +139,20 @@ def milliseconds(call: Callable[[bytes], Any], photo: bytes) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def percentiles(name: str, values: Sequence[float]) -> dict[str, float]:
+def percentiles(name: str, values: Sequence[float]) -> tuple[float, float]:
+    """The 50th and the 99th percentile."""
     p50, p99 = np.percentile(values, [50, 99])
     print(f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-    return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
+    return float(p50), float(p99)
 
 
 class Load(NamedTuple):
-    """What CLIENTS clients at once saw.
+    """What CLIENTS clients at once measured.
 
     Attributes:
-        waits: milliseconds of each photo.
-        ends: when each was answered, seconds, in that order.
-        client_ms, server_ms: CPU time for each photo.
+        waits: milliseconds for each photo.
+        ends: when each answer came, seconds, in that order.
+        client_ms, server_ms: CPU time for a photo.
     """
 
     waits: list[float]
@@ -157,13 +162,16 @@ class Load(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Photos/s, without the start and the end, when not all clients are at it."""
+        """Photos/s, without the start and the end, when not all clients are busy."""
         whole = self.ends[CLIENTS:-CLIENTS]
         return (len(whole) - 1) / (whole[-1] - whole[0])
 
 
 def from_many(server: Server, photos: Sequence[bytes], count: int) -> Load:
-    """`count` photos from CLIENTS clients at once, in one thread: threads take more CPU time."""
+    """Sends `count` photos from CLIENTS clients at once.
+
+    All clients share one thread, because threads need more CPU time.
+    """
     waits: list[float] = []
     ends: list[float] = []
     waiting = (server.request(photos[n % len(photos)]) for n in range(count))
@@ -187,7 +195,7 @@ def from_many(server: Server, photos: Sequence[bytes], count: int) -> Load:
 
 
 def bare_rate(call: Callable[[Any], Any], batch: Any, callers: int, seconds: float) -> float:
-    """Photos/s of the model itself, called by so many threads."""
+    """Photos/s of the model in this process, called by so many threads."""
     done = [0] * callers
     until = time.perf_counter() + seconds
 
@@ -205,8 +213,8 @@ def bare_rate(call: Callable[[Any], Any], batch: Any, callers: int, seconds: flo
     return sum(done) / (time.perf_counter() - start)
 
 
-def speed(model: Path, photos: Sequence[bytes], seconds: float) -> dict[str, Any]:
-    loaded = tf.saved_model.load(str(model))  # held: the signature lives by it
+def speed(model: Path, photos: Sequence[bytes], seconds: float) -> list[dict[str, Any]]:
+    loaded = tf.saved_model.load(str(model))  # keep it: the signature does not
     signature = loaded.signatures["serving_default"]
 
     def bare(batch: Any) -> Any:
@@ -220,40 +228,45 @@ def speed(model: Path, photos: Sequence[bytes], seconds: float) -> dict[str, Any
             bare([photo])
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
-            # Block by block, not photo by photo: for a while after a run, TensorFlow's threads spin
-            # and keep the other process from its core.
+            # In blocks, not photo by photo: after a run TensorFlow's threads spin for a while, and
+            # the other process does not get their core.
             block = [photos[(len(ours) + n) % len(photos)] for n in range(25)]
             reference.extend(milliseconds(lambda one: bare([one]), photo) for photo in block)
             ours.extend(milliseconds(server.ask, photo) for photo in block)
-        one = percentiles("one photo, gRPC", ours)
-        one_bare = percentiles("one photo, in process", reference)
+        one, one_p99 = percentiles("one photo, gRPC", ours)
+        one_bare, one_bare_p99 = percentiles("one photo, in process", reference)
         rate = from_many(server, photos, 8 * CLIENTS).rate
         count = max(4 * CLIENTS, round(rate * seconds / 4))
         best = most_of(bare, photos, seconds / 4)
         batch = tf.constant(list(photos[: best[0]]))
         loads: list[Load] = []
         rates_bare: list[float] = []
-        for _ in range(TURNS):  # so that what else runs on the machine meets both
+        for _ in range(TURNS):  # in turns, so that other jobs of the machine slow both down
             rates_bare.append(bare_rate(bare, batch, best[1], seconds / 4))
             loads.append(from_many(server, photos, count))
             print(f"bare {rates_bare[-1]:.1f} photos/s, {CLIENTS} clients {loads[-1].rate:.1f}")
     ours_many, bare_many = median(load.rate for load in loads), median(rates_bare)
     ratio = median(load.rate / alone for load, alone in zip(loads, rates_bare, strict=True))
-    waits = [wait for load in loads for wait in load.waits]
-    return {
-        "one_photo": {"ours": one, "reference": one_bare,
-                      "ratio": round(one["p50_ms"] / one_bare["p50_ms"], 3)},
-        "clients_32": {"ours": round(ours_many, 1), "reference": round(bare_many, 1),
-                       "ratio": round(ratio, 3),
-                       "reference_batch_and_callers": best,
-                       "cpu_ms": {"server": round(median(load.server_ms for load in loads), 2),
-                                  "clients": round(median(load.client_ms for load in loads), 2)},
-                       **percentiles(f"{CLIENTS} clients", waits)},
-    }  # fmt: skip
+    many = f"{CLIENTS} clients"
+    many_p50, many_p99 = percentiles(many, [wait for load in loads for wait in load.waits])
+    in_process, in_batches = "the signature in process", "the bare model in its best batches"
+    server_ms, client_ms = (
+        median(load.server_ms for load in loads),
+        median(load.client_ms for load in loads),
+    )
+    return [
+        record(f"one photo by gRPC, p50; reference: {in_process}", one, "ms", one_bare),
+        record(f"one photo by gRPC, p99; reference: {in_process}", one_p99, "ms", one_bare_p99),
+        record(f"{many}; reference: {in_batches}", ours_many, "photos/s", bare_many, ratio),
+        record(f"{many}: p50", many_p50, "ms"),
+        record(f"{many}: p99", many_p99, "ms"),
+        record(f"{many}: CPU time a photo in the server", server_ms, "ms"),
+        record(f"{many}: CPU time a photo in the clients", client_ms, "ms"),
+    ]
 
 
 def most_of(bare: Callable[[Any], Any], photos: Sequence[bytes], seconds: float) -> tuple[int, int]:
-    """The batch and the number of callers that make most of the bare model."""
+    """The batch size and the number of callers with which the bare model does most photos/s."""
     batches = {size: tf.constant(list(photos[:size])) for size in (8, 16, 32)}
     found: dict[tuple[int, int], list[float]] = {
         (size, callers): [] for size in batches for callers in (1, 2)
@@ -268,17 +281,18 @@ def most_of(bare: Callable[[Any], Any], photos: Sequence[bytes], seconds: float)
     return max(medians, key=lambda key: medians[key])
 
 
-def memory(model: Path, photos: Sequence[bytes], requests: int) -> dict[str, Any]:
+def memory(model: Path, photos: Sequence[bytes], requests: int) -> list[dict[str, Any]]:
     with serving(model) as (server, _):
         found = []
         for part in range(10):
             from_many(server, photos, requests // 10)
             found.append(round(server.memory(), 1))
             print(f"after {(part + 1) * requests // 10:,} requests: {found[-1]} MiB", flush=True)
-    return {"requests": requests, "mib": found, "ratio": round(found[-1] / found[0], 3)}
+    name = f"the server's memory after {requests:,} requests; reference: after {requests // 10:,}"
+    return [record(name, found[-1], "MiB", found[0])]
 
 
-def swaps(model: Path, photos: Sequence[bytes], count: int) -> dict[str, Any]:
+def swaps(model: Path, photos: Sequence[bytes], count: int) -> list[dict[str, Any]]:
     failed: list[str] = []
     answered = [0]
     done = threading.Event()
@@ -291,7 +305,7 @@ def swaps(model: Path, photos: Sequence[bytes], count: int) -> dict[str, Any]:
                     answered[0] += 1
                 except grpc.RpcError as error:
                     failed.append(f"{error.code().name}: {error.details()}")
-                time.sleep(0.02)  # a version that loads needs cores, too
+                time.sleep(0.02)  # a version that is being loaded needs the cores too
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
@@ -308,34 +322,40 @@ def swaps(model: Path, photos: Sequence[bytes], count: int) -> dict[str, Any]:
         done.set()
         for thread in threads:
             thread.join()
-    return {
-        "swaps": count, "answered": answered[0], "failed": len(failed), "failures": failed[:3],
-        "mib": used, "ratio": round(used[-1] / used[0], 3),
-    }  # fmt: skip
+    for failure in failed[:3]:
+        print(f"failed: {failure}")
+    tenth = max(1, count // 10)
+    asked = answered[0] + len(failed)
+    lost = f"requests that failed while {count} versions were swapped"
+    name = f"the server's memory after {count} swaps; reference: after {tenth}"
+    return [
+        record(lost, len(failed), f"of {asked:,}"),
+        record(name, used[-1], "MiB", used[0]),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modes", nargs="*", default=MODES, metavar="|".join(MODES))
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--requests", type=int, default=50_000)
-    parser.add_argument("--swaps", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--model", type=Path, required=True, help="version folder")
+    parser.add_argument("--photos", type=Path, required=True, help="folder with JPEGs")
+    parser.add_argument("--requests", type=int, default=50_000, help="of the mode memory")
+    parser.add_argument("--swaps", type=int, default=100, help="of the mode swaps")
+    parser.add_argument("--seconds", type=float, default=20, help="of each part of the mode speed")
     options = parser.parse_args()
     if unknown := set(options.modes) - set(MODES):
         parser.error(f"no mode of {', '.join(MODES)}: {', '.join(sorted(unknown))}")
     files = sorted(path for path in options.photos.rglob("*.jp*g"))[:256]
     photos = [path.read_bytes() for path in files]
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")  # as the server sets it
-    found: dict[str, Any] = {}
+    figures: list[dict[str, Any]] = []
     if "speed" in options.modes:
-        found["speed"] = speed(options.model, photos, options.seconds)
+        figures += speed(options.model, photos, options.seconds)
     if "memory" in options.modes:
-        found["memory"] = memory(options.model, photos, options.requests)
+        figures += memory(options.model, photos, options.requests)
     if "swaps" in options.modes:
-        found["swaps"] = swaps(options.model, photos, options.swaps)
-    print(json.dumps(found))
+        figures += swaps(options.model, photos, options.swaps)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

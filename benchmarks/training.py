@@ -1,14 +1,17 @@
-"""How fast the Trainer trains beside a bare compiled training step.
+"""How fast the Trainer trains compared with a bare compiled training step.
 
     python -m benchmarks.training --photos DIR [--count N] [--image-size 96] [--rounds 3]
         [--initial-weights FILE]
 
-The Trainer's side is whole epochs of `Training` on the batches of `data.train_batches`: reading,
-decoding, mirroring and shuffling included. The reference is one tf.function of a gradient tape and
-the same optimizer, on an equal network of the same precision, on one batch that stays in memory.
-After an epoch to warm up, an epoch of the one and as many steps of the other run in turn; medians
-count. The checkpoint after each epoch is not in `ratio`; `seconds_saving` is what it takes. Ends
-with JSON.
+The Trainer's side is whole epochs of `Training` on the batches of `data.train_batches`, so it
+reads, decodes, mirrors and shuffles. The reference is one tf.function with a gradient tape and the
+same optimizer. It trains an equal network of the same precision on one batch that stays in memory.
+
+The first epoch warms up. Then an epoch of the Trainer and as many bare steps take turns; value and
+reference are medians, the ratio is the median of the turns' ratios. The checkpoint after each epoch
+does not count; its time is recorded too.
+
+It appends to results/training.csv and ends with a line of JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import keras
 import tensorflow as tf
 
 from benchmarks.photo_example_gen import make_photos, peak_mib
+from benchmarks.results import record
 from benchmarks.transform import make_examples, run_transform
 from components.trainer import component, data, model
 from components.trainer.fit import Training, whole_optimizer
@@ -34,7 +38,7 @@ from schemas import features
 
 
 class BareStep:
-    """The least that a training step can be: loss, gradients, update."""
+    """The smallest possible training step: loss, gradients, update."""
 
     def __init__(
         self, network: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tuple[Any, Any]
@@ -63,13 +67,13 @@ class BareStep:
 
 
 class Turns(keras.callbacks.Callback):
-    """After each epoch of the Trainer, as many bare steps; notes the seconds of both."""
+    """Runs as many bare steps after each epoch of the Trainer, and keeps the seconds of both."""
 
     def __init__(self, bare: BareStep, steps: int):
         super().__init__()
         self._bare = bare
         self._steps = steps
-        self.epochs: list[float] = []  # saving included
+        self.epochs: list[float] = []  # with the saving
         self.reference: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -80,7 +84,7 @@ class Turns(keras.callbacks.Callback):
         self.reference.append(self._bare.seconds(self._steps))
 
 
-def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Images/s of the Trainer's epochs and of the bare step."""
     make_photos(options.photos, options.count, folder / "photos")
     make_examples(folder / "photos", folder / "raw")
@@ -117,27 +121,27 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     training = Training(build(), settings, steps, folder / "resume")
     bare = BareStep(build(), whole_optimizer(settings, steps), next(iter(batches(range(1)))))
     turns = Turns(bare, steps)
-    # One photo is enough to go through evaluation, whose time is not what this is about.
+    # One photo is enough for the evaluation, whose time does not count here.
     one = data.eval_batches(evaluation, options.image_size, 1).take(1)
     history = training.run(batches, one, [turns]).history
     ours, reference = [entry["seconds"] for entry in history[1:]], turns.reference[1:]
     saving = [whole - bare for whole, bare in zip(turns.epochs[1:], ours, strict=True)]
     images = steps * batch
-    figures = {
-        "ours": images / statistics.median(ours),
-        "reference": images / statistics.median(reference),
-        "ratio": statistics.median(b / a for a, b in zip(ours, reference, strict=True)),
-        "seconds_saving": statistics.median(saving),
-    }
-    print(f"Trainer {figures['ours']:.1f} images/s, bare step {figures['reference']:.1f} images/s")
-    return {name: round(value, 3) for name, value in figures.items()} | {
-        "images": images,
-        "precision": precision,
-    }
+    rate, bare_rate = images / statistics.median(ours), images / statistics.median(reference)
+    ratio = statistics.median(b / a for a, b in zip(ours, reference, strict=True))
+    print(f"Trainer {rate:.1f} images/s, bare step {bare_rate:.1f} images/s, in {precision}")
+    name = "trained from no weights; reference: a bare compiled step"
+    if settings.initial_weights != "none":
+        name = "trained from loaded weights; reference: a bare compiled step"
+    return [
+        record(name, rate, "images/s", bare_rate, ratio),
+        record("the checkpoint after an epoch", statistics.median(saving), "s"),
+        record("peak memory of the Trainer and the bare step", peak_mib(), "MiB"),
+    ]
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.csv")
     parser.add_argument("--count", type=int, default=600, help="photos in all splits")
@@ -146,11 +150,11 @@ def main() -> None:
     parser.add_argument("--initial-weights", default="none", metavar="FILE", help="of ResNet50")
     parser.add_argument("--rounds", type=int, default=3, help="epochs that are measured")
     options = parser.parse_args()
-    # TFX hands the command line on to Beam.
+    # TFX gives the command line to Beam, which would read our options as its own.
     del sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         figures = compare(options, Path(folder))
-    print(json.dumps(figures | {"peak_mib": round(peak_mib())}))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""How fast Transform is beside a bare loop, and how much memory and disk it takes.
+"""How fast Transform is compared with a bare loop, and how much memory and disk it takes.
 
     python -m benchmarks.transform --photos DIR [--count N] [--image-size 96]
     python -m benchmarks.transform --photos DIR --memory 1000 6000 24000
 
-The first prints photos/s of the step's executor and of the bare loop: decode, resize to the same
-square and encode as JPEG the photos that are in memory, with a thread for each core. The executor
-starts Beam and traces its graph anew each time, whatever the number of photos: its steady state is
-the time that all photos take beyond a sixteenth of them. Both figures are printed, `ratio` is that
-of the steady state and `ratio_with_start` that of the whole; the start itself is among the seconds
-of benchmarks/graph.py. Everything runs once to warm up and three times in turn; medians
-count.
+The first command measures photos/s of the step's executor. The reference is a bare loop that
+decodes, resizes to the same square and encodes as JPEG the photos that are in memory, with a thread
+for each core. Everything runs once to warm up and then three times in turns; the figures are
+medians.
 
-The second runs Transform and StatisticsGen on so many photos, each in a process of its own, and
-prints its peak memory; photos beyond those there are copies that differ by one pixel. Both end
-with JSON.
+The executor starts Beam and traces its graph in each run, even for one photo. The speed after this
+start is therefore measured as the time of all photos less the time of a sixteenth of them. The
+speed of the whole step is recorded too.
+
+The second command runs Transform and StatisticsGen on each number of photos, in processes of their
+own, and measures their peak memory. If the folder has fewer photos, copies that differ by one pixel
+are added.
+
+Both append to results/transform.csv and end with a line of JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.photo_example_gen import BEAM_ARGS, make_photos, peak_mib
+from benchmarks.photo_example_gen import beam_context, make_photos, peak_mib, record_peaks
+from benchmarks.results import record
 
 REPEATS = 3
 QUALITY = 92  # of JPEG, as the pipeline's configuration has it
@@ -43,7 +47,7 @@ STEPS = ("Transform", "StatisticsGen")
 
 
 def make_examples(photos: Path, folder: Path) -> None:
-    """Writes raw examples in three splits, with the step that writes them in the pipeline."""
+    """Writes raw examples in three splits, with PhotoExampleGen."""
     from tfx.types import standard_artifacts
 
     from components.photo_example_gen import Executor, PhotoExampleGen
@@ -51,14 +55,12 @@ def make_examples(photos: Path, folder: Path) -> None:
 
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder)
-    executor = Executor(_context())
-    executor.Do(
-        {}, {"examples": [artifact]}, PhotoExampleGen(Data(photos=str(photos))).exec_properties
-    )
+    properties = PhotoExampleGen(Data(photos=str(photos))).exec_properties
+    Executor(beam_context()).Do({}, {"examples": [artifact]}, properties)
 
 
 def inputs(examples: Path) -> dict[str, list[Any]]:
-    """The artifacts of raw examples and of the curated schema, beside each other on disk."""
+    """The artifacts that both steps read: raw examples, and the curated schema beside them."""
     from tfx.types import artifact_utils, standard_artifacts
 
     from schemas import features
@@ -70,12 +72,6 @@ def inputs(examples: Path) -> dict[str, list[Any]]:
     Path(schema.uri).mkdir(exist_ok=True)
     shutil.copy(curated, Path(schema.uri, "schema.pbtxt"))
     return {"examples": [raw], "schema": [schema]}
-
-
-def _context() -> Any:
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
-
-    return BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS))
 
 
 def run_transform(examples: Path, image_size: int, out: Path) -> None:
@@ -92,7 +88,7 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
     )
     graph, transformed = standard_artifacts.TransformGraph(), standard_artifacts.Examples()
     graph.uri, transformed.uri = str(out / "graph"), str(out / "examples")
-    step.executor_spec.executor_class(_context()).Do(
+    step.executor_spec.executor_class(beam_context()).Do(
         inputs(examples),
         {"transform_graph": [graph], "transformed_examples": [transformed]},
         step.exec_properties,
@@ -100,7 +96,7 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
 
 
 def run_statistics(examples: Path, image_size: int, out: Path) -> None:
-    """Runs StatisticsGen's executor, with the pipeline's options, on a folder of raw examples."""
+    """Runs StatisticsGen's executor on a folder of raw examples."""
     from tfx.types import Channel, standard_artifacts
 
     from components.statistics_gen import statistics_gen
@@ -110,7 +106,7 @@ def run_statistics(examples: Path, image_size: int, out: Path) -> None:
     )
     found = standard_artifacts.ExampleStatistics()
     found.uri = str(out / "statistics")
-    step.executor_spec.executor_class(_context()).Do(
+    step.executor_spec.executor_class(beam_context()).Do(
         inputs(examples),
         {"statistics": [found]},
         step.exec_properties,
@@ -123,7 +119,7 @@ RUN: dict[str, Callable[[Path, int, Path], None]] = dict(
 
 
 def run_loop(jpegs: Sequence[bytes], image_size: int) -> None:
-    """Decodes, resizes and encodes the same photos with the same cores."""
+    """Decodes, resizes and encodes the same photos, with a thread for each core."""
 
     def one(jpeg: bytes) -> int:
         with Image.open(BytesIO(jpeg)) as image:
@@ -155,8 +151,8 @@ def size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def compare(source: Path, count: int, image_size: int, folder: Path) -> dict[str, Any]:
-    """Photos/s of the step and of the bare loop, and the disk that its outcome takes."""
+def compare(source: Path, count: int, image_size: int, folder: Path) -> list[dict[str, Any]]:
+    """Photos/s of the step and of the bare loop, and how much disk the result takes."""
     few = count // 16
     for number, name in ((few, "few"), (count, "all")):
         make_photos(source, number, folder / f"{name}-photos")
@@ -179,21 +175,18 @@ def compare(source: Path, count: int, image_size: int, folder: Path) -> dict[str
     raw, transformed = size(folder / "all-photos/final_files"), size(folder / "out" / "examples")
     print(f"Transform {ours:,.0f} photos/s, bare loop {reference:,.0f} photos/s")
     print(f"{few:,} photos took {start:.1f} s, {count:,} photos {whole:.1f} s, loop {loop:.1f} s")
-    print(f"raw photos {raw:,} bytes, transformed examples {transformed:,} bytes")
-    figures = {
-        "ours": ours,
-        "reference": reference,
-        "ratio": ours / reference,
-        "ratio_with_start": count / whole / reference,
-        "disk_ratio": transformed / raw,
-    }
-    rounded = {name: round(value, 3) for name, value in figures.items()}
-    return rounded | {"count": count, "image_size": image_size}
+    after, whole_step = "photos through the step after its start", "photos through the whole step"
+    loop_too, disk = "reference: a bare loop", "transformed examples on disk; reference: raw photos"
+    return [
+        record(f"{after}; {loop_too}", ours, "photos/s", reference),
+        record(f"{whole_step}; {loop_too}", count / whole, "photos/s", reference),
+        record(disk, transformed / 1e6, "MB", raw / 1e6),
+    ]
 
 
 def memory(
     source: Path, counts: Sequence[int], image_size: int, folder: Path
-) -> dict[str, dict[int, int]]:
+) -> list[dict[str, Any]]:
     """Each step's peak memory in MiB at each number of photos."""
     peaks: dict[str, dict[int, int]] = {step: {} for step in STEPS}
     for count in counts:
@@ -207,33 +200,36 @@ def memory(
             print(f"{step}, {count:,} photos: peak {peaks[step][count]:,} MiB", flush=True)
         for name in ("photos", "raw"):
             shutil.rmtree(folder / name)
-    return peaks
+    return [
+        figure
+        for step, by_count in peaks.items()
+        for figure in record_peaks(f"{step}'s peak memory", by_count)
+    ]
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.csv")
-    parser.add_argument("--count", type=int, default=6000, help="photos that are compared on")
+    parser.add_argument("--count", type=int, default=6000, help="photos to measure with")
     parser.add_argument("--image-size", type=int, default=96, help="side of the result, pixels")
-    parser.add_argument("--memory", type=int, nargs="+", help="numbers of photos to run on")
+    parser.add_argument("--memory", type=int, nargs="+", help="numbers of photos")
     parser.add_argument(
         "--once", choices=STEPS, help="run one step once; --photos is a folder of raw examples"
     )
     options = parser.parse_args()
-    # TFX hands the command line on to Beam.
+    # TFX gives the command line to Beam, which would read our options as its own.
     del sys.argv[1:]
-    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         if options.once:
             RUN[options.once](options.photos, options.image_size, Path(folder))
-        elif options.memory:
-            figures["step_peak_mib"] = memory(
-                options.photos, options.memory, options.image_size, Path(folder)
-            )
+            print(json.dumps({"peak_mib": round(peak_mib())}))
+            return
+        if options.memory:
+            figures = memory(options.photos, options.memory, options.image_size, Path(folder))
         else:
             figures = compare(options.photos, options.count, options.image_size, Path(folder))
-    print(json.dumps(figures | {"peak_mib": round(peak_mib())}))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
