@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,8 @@ def run(
 ) -> Inputs:
     """What the Review step reads of a run on these photos; `settings` are those of `review`."""
     columns = [name for name in table if name not in (*features.RAW_FEATURES, *_OWN_COLUMNS)]
-    _statistics(folder / "statistics", table)
-    for split in features.SPLITS:
-        file = folder / "anomalies" / f"Split-{split}" / "SchemaDiff.pb"
-        file.parent.mkdir(parents=True)
-        file.write_bytes(anomalies_pb2.Anomalies().SerializeToString())
+    statistics(folder / "statistics", table)
+    anomalies(folder / "anomalies")
     for name in ("examples", "model_run"):
         (folder / name).mkdir()
     write(rejects, folder / "examples" / "rejects.csv")
@@ -139,7 +137,33 @@ def run(
     return _inputs(artifacts, **settings)
 
 
-def _statistics(folder: Path, table: pd.DataFrame) -> None:
+def reviewed(inputs: Inputs, **settings: Any) -> Inputs:
+    """The same run with other settings of the section `review`."""
+    review = inputs.settings["review"] | settings
+    return replace(inputs, settings={**inputs.settings, "review": review})
+
+
+def moved(inputs: Inputs, **folders: Path) -> Inputs:
+    """The same run with some artifacts in other folders."""
+    artifacts = {
+        name: replace(inputs.artifacts[name], path=folder) for name, folder in folders.items()
+    }
+    return replace(inputs, artifacts={**inputs.artifacts, **artifacts})
+
+
+def anomalies(folder: Path, **descriptions: str) -> None:
+    """Anomalies as ExampleValidator writes them: by feature, all in the split eval."""
+    for split in features.SPLITS:
+        found = anomalies_pb2.Anomalies()
+        if split == features.EVAL:
+            for feature, description in descriptions.items():
+                found.anomaly_info[feature].description = description
+        file = folder / f"Split-{split}" / "SchemaDiff.pb"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(found.SerializeToString())
+
+
+def statistics(folder: Path, table: pd.DataFrame) -> None:
     """Statistics as StatisticsGen writes them: of all photos of a split, and of each span in it."""
     for split in features.SPLITS:
         rows = table[table["split"] == split].drop(columns=["split", "candidate"])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from components.photo_example_gen.rejects import Reason, Reject
+from components.photo_example_gen.component import REJECTS_FILE
+from components.photo_example_gen.rejects import Reason, Reject, write
 from components.review import data
+from components.review.inputs import Inputs
 from components.review.page import Section
 from schemas import features
 from tests.components.review import made
@@ -41,8 +42,13 @@ def table():
 
 
 @pytest.fixture(scope="module")
-def section(table, tmp_path_factory: pytest.TempPathFactory) -> Section:
-    return data.section(made.run(tmp_path_factory.mktemp("run"), table, REJECTS))
+def inputs(table, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return made.run(tmp_path_factory.mktemp("run"), table, REJECTS)
+
+
+@pytest.fixture(scope="module")
+def section(inputs: Inputs) -> Section:
+    return data.section(inputs)
 
 
 def test_age_bands_are_counted_per_split(section: Section, table) -> None:
@@ -59,11 +65,11 @@ def test_age_bands_are_counted_per_split(section: Section, table) -> None:
     assert "Destatis" in made.words(section)
 
 
-def test_the_population_is_configurable(table, tmp_path: Path) -> None:
+def test_the_population_is_configurable(inputs: Inputs, tmp_path: Path) -> None:
     file = tmp_path / "zenda.csv"
     file.write_text("# Zenda, all of them children. Source: its king\nage,people\n0-12,9\n13-17,0\n"
                     "18-20,0\n21-24,0\n25-34,0\n35-44,0\n45-54,0\n55-64,0\n65+,0\n")  # fmt: skip
-    section = data.section(made.run(tmp_path, table, population=str(file)))
+    section = data.section(made.reviewed(inputs, population=str(file)))
     few = [row["age band"].text for row in made.tables(section)[AGES] if row["verdict"].mark]
     assert few == ["0–12"]
     assert "Source: its king" in made.words(section)
@@ -143,22 +149,29 @@ def test_drift_since_the_span_before(section: Section) -> None:
     assert "of span 2" in made.words(section)
 
 
-def test_one_span_no_rejects_and_an_anomaly(tmp_path: Path) -> None:
-    inputs = made.run(tmp_path, made.photos(60, span="1"))
-    anomalies = anomalies_pb2.Anomalies()
-    anomalies.anomaly_info["brightness"].description = "Unexpectedly high value: 2.5"
-    file = tmp_path / "anomalies" / "Split-eval" / "SchemaDiff.pb"
-    file.write_bytes(anomalies.SerializeToString())
-    section = data.section(inputs)
+def test_one_span_no_rejects_and_an_anomaly(inputs: Inputs, tmp_path: Path) -> None:
+    made.statistics(tmp_path / "statistics", made.photos(60, span="1"))
+    made.anomalies(tmp_path / "anomalies", brightness="Unexpectedly high value: 2.5")
+    write([], tmp_path / REJECTS_FILE)
+    section = data.section(
+        made.moved(
+            inputs,
+            statistics=tmp_path / "statistics",
+            anomalies=tmp_path / "anomalies",
+            examples=tmp_path,
+        )
+    )
     (anomaly,) = made.tables(section)["Anomalies"]
+    assert anomaly["split"].text == "eval" and anomaly["feature"].text == "brightness"
     assert anomaly["problem"].text == "Unexpectedly high value: 2.5"
     assert "all photos are of one span" in made.words(section)
     assert "No row of the CSV was rejected" in made.words(section)
 
 
-def test_an_empty_split(tmp_path: Path) -> None:
+def test_an_empty_split(inputs: Inputs, tmp_path: Path) -> None:
     photos = made.photos(60)
     photos.loc[photos["split"] == features.EVAL, "split"] = features.TRAIN
-    section = data.section(made.run(tmp_path, photos))
+    made.statistics(tmp_path, photos)
+    section = data.section(made.moved(inputs, statistics=tmp_path))
     assert "0 in eval" in made.words(section)
     assert all(row["eval"].value == 0 for row in made.tables(section)[AGES])

@@ -6,9 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,8 +88,7 @@ def changed(inputs: Inputs, folder: Path, change: Callable[[pd.DataFrame], None]
     table = pd.read_parquet(inputs.artifacts["evaluation"].path / predictions.FILE)
     change(table)
     table.to_parquet(folder / predictions.FILE)
-    evaluation = replace(inputs.artifacts["evaluation"], path=folder)
-    return replace(inputs, artifacts={**inputs.artifacts, "evaluation": evaluation})
+    return made.moved(inputs, evaluation=folder)
 
 
 def test_photos_that_the_model_could_not_read_are_counted_and_left_out(
@@ -133,12 +130,12 @@ def test_errors_of_few_photos_are_not_drawn(inputs: Inputs) -> None:
     bins, counts = np.unique(found.ages // 5 * 5, return_counts=True)
     bound = int(np.median(counts))
     assert 0 < sum(counts >= bound) < len(counts)
-    description = made.charts(mistakes.section(reviewed(inputs, min_photos=bound)))[
+    description = made.charts(mistakes.section(made.reviewed(inputs, min_photos=bound)))[
         title
     ].description
     for age, count in zip(bins, counts, strict=True):
         assert (f"{age:.0f} to {age + 5:.0f} years: " in description) == (count >= bound)
-    assert title not in made.charts(mistakes.section(reviewed(inputs, min_photos=1000)))
+    assert title not in made.charts(mistakes.section(made.reviewed(inputs, min_photos=1000)))
 
 
 def test_a_square_counts_its_photos(inputs: Inputs) -> None:
@@ -177,15 +174,8 @@ def proportion_bounds(count: int, photos: int) -> tuple[float, float]:
     return max(middle - half, 0.0), middle + half
 
 
-def reviewed(inputs: Inputs, **options: Any) -> Inputs:
-    """The same run with changed settings of the section `review`."""
-    return replace(
-        inputs, settings={**inputs.settings, "review": {**inputs.settings["review"], **options}}
-    )
-
-
 def test_thumbnails_can_be_switched_off(inputs: Inputs) -> None:
-    section = mistakes.section(reviewed(inputs, thumbnails=False))
+    section = mistakes.section(made.reviewed(inputs, thumbnails=False))
     assert "data:image" not in render("t", [section])
     assert "=final_files/<b>,1.jpg" in str(made.tables(section))
 
@@ -210,5 +200,5 @@ def test_errors_of_the_old_and_the_young(inputs: Inputs) -> None:
     said = made.words(mistakes.section(inputs))
     assert "Yes, by more than chance." in said  # the photos are made so
     assert re.search(r"young people, [\d.]+% \([\d.]+% to [\d.]+%\) get an estimate", said)
-    few = mistakes.section(reviewed(inputs, min_photos=1000))
+    few = mistakes.section(made.reviewed(inputs, min_photos=1000))
     assert "too few photos to say" in made.words(few)
