@@ -1,11 +1,11 @@
-"""Times to build, show and sort the reviewers' page for many photos.
+"""How long the reviewers' page of many photos takes to be built, to be seen and to be sorted.
 
     python -m benchmarks.review [--photos 50000] [--stores 50]
 
-The test photos are made up; each store adds about ten slices. TFMA evaluates them, the function of
-the Review step builds the page, and headless Chromium opens it without a network. The reference is
-the time in which the browser itself sorts the rows of the same table, without the library of the
-page. The last line of the output is JSON.
+Made-up test photos in so many stores, which gives some ten slices a store, evaluated by TFMA. The
+page is built by the Review step's own function and opened in headless Chromium, without a network.
+The reference is the same table without the library that sorts it: the browser's own time to put
+the rows into another order. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _PAINT = "return performance.getEntriesByName('first-contentful-paint')[0].start
 
 
 def make_examples(folder: Path, photo_ids: list[str]) -> None:
-    """Writes raw examples of the test split. All have the same photo of noise."""
+    """The test split's raw examples, all with one photo of noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
     jpeg = io.BytesIO()
     Image.fromarray(pixels).save(jpeg, "JPEG", quality=40)
@@ -67,9 +67,9 @@ def make_examples(folder: Path, photo_ids: list[str]) -> None:
 
 
 def main() -> None:
-    """Builds, opens and sorts the page."""
+    """Builds, opens and sorts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=int, default=50_000, help="photos in the test split")
+    parser.add_argument("--photos", type=int, default=50_000, help="in the test split")
     parser.add_argument("--stores", type=int, default=50)
     options = parser.parse_args()
     stores = [f"store {at % options.stores}" for at in range(options.photos)]
