@@ -107,14 +107,13 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
     for key, by_slice in configured.items():
         if key.model_name == BASELINE:  # TFMA lists it, too, but does not check it
             continue
-        name, label = key.name, NAMES.get(key.name, key.name)
         for _, threshold in by_slice:
-            value = candidate.get(name, UNKNOWN)
+            label, value = NAMES.get(key.name, key.name), candidate.get(key.name, UNKNOWN)
             if isinstance(threshold, tfma.GenericChangeThreshold):
                 if not live:
                     continue
-                value = Figure(value.value - live[name].value, math.nan, math.nan)
                 label = f"{label}, this model minus the live model"
+                value = Figure(value.value - live[key.name].value, math.nan, math.nan)
             rows += [_row(label, value, side, bound, photos) for side, bound in _bounds(threshold)]
     return [*rows, _served(inputs)]
 

@@ -77,8 +77,8 @@ def test_intervals_that_tfma_computed_are_read(tmp_path: Path) -> None:
     }
     assert set(bounded) == {MAE, "squared_pearson_correlation"}
     found = read(tmp_path)[OVERALL]
-    for name, said in bounded.items():
-        assert found[name] == Figure(said["value"], said["lowerBound"], said["upperBound"])
+    for name, bounds in bounded.items():
+        assert found[name] == Figure(bounds["value"], bounds["lowerBound"], bounds["upperBound"])
     assert found[COUNT].value == 120
 
 

@@ -160,9 +160,9 @@ def test_at_the_till(inputs: Inputs) -> None:
         rows for name, rows in made.tables(mistakes.section(inputs)).items() if "till" in name
     )
     low, high = proportion_bounds(int(wrong), int(photos))
-    said = rows[0]
-    assert (said["photos"].text, said["of"].text) == (str(wrong), str(photos))
-    share = said["share (95 % interval)"].text
+    row = rows[0]
+    assert (row["photos"].text, row["of"].text) == (str(wrong), str(photos))
+    share = row["share (95 % interval)"].text
     assert share == f"{wrong / photos:.1%} ({low:.1%} to {high:.1%})"
 
 
@@ -197,8 +197,8 @@ def test_the_suspects_can_be_left_out(inputs: Inputs, tmp_path: Path) -> None:
 
 
 def test_errors_of_the_old_and_the_young(inputs: Inputs) -> None:
-    said = made.words(mistakes.section(inputs))
-    assert "Yes, by more than chance." in said  # the photos are made so
-    assert re.search(r"young people, [\d.]+% \([\d.]+% to [\d.]+%\) get an estimate", said)
+    text = made.words(mistakes.section(inputs))
+    assert "Yes, by more than chance." in text  # the photos are made so
+    assert re.search(r"young people, [\d.]+% \([\d.]+% to [\d.]+%\) get an estimate", text)
     few = mistakes.section(made.reviewed(inputs, min_photos=1000))
     assert "too few photos to say" in made.words(few)

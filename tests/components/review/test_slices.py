@@ -124,9 +124,9 @@ def test_too_many_values_for_a_chart(folder: Path) -> None:
 def test_too_few_photos_for_a_chart(folder: Path) -> None:
     blocks = slices.blocks([slices.evaluation("this model", folder)], 1000)
     assert not charts(blocks)
-    said = [text for block in blocks if isinstance(block, Text) for text in block.paragraphs]
+    texts = [text for block in blocks if isinstance(block, Text) for text in block.paragraphs]
     for by in ("age", "gender", "span"):
-        assert said.count(f"There is no chart by {by}, because no slice has 1000 photos.") == 1
+        assert texts.count(f"There is no chart by {by}, because no slice has 1000 photos.") == 1
 
 
 def test_text_from_the_csv_is_escaped(folder: Path) -> None:
