@@ -41,10 +41,12 @@ def _decisions(runs: Sequence[Run]) -> Section:
         Table(f"Thresholds of the gate: {name}", decision.COLUMNS, decision.thresholds(inputs))
         for name, inputs in runs
     ]
-    settings = Table(
-        "Options with different values",
-        ["option", *(name for name, _ in runs)],
-        list(_differences([dict(_flat(inputs.settings)) for _, inputs in runs])),
+    differences = list(_differences([dict(_flat(inputs.settings)) for _, inputs in runs]))
+    options = ["option", *(name for name, _ in runs)]
+    settings = (
+        Table("Options with different values", options, differences)
+        if differences
+        else Text(["All options of the runs have the same values."])
     )
     return Section("decision", "Decisions", [Table("Runs", columns, rows), *thresholds, settings])
 

@@ -62,8 +62,8 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
     )
     yield Table("The run", ["fact", "value"], list(_facts(inputs)))
     yield Table(
-        "Lineage: the artifacts of the run, in the order of the steps",
-        ["artifact", "id in the metadata store", "content", "location"],
+        "Lineage: the artifacts of the run and their ids in the metadata store",
+        ["artifact", "id", "content", "location"],
         list(_lineage(inputs)),
     )
 

@@ -274,7 +274,7 @@ def _at_the_till(found: Estimates) -> Table:
         rows.append([name, count, photos, _share(count, photos)])
     return Table(
         f"At a till that asks for ID if the estimate is below {policy.challenge_age}",
-        ["real age and outcome", "photos", "of", "share (95 % interval)"],
+        ["real age and outcome", "photos", "photos of this age", "share (95 % interval)"],
         rows,
     )
 
@@ -294,15 +294,7 @@ def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     groups = {"The largest errors": found.of(worst)}
     if len(suspects):
         groups["The most suspicious labels"] = found.of(suspects[: settings["photos"]])
-    yield Text(
-        [
-            f"{len(suspects):,} labels may be wrong. Their errors are far from the errors of other "
-            "photos with similar estimates. This is only a suspicion: the model may be wrong "
-            f"instead. Look at each photo. Delete the rows whose label is right from "
-            f"{SUSPECTS_FILE}. Then run again with --exclude {SUSPECTS_FILE}. Do not leave out "
-            "photos because they are hard for the model: the MAE would look better than it is."
-        ]
-    )
+    yield Text([_about(len(suspects))])
     if not settings["thumbnails"]:
         yield Text(["Thumbnails are switched off (review.thumbnails)."])
         yield from (_listed(caption, some) for caption, some in groups.items())
@@ -316,6 +308,18 @@ def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     photo_ids = frozenset(photo_id for some in groups.values() for photo_id in some.photo_ids)
     jpegs = thumbnails(inputs.artifacts["examples"].path, photo_ids)
     yield from (_shown(caption, some, jpegs) for caption, some in groups.items())
+
+
+def _about(suspects: int) -> str:
+    if not suspects:
+        return "No label is suspicious."
+    return (
+        f"Suspicious labels: {suspects:,}. Their errors are far from the errors of other photos "
+        "with similar estimates. This is only a suspicion: the model may be wrong instead. Look at "
+        f"each photo. Delete the rows whose label is right from {SUSPECTS_FILE}. Then run again "
+        f"with --exclude {SUSPECTS_FILE}. Do not leave out photos because they are hard for the "
+        "model: the MAE would look better than it is."
+    )
 
 
 def _listed(caption: str, some: Estimates) -> Table:
@@ -335,7 +339,7 @@ def _shown(caption: str, some: Estimates, jpegs: Mapping[str, bytes]) -> Photos:
                 f"Photo of a person. Labelled age: {age:.4g}. Estimate: {estimate:.0f}.",
                 [
                     name,
-                    f"labelled {age:.4g} years",
+                    f"labelled age {age:.4g}",
                     f"estimate {estimate:.0f} ({estimate - age:+.0f})",
                 ],
             )
