@@ -70,11 +70,12 @@ def run_step(photos: Path) -> None:
     from tfx.types import standard_artifacts
 
     from components.photo_example_gen import Executor, PhotoExampleGen
+    from pipeline.config import Data
 
     with tempfile.TemporaryDirectory() as out:
         artifact = standard_artifacts.Examples()
         artifact.uri = out
-        properties = PhotoExampleGen(str(photos)).exec_properties
+        properties = PhotoExampleGen(Data(photos=str(photos))).exec_properties
         executor = Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS)))
         executor.Do({}, {"examples": [artifact]}, properties)
 

@@ -48,11 +48,14 @@ def make_examples(photos: Path, folder: Path) -> None:
     from tfx.types import standard_artifacts
 
     from components.photo_example_gen import Executor, PhotoExampleGen
+    from pipeline.config import Data
 
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder)
     executor = Executor(BaseBeamExecutor.Context(beam_pipeline_args=list(BEAM_ARGS)))
-    executor.Do({}, {"examples": [artifact]}, PhotoExampleGen(str(photos)).exec_properties)
+    executor.Do(
+        {}, {"examples": [artifact]}, PhotoExampleGen(Data(photos=str(photos))).exec_properties
+    )
 
 
 def inputs(examples: Path) -> dict[str, list[Any]]:
@@ -76,12 +79,12 @@ def run_transform(examples: Path, image_size: int, out: Path) -> None:
     from tfx.types import Channel, standard_artifacts
 
     from components.transform import Executor, transform
+    from pipeline.config import Transform as Settings
 
     step = transform(
         Channel(type=standard_artifacts.Examples),
         Channel(type=standard_artifacts.Schema),
-        image_size=image_size,
-        jpeg_quality=QUALITY,
+        Settings(image_size=image_size, jpeg_quality=QUALITY),
     )
     graph, transformed = standard_artifacts.TransformGraph(), standard_artifacts.Examples()
     graph.uri, transformed.uri = str(out / "graph"), str(out / "examples")

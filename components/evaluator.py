@@ -1,4 +1,4 @@
-"""Evaluator: the gate. TFMA's metrics on the test split, by age band, passenger column and both."""
+"""Evaluator: TFMA's metrics on the test split, by age band, extra column and both; the gate."""
 
 from __future__ import annotations
 
@@ -14,31 +14,26 @@ from tfx.utils import io_utils, proto_utils
 
 from components import metrics, predictions
 from components.beam_step import BeamStep
-from components.curated_schema import passengers
+from components.curated_schema import extra_columns
+from components.gate import BASELINE_MAE, MAE
 from components.served_model import is_live
+from pipeline import config
 from schemas import features
 
-MAE = "mean_absolute_error"
-BASELINE_MAE = f"baseline_{MAE}"  # custom properties of the evaluation, years, over the whole split
-CANDIDATE, BASELINE = "candidate", "baseline"
+CANDIDATE, BASELINE = "candidate", "baseline"  # the names of the models in TFMA
 
 
-def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
-    """Metrics, slices and thresholds.
-
-    Args:
-        max_mae: years; a candidate above it is not blessed.
-        max_mae_increase: years; nor one whose MAE exceeds the live model's by more.
-    """
+def eval_config(gate: config.Evaluator) -> tfma.EvalConfig:
+    """The metrics, the slices and the gate's bounds, in TFMA's form."""
     overall = config_pb2.SlicingSpec()
-    # A plain `threshold` would hold every slice to it, down to the smallest age band.
-    gate = config_pb2.PerSliceMetricThreshold(
+    # A plain `threshold` would apply to every slice, down to the smallest age band.
+    thresholds = config_pb2.PerSliceMetricThreshold(
         slicing_specs=[overall],
         threshold=config_pb2.MetricThreshold(
-            value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": max_mae}),
+            value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": gate.max_mae}),
             change_threshold=config_pb2.GenericChangeThreshold(
                 direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
-                absolute={"value": max_mae_increase},
+                absolute={"value": gate.max_mae_increase},
             ),
         ),
     )
@@ -56,7 +51,7 @@ def eval_config(max_mae: float, max_mae_increase: float) -> tfma.EvalConfig:
         metrics_specs=[
             config_pb2.MetricsSpec(
                 metrics=[
-                    _metric(metrics.AbsoluteError, per_slice_thresholds=[gate]),
+                    _metric(metrics.AbsoluteError, per_slice_thresholds=[thresholds]),
                     _metric(metrics.SquaredError),
                     *(config_pb2.MetricConfig(class_name=name) for name in names),
                 ]
@@ -76,21 +71,24 @@ def _metric(kind: type, **more: Any) -> config_pb2.MetricConfig:
 def custom_extractors(
     eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
 ) -> list[Any]:
-    """TFMA's own extractors, and one that writes down what each photo was given."""
+    """TFMA's own extractors, and one that writes the age that each photo got.
+
+    TFX finds this function by its name, in the module that `module_path` names.
+    """
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
         eval_config=eval_config,
         tensor_adapter_config=tensor_adapter_config,
     )
     columns = [key for spec in eval_config.slicing_specs for key in spec.feature_keys]
-    # TFMA drops the name of a model that stands alone.
+    # If there is one model only, TFMA drops its name.
     models = {spec.name or CANDIDATE: spec.name for spec in eval_config.model_specs}
     write = predictions.Write(predictions.folder.get(), list(dict.fromkeys(columns)), models)
     return [*extractors, tfma.extractors.Extractor("WritePredictions", write)]
 
 
 class Executor(BeamStep, executor.Executor):
-    """TFX's, which slices by what the schema says the CSV brought, and minds an empty baseline."""
+    """TFX's executor; slices by the CSV's extra columns too, and leaves out an empty baseline."""
 
     def Do(
         self,
@@ -98,26 +96,26 @@ class Executor(BeamStep, executor.Executor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Evaluates the candidate, beside the live model where there is one, and blesses it.
+        """Evaluates the candidate, and the live model if there is one; blesses a good candidate.
 
-        Beside what TFMA writes, the evaluation holds a row for each photo: `predictions.FILE`.
-        Its custom property MAE is the candidate's, BASELINE_MAE the live model's.
+        The evaluation also holds a row for each photo: `predictions.FILE`. Its custom property MAE
+        is the candidate's, BASELINE_MAE the live model's.
         """
-        config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
+        tfma_config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
-        for column in passengers(schema):
-            config.slicing_specs.add(feature_keys=[column])
-            config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
+        for column in extra_columns(schema):
+            tfma_config.slicing_specs.add(feature_keys=[column])
+            tfma_config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
         inputs = dict(input_dict)
         live = is_live(artifact_utils.get_single_instance(input_dict["baseline_model"]))
         if not live:
             del inputs["baseline_model"]
-        properties = {**exec_properties, "eval_config": proto_utils.proto_to_json(config)}
+        properties = {**exec_properties, "eval_config": proto_utils.proto_to_json(tfma_config)}
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         predictions.folder.set(evaluation.uri)
         super().Do(inputs, output_dict, properties)
-        # TFMA drops the name of a model that stands alone.
+        # If there is one model only, TFMA drops its name.
         models = {MAE: CANDIDATE, BASELINE_MAE: BASELINE} if live else {MAE: ""}
         for name, model in models.items():
             evaluation.set_float_custom_property(name, _mae(evaluation.uri, model))
@@ -129,7 +127,7 @@ def _mae(evaluation: str, model: str) -> float:
 
 
 class Evaluator(tfx.components.Evaluator):
-    """TFX's Evaluator with the executor above, on the split that nothing else has seen."""
+    """TFX's Evaluator with the executor above, on the test split, which no other step uses."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 

@@ -23,9 +23,8 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model
 from tfx.utils import path_utils
 
+from components.gate import REASON
 from schemas import features
-
-REASON = "reason"  # custom property of the blessing: why the model can't be served, or ""
 
 MODEL_NAME = "candidate"
 PATIENCE = 300  # seconds until a server is taken to hang: a loaded machine needs tens

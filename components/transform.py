@@ -23,6 +23,7 @@ from tfx.types import BaseChannel
 
 from components import heap
 from components.beam_step import BeamStep
+from pipeline import config
 from schemas import features
 
 
@@ -137,9 +138,7 @@ class Transform(tfx.components.Transform):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
-def transform(
-    examples: BaseChannel, schema: BaseChannel, image_size: int, jpeg_quality: int
-) -> Transform:
+def transform(examples: BaseChannel, schema: BaseChannel, settings: config.Transform) -> Transform:
     """TFX's Transform with this module's `preprocessing_fn`.
 
     Nothing is learned from the data here, so there is neither an analyzer cache nor statistics of
@@ -152,7 +151,7 @@ def transform(
         splits_config=transform_pb2.SplitsConfig(
             analyze=[features.TRAIN], transform=list(features.SPLITS)
         ),
-        custom_config={"image_size": image_size, "jpeg_quality": jpeg_quality},
+        custom_config=settings.model_dump(),
         disable_analyzer_cache=True,
         disable_statistics=True,
     )

@@ -1,1 +1,3 @@
+"""The pipeline: which steps there are, where they run, and the `goodseed` command."""
 
+DISTRIBUTION = "goodseed-age-check"  # the name in setup.py

@@ -1,4 +1,7 @@
-"""Every knob of the pipeline, typed, with its unit; profiles are YAML files beside this one."""
+"""Every knob of the pipeline, typed, with its unit. Profiles are YAML files in profiles/.
+
+Components take their section from here. So this module imports none of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.errors import UserError
-from components.review import population
 
 PIPELINE_NAME = "goodseed-age-check"
 
@@ -30,12 +32,21 @@ class Data(Section):
     file_column: str = Field("file_name", description="CSV column with the picture's file name")
     age_column: str = Field("real_age", description="CSV column with the age in years")
     span_window: int = Field(0, ge=0, description="How many of the newest spans are read; 0: all")
-    train_share: float = Field(0.70, gt=0, lt=1, description="Share of photos that train")
-    eval_share: float = Field(0.15, gt=0, lt=1, description="Share that stops training early")
-    max_rejected: float = Field(0.05, ge=0, le=1, description="Share of rows that may be rejected")
-    max_pixels: int = Field(50_000_000, gt=0, description="Largest picture that is decoded, pixels")
+    train_share: float = Field(
+        0.70, gt=0, lt=1, description="Share of the photos in the train split, 0 to 1"
+    )
+    eval_share: float = Field(
+        0.15, gt=0, lt=1,
+        description="Share of the photos in the eval split, 0 to 1; the test split gets the rest",
+    )  # fmt: skip
+    max_rejected: float = Field(
+        0.05, ge=0, le=1, description="Largest share of the rows that may be rejected, 0 to 1"
+    )
+    max_pixels: int = Field(
+        50_000_000, gt=0, description="Width × height of the largest picture that is read, pixels"
+    )
     conflict_years: float = Field(
-        3.0, ge=0, description="Ages of one picture may differ by so many years"
+        3.0, ge=0, description="Largest difference between two ages of one picture, years"
     )
     exclude: str | None = Field(
         None, description="CSV whose column file_name lists photos to leave out (--exclude)"
@@ -49,31 +60,45 @@ class Data(Section):
 
 
 class Transform(Section):
-    """How a photo becomes the network's input, in training, evaluation and serving alike."""
+    """How a photo becomes the network's input: the same in training, evaluation and serving."""
 
-    image_size: int = Field(224, ge=32, le=1024, description="Side of the square, pixels")
-    jpeg_quality: int = Field(92, ge=50, le=100, description="JPEG quality it is stored with")
+    image_size: int = Field(224, ge=32, le=1024, description="Side of the square picture, pixels")
+    jpeg_quality: int = Field(
+        92, ge=50, le=100, description="JPEG quality of the stored square, 0 to 100"
+    )
 
 
 class Trainer(Section):
     """The network and its training."""
 
     initial_weights: str = Field(
-        "imagenet", description="imagenet, none, or a file of ResNet50 weights without top"
+        "imagenet", description="imagenet, none, or a file of ResNet50 weights without the top"
     )
-    batch_size: int = Field(64, ge=1, description="Photos a step, over all devices")
-    head_epochs: int = Field(1, ge=0, description="Epochs of the head alone; 0 from no weights")
-    epochs: int = Field(8, ge=1, description="Epochs of the whole network, at most")
-    head_learning_rate: float = Field(1e-2, gt=0, description="Adam's, for the head alone")
-    learning_rate: float = Field(5e-4, gt=0, description="AdamW's peak, for the whole network")
-    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up")
-    weight_decay: float = Field(1e-4, ge=0, description="AdamW's decoupled weight decay")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Share of pooled features dropped")
-    patience: int = Field(4, ge=1, description="Epochs without a better eval MAE before stopping")
+    batch_size: int = Field(64, ge=1, description="Photos in a step, over all devices")
+    head_epochs: int = Field(
+        1, ge=0, description="Epochs of training the head alone; ignored without initial weights"
+    )
+    epochs: int = Field(8, ge=1, description="Most epochs of training the whole network")
+    head_learning_rate: float = Field(
+        1e-2, gt=0, description="Adam's learning rate for the head alone, per step"
+    )
+    learning_rate: float = Field(
+        5e-4, gt=0, description="AdamW's highest learning rate for the whole network, per step"
+    )
+    warmup_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises, 0 to 1"
+    )
+    weight_decay: float = Field(
+        1e-4, ge=0, description="AdamW's decoupled weight decay, times the learning rate"
+    )
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="Share of the pooled features that is dropped, 0 to 1"
+    )
+    patience: int = Field(4, ge=1, description="Epochs without a better eval MAE before it stops")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="What training computes in; auto: what the hardware gains from"
+        "auto", description="Number type of the training; auto: the fastest on this hardware"
     )
-    seed: int = Field(0, ge=0, description="Seed of weights, order and dropout")
+    seed: int = Field(0, ge=0, description="Seed of the weights, the order and the dropout")
 
 
 class Evaluator(Section):
@@ -81,24 +106,26 @@ class Evaluator(Section):
 
     max_mae: float = Field(8.0, gt=0, description="Largest MAE on the test split, years")
     max_mae_increase: float = Field(
-        0.25, ge=0, description="How much worse than the live model it may be, years of MAE"
+        0.25, ge=0, description="Largest difference to the live model's MAE, years"
     )
 
 
 class Review(Section):
-    """The page that reviewers open."""
+    """The page for the reviewers."""
 
-    thumbnails: bool = Field(True, description="Whether it shows photos, small: the worst mistakes")
-    photos: int = Field(24, ge=0, description="How many photos of each kind it shows, at most")
+    thumbnails: bool = Field(
+        True, description="Whether the page shows small photos of the worst mistakes"
+    )
+    photos: int = Field(24, ge=0, description="Most photos of each kind on the page")
     min_photos: int = Field(30, ge=2, description="Photos that a slice needs to be judged")
     interval_width: float = Field(
-        2.0, gt=0, description="How wide the interval of a band's MAE may be, years"
+        2.0, gt=0, description="Largest width of the interval of an age band's MAE, years"
     )
     population: str | None = Field(
         None, description="CSV of the reference population; none: Germany's of 2023"
     )
     data_licence: str = Field(
-        "not stated by the photos' folder", description="What the model card says of the photos"
+        "not stated by the photos' folder", description="What the model card says about the photos"
     )
 
 
@@ -106,45 +133,51 @@ class Serving(Section):
     """Where the model goes live."""
 
     root: str | None = Field(
-        None, description="Serving root; none: RUN_DIR/serving, or kubeflow.serving_mount in pods"
+        None, description="Serving root; none: RUN_DIR/serving, in pods kubeflow.serving_mount"
     )
-    model_name: str = Field("goodseed_age", pattern=r"^[A-Za-z0-9_.-]+$", description="Servable")
-    max_batch_size: int = Field(32, ge=1, description="Largest batch that the server makes, photos")
+    model_name: str = Field(
+        "goodseed_age", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the servable"
+    )
+    max_batch_size: int = Field(
+        32, ge=1, description="Photos in the largest batch of the model server"
+    )
 
 
 class Beam(Section):
-    """Where Beam works and how it shares the work out."""
+    """Where Beam works, and how it divides the work."""
 
     runner: str = Field(
         "FnApiRunner",
-        description="FnApiRunner: in the step itself; or PortableRunner, FlinkRunner, SparkRunner, "
-        "DataflowRunner, whose workers have to see the artifacts' files",
+        description="FnApiRunner: in the step's process; or PortableRunner, FlinkRunner, "
+        "SparkRunner, DataflowRunner, whose workers must see the artifacts' files",
     )
-    options: tuple[str, ...] = Field((), description="Further options of Beam's, as --name=value")
+    options: tuple[str, ...] = Field((), description="Further options of Beam, as --name=value")
     mode: Literal["in_memory", "multi_threading", "multi_processing"] | None = Field(
         None,
-        description="FnApiRunner's direct_running_mode; none: in_memory for one worker; for more "
-        "multi_threading on this machine, multi_processing in a pod",
+        description="FnApiRunner's direct_running_mode; none: in_memory for one worker; for more, "
+        "multi_threading on this machine and multi_processing in a pod",
     )
-    workers: int = Field(0, ge=0, description="FnApiRunner's direct_num_workers; 0: one a core")
+    workers: int = Field(
+        0, ge=0, description="FnApiRunner's direct_num_workers; 0: one for each core"
+    )
 
 
-# What Kubernetes calls a claim or a secret becomes the name of a volume: a DNS label, so no dots.
+# Kubernetes uses the name of a claim or secret as the name of a volume: a DNS label, without dots.
 _LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[KMGT]i?)?$"
 
 
 class Resources(Section):
-    """What a step's pod asks for, and may not exceed."""
+    """Request and limit of a step's pod."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # `cpu: 8`, as in Kubernetes
 
     cpu: str = Field("2", pattern=_QUANTITY, description="Cores, as Kubernetes writes them")
-    memory: str = Field("4Gi", pattern=_QUANTITY, description="As Kubernetes writes it")
+    memory: str = Field("4Gi", pattern=_QUANTITY, description="Bytes, as Kubernetes writes them")
 
 
 class Toleration(Section):
-    """A taint of the GPU nodes that the training puts up with."""
+    """A taint of the GPU nodes that the training pod tolerates."""
 
     key: str
     operator: Literal["Exists", "Equal"] = "Exists"
@@ -155,38 +188,47 @@ class Toleration(Section):
 class Kubeflow(Section):
     """What the pods of a Kubeflow pipeline get. Fixed when the package is compiled."""
 
-    image: str = Field("", description="The image with this code, by digest or by a tag of its own")
+    image: str = Field("", description="Image with this code, by digest or by a tag of its own")
     image_pull_secret: str | None = Field(None, pattern=_LABEL, description="Name of the secret")
     photos_claim: str = Field(
         "goodseed-photos", pattern=_LABEL, description="Volume claim with the photos"
     )
-    photos_mount: str = Field("/photos", description="Where it is in a pod; data.photos is inside")
+    photos_mount: str = Field(
+        "/photos", description="Mount point of that volume; data.photos is inside"
+    )
     serving_claim: str = Field(
         "goodseed-serving", pattern=_LABEL, description="Volume claim that the model servers read"
     )
     serving_mount: str = Field(
-        "/serving", description="Where it is in a pod; serving.root is inside (none: all of it)"
+        "/serving", description="Mount point of that volume; serving.root is inside"
     )
     work_claim: str = Field(
         "goodseed-work", pattern=_LABEL, description="Volume claim for summaries and resumed runs"
     )
-    work_mount: str = Field("/work", description="Where it is in a pod; run_dir is inside")
-    resources: Resources = Field(Resources(), description="Of every step that `steps` leaves out")
+    work_mount: str = Field("/work", description="Mount point of that volume; run_dir is inside")
+    resources: Resources = Field(
+        Resources(), description="Resources of every step that `steps` does not name"
+    )
     steps: dict[str, Resources] = Field(
-        {"Trainer": Resources(cpu="4", memory="12Gi")}, description="By the node's name"
+        {"Trainer": Resources(cpu="4", memory="12Gi")},
+        description="Resources of single steps, by the step's name",
     )
     retries: int = Field(2, ge=0, description="How often a failed step is tried again")
-    backoff_seconds: int = Field(60, ge=0, description="Before the first retry; doubles each time")
-    gpus: int = Field(0, ge=0, description="GPUs of the training")
-    gpu_resource: str = Field("nvidia.com/gpu", description="What Kubernetes calls them")
-    gpu_node_selector: dict[str, str] = Field({}, description="Labels of the training's nodes")
+    backoff_seconds: int = Field(
+        60, ge=0, description="Seconds before the first retry; doubles with each retry"
+    )
+    gpus: int = Field(0, ge=0, description="GPUs of the training pod")
+    gpu_resource: str = Field("nvidia.com/gpu", description="Kubernetes' name of the GPU resource")
+    gpu_node_selector: dict[str, str] = Field({}, description="Labels of the nodes for training")
     gpu_tolerations: tuple[Toleration, ...] = Field(
         (Toleration(key="nvidia.com/gpu", effect="NoSchedule"),),
-        description="Taints of those nodes",
+        description="Taints of those nodes that the training pod tolerates",
     )
     shared_memory: str = Field(
-        "2Gi", pattern=_QUANTITY, description="The training's /dev/shm, with GPUs; counts as memory"
-    )
+        "2Gi", pattern=_QUANTITY,
+        description="Size of /dev/shm for training on GPUs, bytes as Kubernetes writes them; "
+        "counts as memory",
+    )  # fmt: skip
 
 
 class Config(Section):
@@ -224,20 +266,20 @@ def load(
     overrides: Sequence[str] = (),
     here: bool = True,
 ) -> Config:
-    """The profile's configuration with `section.key=value` overrides (values are YAML).
+    """The configuration of a profile, with overrides.
 
     Args:
         profile: one of `profiles()`.
         photos: `data.photos`.
         run_dir: `run_dir`.
-        exclude: `data.exclude`, where it is not among the overrides.
-        overrides: what the profile says is not what is wanted.
-        here: whether the paths are this machine's. They are then made absolute, so that a step may
-            run in any working directory; paths in a pod stay as they are.
+        exclude: `data.exclude`, unless an override gives it.
+        overrides: `section.key=value` instead of the profile's value; the value is YAML.
+        here: whether the paths are on this machine. Then they are made absolute, so that a step
+            may run in any working directory. Paths in a pod stay as they are.
 
     Raises:
-        UserError: unknown profile, section or key, a value outside its bounds, or one that is given
-            in both ways.
+        UserError: an unknown profile, section or key, a value outside its bounds, or one that is
+            given twice.
     """
     if profile not in profiles():
         raise UserError(f"unknown profile '{profile}': choose one of {', '.join(profiles())}")
@@ -250,7 +292,7 @@ def load(
         if value is None:
             continue
         if name in data:
-            raise UserError(f"--set data.{name}: say it with --{name} alone")
+            raise UserError(f"--set data.{name}: use --{name} alone")
         data[name] = value
     values["run_dir"] = run_dir
     config = validate(values)
@@ -258,10 +300,10 @@ def load(
 
 
 def validate(values: dict[str, Any]) -> Config:
-    """The configuration that nested values describe, each section a dictionary.
+    """The configuration from nested values: each section is a dictionary.
 
     Raises:
-        UserError: unknown section or key, or a value outside its bounds.
+        UserError: an unknown section or key, or a value outside its bounds.
     """
     try:
         return Config.model_validate(values)
@@ -270,10 +312,10 @@ def validate(values: dict[str, Any]) -> Config:
 
 
 def apply(values: dict[str, Any], override: str) -> None:
-    """Puts a `section.key=value` (the value is YAML) into nested values.
+    """Puts a `section.key=value` into nested values; the value is YAML.
 
     Raises:
-        UserError: it is not of that form, or there is no such section.
+        UserError: the override has another form, or there is no such section.
     """
     name, equals, value = override.partition("=")
     section, dot, key = name.partition(".")
@@ -301,9 +343,7 @@ def _absolute(config: Config) -> Config:
     if serving.root:
         serving = serving.model_copy(update={"root": str(Path(serving.root).absolute())})
     if review.population:
-        table = str(Path(review.population).absolute())
-        population.read(table)  # now, rather than at the end of the run
-        review = review.model_copy(update={"population": table})
+        review = review.model_copy(update={"population": str(Path(review.population).absolute())})
     changed = {"data": data, "trainer": trainer, "serving": serving, "review": review}
     return config.model_copy(update={"run_dir": str(Path(config.run_dir).absolute()), **changed})
 

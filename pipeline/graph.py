@@ -1,4 +1,4 @@
-"""The graph: which steps there are and what flows between them. Runners only say where they run."""
+"""The graph: which steps there are, and what flows between them. A runner only says where."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from components.trainer import trainer
 from components.transform import transform
 from pipeline.config import PIPELINE_NAME, Beam, Config
 
-# What is live changes without the graph, and the page tells of one run: never from a cache.
+# Never from a cache: the live model changes without the graph, and the page describes one run.
 NEVER_CACHED = frozenset({"ServedModel", "Pusher", "Review"})
 
 
 def create_pipeline(config: Config) -> Pipeline:
-    """The way of the data from a folder of photos to a pushed model."""
+    """The graph from a folder of photos to a pushed model and a page for the reviewers."""
     run_dir = Path(config.run_dir)
-    examples = PhotoExampleGen(**config.data.model_dump())
+    examples = PhotoExampleGen(config.data)
     raw = examples.outputs["examples"]
     curated = CuratedSchema(
         examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()
@@ -40,8 +40,8 @@ def create_pipeline(config: Config) -> Pipeline:
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"]
     )
-    transformed = transform(raw, curated.outputs["schema"], **config.transform.model_dump())
-    # Nothing is learned from photos that the validator has not let through.
+    transformed = transform(raw, curated.outputs["schema"], config.transform)
+    # Training waits until the validator has passed the photos.
     transformed.add_upstream_node(validator)
     trained = trainer(
         transformed.outputs["transformed_examples"],
@@ -58,7 +58,7 @@ def create_pipeline(config: Config) -> Pipeline:
         model=trained.outputs["model"],
         baseline_model=served.outputs["model"],
         schema=curated.outputs["schema"],
-        eval_config=eval_config(**config.evaluator.model_dump()),
+        eval_config=eval_config(config.evaluator),
     )
     check = ServingCheck(
         model=trained.outputs["model"],
@@ -117,16 +117,16 @@ def create_pipeline(config: Config) -> Pipeline:
 
 
 def beam_args(beam: Beam) -> list[str]:
-    """Beam's options: its runner inside this process, sharing out work as configured, or another.
+    """Beam's options, as a command line.
 
-    Another runner's workers are told by `beam.options` where they find this code.
+    For another runner than FnApiRunner, `beam.options` says where the workers find this code.
     """
     if beam.runner != "FnApiRunner":
         return [f"--runner={beam.runner}", *beam.options]
     mode = beam.mode or ("in_memory" if beam.workers == 1 else "multi_threading")
     return [
         "--runner=FnApiRunner",  # DirectRunner would first look for a runner to download
-        "--sdk_container_image=none",  # or TFX packs itself for remote workers, at each step
+        "--sdk_container_image=none",  # without it, TFX packs itself for remote workers
         f"--direct_running_mode={mode}",
         f"--direct_num_workers={beam.workers}",
         *beam.options,

@@ -1,4 +1,7 @@
-"""summary.json: what a run did, from the properties of the artifacts that its steps made."""
+"""summary.json: what a run did, from the properties of the artifacts that its steps made.
+
+Every runner writes it, and the command's exit status and table come from it.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,24 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata as distributions
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_metadata.proto import metadata_store_pb2
-
-from components.evaluator import BASELINE_MAE, MAE
+from components import gate
 from components.review import PAGE
-from components.serving_check import REASON
+from pipeline import DISTRIBUTION
 from pipeline.config import Evaluator
-from pipeline.local.store import metadata_store
-from pipeline.outcome import URI
 
-# A step's outputs: (node, output key) → the artifact's properties, custom properties and URI.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PUSHED, FAILED, USER_MISTAKE, GATE_SHUT, INTERRUPTED = 0, 1, 2, 3, 130  # exit statuses
+URI = "uri"  # of an artifact, among its properties
+
+# The outputs of steps: (node, output key) → the artifact's properties, custom properties and URI.
 Outputs = Mapping[tuple[str, str], Mapping[str, Any]]
 
 _PACKAGES = (
-    "goodseed-age-check",
+    DISTRIBUTION,
     "tfx",
     "tensorflow",
     "keras",
@@ -31,33 +35,8 @@ _PACKAGES = (
 )
 
 
-def run_outputs(metadata_db: Path, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """What a run's steps made or took from the cache, from the run folder's metadata store."""
-    store = metadata_store(metadata_db)
-    run = store.get_context_by_type_and_name("pipeline_run", run_id)
-    outputs: dict[tuple[str, str], dict[str, Any]] = {}
-    for execution in store.get_executions_by_context(run.id) if run else ():
-        contexts = store.get_contexts_by_execution(execution.id)
-        nodes = [c.name.split(".", 1)[1] for c in contexts if c.type == "node"]
-        for event in store.get_events_by_execution_ids([execution.id]):
-            if event.type == metadata_store_pb2.Event.OUTPUT:
-                (artifact,) = store.get_artifacts_by_id([event.artifact_id])
-                made = {URI: artifact.uri, **properties(artifact)}
-                outputs[nodes[0], event.path.steps[0].key] = made
-    return outputs
-
-
-def properties(artifact: metadata_store_pb2.Artifact) -> dict[str, Any]:
-    """An artifact's properties and custom properties, as `Outputs` has them."""
-    return {
-        name: getattr(value, value.WhichOneof("value"))
-        for values in (artifact.properties, artifact.custom_properties)
-        for name, value in values.items()
-    }
-
-
 def summarise(
-    gate: Evaluator,
+    section: Evaluator,
     outputs: Outputs,
     *,
     failure: str | None,
@@ -67,18 +46,19 @@ def summarise(
     """The summary of a run, whole or failed.
 
     Args:
-        gate: the section of the run's configuration.
-        outputs: of its steps; what a failed run did not reach is missing.
-        failure: which step failed and why, one line; None where none did.
-        seconds: wall time by step, and `total`.
-        peak_rss_mb: largest resident memory by step in MB, and `total` for the largest of all.
+        section: the gate's bounds, from the run's configuration.
+        outputs: of the run's steps; those that a failed run did not reach are missing.
+        failure: the step that failed and why, one line; None if no step failed.
+        seconds: wall time of each step, and `total`.
+        peak_rss_mb: largest resident memory during each step in MB, and `total`, the largest of
+            all.
     """
     examples = outputs.get(("PhotoExampleGen", "examples"))
     pushed = outputs.get(("Pusher", "pushed_model"))
     review = outputs.get(("Review", "review"))
     return {
         "examples": _examples(examples) if examples else None,
-        "gate": _gate(gate, outputs),
+        "gate": _gate(section, outputs),
         "pushed_version": _pushed_version(pushed) if pushed else None,
         "review": f"{review[URI]}/{PAGE}" if review else None,
         "failure": failure,
@@ -100,26 +80,51 @@ def _pushed_version(artifact: Mapping[str, Any]) -> int | None:
     return int(version) if version else None
 
 
-def _gate(gate: Evaluator, outputs: Outputs) -> dict[str, Any] | None:
+def _gate(section: Evaluator, outputs: Outputs) -> dict[str, Any] | None:
     if ("Evaluator", "evaluation") not in outputs:
         return None
     evaluation = outputs["Evaluator", "evaluation"]
-    value, baseline = evaluation[MAE], evaluation.get(BASELINE_MAE)
-    reasons = []
-    if not value <= gate.max_mae:
-        reasons.append(f"MAE {value:.2f} years is above the bound of {gate.max_mae:.2f}")
-    if baseline is not None and not value <= baseline + gate.max_mae_increase:
-        reasons.append(
-            f"MAE {value:.2f} years is worse than the live model's {baseline:.2f} by more than "
-            f"{gate.max_mae_increase:.2f}"
-        )
-    if why := outputs.get(("ServingCheck", "blessing"), {}).get(REASON):
-        reasons.append(f"it can't be served: {why}")
+    served = outputs.get(("ServingCheck", "blessing"), {})
+    mae, baseline = evaluation[gate.MAE], evaluation.get(gate.BASELINE_MAE)
     return {
-        "metric": MAE,
-        "value": value,
-        "bound": gate.max_mae,
+        "metric": gate.MAE,
+        "value": mae,
+        "bound": section.max_mae,
         "baseline": baseline,
         "blessed": outputs["Evaluator", "blessing"]["blessed"] == 1,
-        "reasons": reasons,
+        "reasons": gate.reasons(section, mae, baseline, served.get(gate.REASON)),
     }
+
+
+def exit_status(document: Mapping[str, Any]) -> int:
+    """PUSHED, FAILED or GATE_SHUT."""
+    if document["failure"]:
+        return FAILED
+    return GATE_SHUT if document["pushed_version"] is None else PUSHED
+
+
+def show(document: Mapping[str, Any], console: Console) -> None:
+    """Prints a summary as a table."""
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    examples, judged = document["examples"], document["gate"]
+    if examples:
+        splits = {name: n for name, n in examples.items() if name != "rejected"}
+        table.add_row("photos", ", ".join(f"{name} {n:,}" for name, n in splits.items()))
+        rejected = ", ".join(f"{reason} {n:,}" for reason, n in examples["rejected"].items())
+        table.add_row("rejected", rejected or "none")
+    if judged:
+        live = "none" if judged["baseline"] is None else f"{judged['baseline']:.2f} years"
+        table.add_row("MAE on test", f"{judged['value']:.2f} years (bound {judged['bound']:.2f})")
+        table.add_row("live model's MAE", live)
+        version = document["pushed_version"]
+        table.add_row(
+            "pushed version",
+            f"{version}" if version else "not pushed: " + "; ".join(judged["reasons"]),
+        )
+    if page := document.get("review"):  # packages of older versions have none
+        table.add_row("review", page)
+    total, peak = document["seconds"]["total"], document["peak_rss_mb"]["total"]
+    table.add_row("took", f"{total:,.0f} s, at most {peak:,.0f} MB")
+    console.print(table)

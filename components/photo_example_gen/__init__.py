@@ -1,4 +1,4 @@
-"""From a folder of photos to raw examples: the pipeline's first step."""
+"""PhotoExampleGen: from a folder of photos to raw examples."""
 
 from components.photo_example_gen.component import Executor, PhotoExampleGen
 from components.photo_example_gen.labels import fingerprint

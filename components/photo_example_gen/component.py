@@ -1,12 +1,13 @@
 """The TFX component: from a folder of photos to raw examples in three splits.
 
-Pictures are decoded once and never pass through Beam's own storage, which would hold them all in
-memory. Rows, examples and notes are files in a scratch folder, one of each for a chunk of rows:
+Each picture is decoded once. Pictures do not pass through Beam's own storage, because that would
+hold all of them in memory. A scratch folder holds three files for each chunk of rows: the rows, the
+examples and the notes.
 
-1. `_Inspect`, on all cores, reads each picture of a chunk, writes its example and notes what came
-   of it;
-2. `settle` decides from the notes which examples stay, and in which split;
-3. `_write` copies those, as they are, into the shards of their split.
+1. `_Inspect` runs on all cores. It reads each picture of a chunk, writes its example and notes the
+   outcome.
+2. `settle` reads the notes and decides which examples stay, and in which split.
+3. `_write` copies these examples, unchanged, into the shards of their split.
 """
 
 from __future__ import annotations
@@ -40,23 +41,25 @@ from components.photo_example_gen import labels, photos, rejects
 from components.photo_example_gen.labels import Labels, Row
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
 from components.progress import report
+from pipeline.config import Data
 from schemas import features
 
-EXAMPLES = "examples"  # the output's key
-FINGERPRINT = "fingerprint"  # the execution property that the driver adds
+DATA = "data"  # execution property: the configuration's section
+FINGERPRINT = "fingerprint"  # execution property that the driver adds
+EXAMPLES = "examples"  # output key
 REJECTS_FILE = "rejects.csv"  # at the root of the Examples artifact
 
 _ROWS, _EXAMPLES, _NOTES = ".rows", ".tfrecord", ".notes"  # a chunk's scratch files
-_CHUNKS = 128  # at most: their files are open at the same time
+_CHUNKS = 128  # at most, because the files of all chunks are open at the same time
 _MIN_CHUNK = 32  # rows
 _SHARD_BYTES = 2**24
-_MIN_SHARDS = 8  # of a split that has photos enough, so that later steps find work for all cores
+_MIN_SHARDS = 8  # if a split has enough photos, so that later steps can use all cores
 _MIN_SHARD = 32  # photos
-_FRAME_BYTES = 16  # that TFRecord adds to a record: its length and two checksums
+_FRAME_BYTES = 16  # TFRecord adds to a record its length and two checksums
 
 
 class Picture(NamedTuple):
-    """Where the example of a readable picture is: a TFRecord frame in a scratch file."""
+    """The place of a picture's example: a TFRecord frame in a scratch file."""
 
     photo_id: str
     file: str
@@ -72,34 +75,25 @@ class PhotoExampleGenSpec(ComponentSpec):
         EXAMPLES: ChannelParameter(type=standard_artifacts.Examples)
     }
     PARAMETERS: ClassVar[dict[str, ExecutionParameter]] = {
-        "photos": ExecutionParameter(type=str),
-        "labels_file": ExecutionParameter(type=str),
-        "file_column": ExecutionParameter(type=str),
-        "age_column": ExecutionParameter(type=str),
-        "span_window": ExecutionParameter(type=int),
-        "train_share": ExecutionParameter(type=float),
-        "eval_share": ExecutionParameter(type=float),
-        "max_rejected": ExecutionParameter(type=float),
-        "max_pixels": ExecutionParameter(type=int),
-        "conflict_years": ExecutionParameter(type=float),
-        "exclude": ExecutionParameter(type=str, optional=True),
+        DATA: ExecutionParameter(type=str)  # JSON
     }
 
 
 class Driver(component_driver.BaseDriver, base_driver.BaseDriver):
-    """Adds the photos' fingerprint to the execution properties, so that TFX's cache sees it."""
+    """Adds the fingerprint of the photos to the execution properties, for TFX's cache.
+
+    TFX has two driver interfaces: one for its own runners, one that `run` belongs to.
+    """
 
     def __init__(self, mlmd: metadata.Metadata) -> None:
         component_driver.BaseDriver.__init__(self, mlmd)
         base_driver.BaseDriver.__init__(self, mlmd)
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Runs before the cache is asked; raises what `fingerprint` raises."""
-        has = execution_info.exec_properties
+        """Runs before the lookup in the cache; raises what `fingerprint` raises."""
+        data = Data.model_validate_json(execution_info.exec_properties[DATA])
         output = driver_output_pb2.DriverOutput()
-        output.exec_properties[FINGERPRINT].string_value = labels.fingerprint(
-            has["photos"], has["labels_file"], has["span_window"], has.get("exclude")
-        )
+        output.exec_properties[FINGERPRINT].string_value = labels.fingerprint(data)
         return output
 
 
@@ -117,44 +111,35 @@ class Executor(BeamStep, base_beam_executor.BaseBeamExecutor):
         Raises:
             UserError: what `labels` raises; too many rows are rejected; a split has no photo.
         """
-        has = exec_properties
+        data = Data.model_validate_json(exec_properties[DATA])
         artifact = artifact_utils.get_single_instance(output_dict[EXAMPLES])
         root = Path(artifact.uri)
         root.mkdir(parents=True, exist_ok=True)
-        tables = labels.find(has["photos"], has["labels_file"], has["span_window"])
-        found = labels.read(has["photos"], tables, has["file_column"], has["age_column"])
-        if exclude := has.get("exclude"):
-            found = labels.leave_out(found, exclude, has["photos"])
+        found = labels.read(data)
         with tempfile.TemporaryDirectory(prefix=".", dir=root) as scratch:
-            outcomes = self._inspect(found.rows, has["photos"], has["max_pixels"], scratch)
-            splits, rejected = settle(
-                found.rows,
-                outcomes,
-                train_share=has["train_share"],
-                eval_share=has["eval_share"],
-                conflict_years=has["conflict_years"],
-            )
+            outcomes = self._inspect(found.rows, data, scratch)
+            splits, rejected = settle(found.rows, outcomes, data)
             rejected = sorted([*found.rejects, *rejected])
             rows = len(found.rows) + len(found.rejects)
-            rejects.check_share(rejected, rows, has["max_rejected"])
+            rejects.check_share(rejected, rows, data.max_rejected)
             _check_splits(splits)
             _write(splits, root)
         rejects.write(rejected, root / REJECTS_FILE)
         _describe(artifact, found, splits, rejected)
-        artifact.set_string_custom_property(FINGERPRINT, has.get(FINGERPRINT, ""))
+        artifact.set_string_custom_property(FINGERPRINT, exec_properties.get(FINGERPRINT, ""))
 
     def _inspect(
-        self, rows: Sequence[Row], folder: str, max_pixels: int, scratch: str
+        self, rows: Sequence[Row], data: Data, scratch: str
     ) -> dict[str, Picture | Rejected]:
-        """What came of each picture, by path; its example is in a file of the scratch folder."""
+        """The outcome of each picture, by path; its example is in a file of the scratch folder."""
         unique = list({row.path: row for row in reversed(rows)}.values())[::-1]
         size = max(_MIN_CHUNK, -(-len(unique) // _CHUNKS))
         chunks = [os.path.join(scratch, f"{i:03d}") for i in range(-(-len(unique) // size))]
         for i, chunk in enumerate(chunks):
-            # Not as elements: Beam would pickle and compress them all, several times.
+            # As files, because Beam pickles and compresses its elements several times.
             Path(chunk + _ROWS).write_bytes(pickle.dumps(unique[i * size : (i + 1) * size]))
         with self._make_beam_pipeline() as pipeline:
-            inspect = _Inspect(folder, max_pixels, size, len(unique))
+            inspect = _Inspect(data.photos, data.max_pixels, size, len(unique))
             _ = pipeline | "Chunks" >> beam.Create(chunks) | "Inspect" >> beam.ParDo(inspect)
         outcomes: dict[str, Picture | Rejected] = {}
         for chunk in chunks:
@@ -169,65 +154,31 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
     DRIVER_CLASS = Driver
 
-    def __init__(
-        self,
-        photos: str,
-        labels_file: str = "labels.csv",
-        file_column: str = "file_name",
-        age_column: str = "real_age",
-        span_window: int = 0,
-        train_share: float = 0.70,
-        eval_share: float = 0.15,
-        max_rejected: float = 0.05,
-        max_pixels: int = 50_000_000,
-        conflict_years: float = 3.0,
-        exclude: str | None = None,
-    ) -> None:
+    def __init__(self, data: Data) -> None:
         """Output `examples`: raw examples in the splits train, eval and test, and a rejects.csv.
 
-        The artifact's custom properties: `examples` (JSON, split → photos), `rejects` (JSON,
-        reason → rows), `passengers` (JSON, names of the string features beyond RAW_FEATURES; an
-        example whose cell was empty lacks that feature), `span` (the newest that was read),
-        FINGERPRINT.
+        The artifact's custom properties: `examples` (JSON, split → number of photos), `rejects`
+        (JSON, reason → number of rows), `extra_columns` (JSON, names of the string features beyond
+        RAW_FEATURES; an example lacks the feature if its cell was empty), `span` (the newest one
+        that was read), FINGERPRINT.
 
         Args:
-            photos: folder with the CSV and the pictures, or with span-N folders of these.
-            labels_file: name of the CSV beside final_files/.
-            file_column: CSV column with the picture's file name.
-            age_column: CSV column with the age in years.
-            span_window: how many of the newest spans are read; 0: all.
-            train_share: share of photos that train, 0 to 1.
-            eval_share: share of photos in the eval split, 0 to 1; test gets the rest.
-            max_rejected: share of rows that may be rejected before the step fails, 0 to 1.
-            max_pixels: width × height of the largest picture that is decoded.
-            conflict_years: how far apart, in years, the ages of one picture may be.
-            exclude: a CSV with the pictures to leave out, see `labels.leave_out`.
+            data: which photos are read, and how they are split.
         """
         super().__init__(
             PhotoExampleGenSpec(
-                photos=photos,
-                labels_file=labels_file,
-                file_column=file_column,
-                age_column=age_column,
-                span_window=span_window,
-                train_share=float(train_share),
-                eval_share=float(eval_share),
-                max_rejected=float(max_rejected),
-                max_pixels=max_pixels,
-                conflict_years=float(conflict_years),
-                exclude=exclude,
-                examples=Channel(type=standard_artifacts.Examples),
+                data=data.model_dump_json(), examples=Channel(type=standard_artifacts.Examples)
             )
         )
 
 
 class _Inspect(beam.DoFn):
-    """Chunk's rows → its examples and notes."""
+    """Reads the rows of a chunk; writes its examples and notes."""
 
     def __init__(self, folder: str, max_pixels: int, size: int, total: int) -> None:
         self._folder = folder
         self._max_pixels = max_pixels
-        self._size = size  # rows in a chunk; the last may have fewer
+        self._size = size  # rows in a chunk; the last one may have fewer
         self._total = total  # rows in all chunks
 
     def process(self, chunk: str) -> None:
@@ -256,19 +207,19 @@ class _Inspect(beam.DoFn):
 
 
 def settle(
-    rows: Sequence[Row],
-    outcomes: Mapping[str, Picture | Rejected],
-    *,
-    train_share: float,
-    eval_share: float,
-    conflict_years: float,
+    rows: Sequence[Row], outcomes: Mapping[str, Picture | Rejected], data: Data
 ) -> tuple[dict[str, list[Picture]], list[Reject]]:
     """Which pictures stay, by split and in the order of photo_id, and which rows are rejected.
 
-    A picture that is there several times, under one name or several, stays once: in test rather
-    than in eval, in eval rather than in train where the layout says the split (what is measured on
-    stays what was published), and of the rows in one split the first. Where its ages differ by more
-    than `conflict_years`, nobody knows which is right, and none stays.
+    Several rows may have the same picture, under one name or several. One of them stays: the first
+    row of the last split, in the order train, eval, test. So a published test split stays complete.
+    If the ages differ by more than `data.conflict_years`, nobody knows the right one, and no row
+    stays.
+
+    Args:
+        rows: in the order of the CSVs.
+        outcomes: of each picture, by its path.
+        data: `train_share`, `eval_share` and `conflict_years` are used.
     """
     splits: dict[str, list[Picture]] = {split: [] for split in features.SPLITS}
     rejected: list[Reject] = []
@@ -287,11 +238,11 @@ def settle(
     for photo_id in sorted(same):
         group = same[photo_id]
         youngest, oldest = min(row.age for row in group), max(row.age for row in group)
-        if oldest - youngest > conflict_years:
+        if oldest - youngest > data.conflict_years:
             detail = f"one picture, ages from {youngest:g} to {oldest:g}"
             rejected += [row.reject(Reason.CONFLICT, detail) for row in group]
             continue
-        hashed = _hashed_split(photo_id, train_share, eval_share)
+        hashed = _hashed_split(photo_id, data.train_share, data.eval_share)
         ranked = [(features.SPLITS.index(row.table.split or hashed), row) for row in group]
         split, kept = max(ranked, key=lambda pair: pair[0])
         picture = outcomes[kept.path]
@@ -307,8 +258,8 @@ def _duplicate(row: Row, kept: Row) -> Reject:
 
 
 def _hashed_split(photo_id: str, train_share: float, eval_share: float) -> str:
-    """The split of a picture: always the same one, whatever other pictures there are."""
-    place = int(photo_id[:13], 16) / 16**13  # evenly spread over 0 to 1
+    """The split of a picture. It does not depend on the other pictures."""
+    place = int(photo_id[:13], 16) / 16**13  # uniform between 0 and 1
     if place < train_share:
         return features.TRAIN
     return features.EVAL if place < train_share + eval_share else features.TEST
@@ -330,7 +281,7 @@ def _describe(
     for name, value in {
         "examples": {split: len(pictures) for split, pictures in splits.items()},
         "rejects": dict(reasons),
-        "passengers": found.passengers,
+        "extra_columns": found.extra_columns,
     }.items():
         artifact.set_string_custom_property(name, json.dumps(value))
 
@@ -345,7 +296,7 @@ def _check_splits(splits: Mapping[str, Sequence[Picture]]) -> None:
 
 
 def _write(splits: Mapping[str, Sequence[Picture]], root: Path) -> None:
-    """Writes each split's pictures to the shards in Split-<name>/ below root."""
+    """Writes the examples of each split to shards in root/Split-<name>/."""
     with contextlib.ExitStack() as stack:
         sources = {
             file: stack.enter_context(open(file, "rb", buffering=0))
@@ -366,7 +317,7 @@ def _shard_count(pictures: Sequence[Picture]) -> int:
 
 
 def _write_shard(pictures: Sequence[Picture], sources: Mapping[str, IO[bytes]], path: Path) -> None:
-    # TFX's readers expect gzip; level 0 stores, since JPEGs do not get smaller.
+    # TFX's readers expect gzip. Level 0 only stores: JPEGs do not get smaller.
     with (
         path.open("wb") as file,
         gzip.GzipFile("", "wb", compresslevel=0, fileobj=file, mtime=0) as zipped,
@@ -391,7 +342,7 @@ def _example(row: Row, photo: photos.Photo) -> tf.train.Example:
         features.MODE: _utf8(photo.mode),
         features.BRIGHTNESS: photo.brightness,
         features.SHARPNESS: photo.sharpness,
-        **{name: _utf8(value) for name, value in row.passengers.items()},
+        **{name: _utf8(value) for name, value in row.extra.items()},
     }
     example = tf.train.Example()
     for name, value in values.items():

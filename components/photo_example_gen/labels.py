@@ -1,4 +1,4 @@
-"""The CSV layouts that are known, and their rows."""
+"""The known layouts of a photos folder, and the rows of their CSVs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from components.errors import UserError
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
+from pipeline.config import Data
 from schemas import features
 
 PICTURES = "final_files"  # the folder of pictures beside a labels.csv
@@ -32,25 +33,23 @@ _TAKEN = frozenset(features.RAW_FEATURES) | {features.SPAN}
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV and its folder of pictures, both as paths inside the photos folder."""
+    """A CSV and its folder of pictures, as paths inside the photos folder."""
 
     csv: str
     folder: str
-    split: str | None  # the split that the layout says; None: by the picture
-    span: int  # 0 where the photos folder has no spans
+    split: str | None  # that the layout gives; None: it depends on the picture
+    span: int  # 0 if the photos folder has no spans
 
 
 class Row(NamedTuple):
-    """A row that may become an example once its picture has been read."""
+    """A row that becomes an example if its picture can be read."""
 
     table: Table
-    line: int  # of the CSV, on which the row starts, 1 being the file's first
-    file_name: str  # as the CSV says it
+    line: int  # of the CSV, where the row starts; the first line is 1
+    file_name: str  # as in the CSV
     path: str  # of the picture inside the photos folder, '/'-separated
     age: float  # years
-    passengers: dict[
-        str, str
-    ]  # further columns, empty cells left out, and the span if there is one
+    extra: dict[str, str]  # the extra columns without empty cells, and the span if there is one
 
     def reject(self, reason: Reason, detail: str) -> Reject:
         """This row's line of rejects.csv."""
@@ -63,20 +62,20 @@ class Labels:
 
     rows: list[Row]
     rejects: list[Reject]
-    passengers: list[str]  # names of the further columns, in the order of the CSVs, and SPAN
+    extra_columns: list[str]  # their names in the order of the CSVs, and SPAN
     span: int  # the newest
 
 
-def find(photos: str, labels_file: str = "labels.csv", span_window: int = 0) -> list[Table]:
-    """The tables of a photos folder; of its newest `span_window` spans (0: all), oldest first.
+def find(data: Data) -> list[Table]:
+    """The tables of a photos folder: of the newest `data.span_window` spans, the oldest first.
 
     Raises:
-        UserError: the folder has no known layout, or only part of one.
+        UserError: the folder has no known layout, or only a part of one.
     """
-    root = Path(photos)
+    root = Path(data.photos)
     if not root.is_dir():
-        raise UserError(f"no folder {photos}: name the folder with the photos and their CSV")
-    here = _layout(root, "", labels_file, span=0)
+        raise UserError(f"no folder {root}: name the folder with the photos and their CSV")
+    here = _layout(root, "", data.labels_file, span=0)
     spans = sorted(
         (int(match[1]), entry.name)
         for entry in root.iterdir()
@@ -84,23 +83,24 @@ def find(photos: str, labels_file: str = "labels.csv", span_window: int = 0) -> 
     )
     if here and spans:
         raise UserError(
-            f"{photos} holds {here[0].csv} and {spans[0][1]}: move the former into a span folder"
+            f"{root} holds {here[0].csv} and {spans[0][1]}: move the CSV and its pictures into a"
+            " span folder"
         )
     if not here and not spans:
         raise UserError(
-            f"no photos in {photos}: expected {labels_file} and {PICTURES}/,"
+            f"no photos in {root}: expected {data.labels_file} and {PICTURES}/,"
             f" or {', '.join(APPA_REAL)} and their folders, or span-N folders of these"
         )
-    for span, name in spans[-span_window:]:
-        tables = _layout(root, name, labels_file, span)
+    for span, name in spans[-data.span_window :]:
+        tables = _layout(root, name, data.labels_file, span)
         if not tables:
-            raise UserError(f"{root / name} holds neither {labels_file} nor {min(APPA_REAL)}")
+            raise UserError(f"{root / name} holds neither {data.labels_file} nor {min(APPA_REAL)}")
         here += tables
     return here
 
 
 def _layout(root: Path, inside: str, labels_file: str, span: int) -> list[Table]:
-    """The tables in one folder; none where there is no CSV."""
+    """The tables in one folder; an empty list if there is no CSV."""
     folder = root / inside
     if (folder / labels_file).is_file():
         layout: dict[str, tuple[str, str | None]] = {labels_file: (PICTURES, None)}
@@ -119,31 +119,30 @@ def _layout(root: Path, inside: str, labels_file: str, span: int) -> list[Table]
     ]
 
 
-def fingerprint(
-    photos: str, labels_file: str = "labels.csv", span_window: int = 0, exclude: str | None = None
-) -> str:
-    """SHA-256, in hex, of what `read` would read: it changes when a photo or a CSV does.
+def fingerprint(data: Data) -> str:
+    """SHA-256, in hex, of what `read` would read: it changes if a photo or a CSV changes.
 
-    CSVs count by their bytes, pictures by name, size and time of change (reading them all would
-    take as long as using them): a photo that changed within its size and its time goes unseen.
+    It covers the bytes of the CSVs, and the name, size and time of change of the pictures: reading
+    all pictures would take as long as using them. So it misses a photo that changed but kept its
+    size and its time.
 
     Raises:
-        UserError: as `find`; the CSV `exclude` can't be read.
+        UserError: as `find`; the CSV `data.exclude` can't be read.
     """
     digest = hashlib.sha256()
-    if exclude:
-        digest.update(hashlib.sha256(_read_bytes(Path(exclude))).digest())
-    for table in find(photos, labels_file, span_window):
+    if data.exclude:
+        digest.update(hashlib.sha256(_read_bytes(Path(data.exclude))).digest())
+    for table in find(data):
         digest.update(f"{table}\n".encode())
-        digest.update(hashlib.sha256(_read_bytes(Path(photos, table.csv))).digest())
-        pictures = Path(photos, table.folder)
+        digest.update(hashlib.sha256(_read_bytes(Path(data.photos, table.csv))).digest())
+        pictures = Path(data.photos, table.folder)
         for name, size, changed in sorted(_files(pictures, "")):
             digest.update(f"{name}\n{size}\n{changed}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def _files(folder: Path, inside: str) -> Iterator[tuple[str, int, int]]:
-    """Path, size in bytes and time of change in ns of each file below a folder."""
+    """Path, size in bytes and time of change in nanoseconds of each file below a folder."""
     with os.scandir(folder / inside) as entries:
         for entry in entries:
             name = posixpath.join(inside, entry.name)
@@ -154,29 +153,28 @@ def _files(folder: Path, inside: str) -> Iterator[tuple[str, int, int]]:
                 yield name, status.st_size, status.st_mtime_ns
 
 
-def read(
-    photos: str,
-    tables: Sequence[Table],
-    file_column: str = "file_name",
-    age_column: str = "real_age",
-) -> Labels:
-    """The rows of the tables, in order.
+def read(data: Data) -> Labels:
+    """The rows of all tables of a photos folder, in order, without those of `data.exclude`.
 
     Raises:
-        UserError: a CSV cannot be read, lacks a column, has one twice or one that is named like a
-            feature, or the CSVs together have no rows.
+        UserError: as `find` and `leave_out`; a CSV cannot be read, lacks a column, has a column
+            twice or one that is named like a feature; or the CSVs together have no rows.
     """
-    renamed = {_normal(file_column): features.FILE_NAME, _normal(age_column): features.AGE}
+    photos, tables = data.photos, find(data)
+    renamed = {
+        _normal(data.file_column): features.FILE_NAME,
+        _normal(data.age_column): features.AGE,
+    }
     rows: list[Row] = []
     rejects: list[Reject] = []
-    passengers: dict[str, None] = {}
+    extra: dict[str, None] = {}  # an ordered set
     for table in tables:
         path = Path(photos, table.csv)
         columns, records = _parse(path, renamed)
-        _check_passengers(path, columns)
-        passengers |= dict.fromkeys(name for name in columns if name and name not in _TAKEN)
+        _check_extra_columns(path, columns)
+        extra |= dict.fromkeys(name for name in columns if name and name not in _TAKEN)
         if table.span:
-            passengers |= {features.SPAN: None}
+            extra |= {features.SPAN: None}
         for line, cells in records:
             record = dict(zip(columns, cells, strict=False))
             try:
@@ -186,19 +184,21 @@ def read(
                 rejects.append(Reject(table.csv, line, name, no.reason, no.detail))
     if not rows and not rejects:
         raise UserError(f"{Path(photos, tables[0].csv)} has no rows below its header: add photos")
-    return Labels(rows, rejects, list(passengers), max(table.span for table in tables))
+    found = Labels(rows, rejects, list(extra), max(table.span for table in tables))
+    return leave_out(found, data.exclude, photos) if data.exclude else found
 
 
 def leave_out(found: Labels, exclude: str, photos: str) -> Labels:
-    """The same without the pictures that a CSV lists, as the reviewers' suspects.csv does.
+    """The same labels without the pictures that a CSV lists: the reviewers' suspects.csv is one.
 
     Args:
-        found: as `read` gave them.
+        found: the rows of the tables.
         exclude: the CSV; its column file_name has the pictures' paths inside the photos folder.
         photos: that folder.
 
     Raises:
-        UserError: the CSV can't be read or lacks the column, or names what is not in the folder.
+        UserError: the CSV can't be read, lacks the column, or names a file that is not in the
+            folder.
     """
     path = Path(exclude)
     columns, records = _parse(path, {features.FILE_NAME: features.FILE_NAME})
@@ -206,9 +206,11 @@ def leave_out(found: Labels, exclude: str, photos: str) -> Labels:
     listed = {cells[at].strip(): line for line, cells in records if len(cells) > at}
     known = {row.path for row in found.rows}
     for name, line in listed.items():
-        # A span outside of the window is no mistake.
+        # The picture may be in a span that is not read.
         if name not in known and not _is_file(Path(photos, name)):
-            raise UserError(f"{path} row {line}: no photo {name[:80]!r} in {photos}: mend the row")
+            raise UserError(
+                f"{path} row {line}: no photo {name[:80]!r} in {photos}: correct the row"
+            )
     rejects = [
         row.reject(Reason.EXCLUDED, f"row {listed[row.path]} of {path.name}")
         for row in found.rows
@@ -221,7 +223,7 @@ def leave_out(found: Labels, exclude: str, photos: str) -> Labels:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or has a NUL
+    except (OSError, ValueError):  # the name is too long, or contains NUL
         return False
 
 
@@ -235,9 +237,9 @@ def _read_bytes(path: Path) -> bytes:
 def _parse(
     path: Path, renamed: Mapping[str, str]
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """A CSV's columns and its records, each with the line on which it starts.
+    """A CSV's columns and its records, each with the line where it starts.
 
-    The columns that must be there are renamed to the features'; one without a name is "".
+    Required columns are renamed to the features' names. A column without a name is "".
     """
     text = _decode(_read_bytes(path))
     records = _records(path, text, _delimiter(text, renamed.keys()))
@@ -250,18 +252,18 @@ def _parse(
     return [renamed.get(name, name) for name in header], records
 
 
-def _check_passengers(path: Path, columns: Sequence[str]) -> None:
+def _check_extra_columns(path: Path, columns: Sequence[str]) -> None:
     for name in filter(None, columns):
         own = name in (features.FILE_NAME, features.AGE)
         if columns.count(name) > 1 or (name in _TAKEN and not own):
             raise UserError(
-                f"{path} has a column {name}, which is also the name of another column or of what"
-                " every example holds: rename it"
+                f"{path} has a column {name}, but another column or a feature has this name too:"
+                " rename it"
             )
 
 
 def _delimiter(text: str, wanted: Set[str]) -> str:
-    """Comma, semicolon or tab: that which finds most of the wanted columns in the header."""
+    """Comma, semicolon or tab: the one that finds most of the wanted columns in the header."""
     header = next((line for line in text.splitlines() if line.strip()), "")
 
     def found(delimiter: str) -> int:
@@ -271,7 +273,7 @@ def _delimiter(text: str, wanted: Set[str]) -> str:
 
 
 def _decode(data: bytes) -> str:
-    """UTF-8 with or without a BOM, or Windows-1251, line by line: one odd line spoils no other."""
+    """Decodes UTF-8 with or without a BOM, or Windows-1251; each line by itself."""
 
     def line(raw: bytes) -> str:
         try:
@@ -283,7 +285,7 @@ def _decode(data: bytes) -> str:
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not empty, and the line on which it starts."""
+    """Each record that is not empty, and the line where it starts."""
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
@@ -293,12 +295,12 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
             if any(map(str.strip, cells)):
                 yield line, cells
             line = reader.line_num + 1
-    except csv.Error as error:  # strict: a quote left open would swallow all rows after it
-        raise UserError(f"{path} row {line} is no CSV ({error}): mend its quotes") from None
+    except csv.Error as error:  # without `strict`, an open quote would hide all rows after it
+        raise UserError(f"{path} row {line} is not CSV ({error}): correct its quotes") from None
 
 
 def _normal(column: str) -> str:
-    """A column's name in lower case, without spaces around it and with _ for those inside."""
+    """A column's name in lower case, without spaces around it, and with _ for spaces inside."""
     return "_".join(column.lower().split())
 
 
@@ -311,7 +313,7 @@ def _row(table: Table, line: int, record: dict[str, str]) -> Row:
         file_name=file_name,
         path=_path(table.folder, file_name),
         age=_age(record.get(features.AGE, "").strip()),
-        passengers={
+        extra={
             name: value.strip()
             for name, value in record.items()
             if name and name not in _TAKEN and value.strip()
@@ -321,7 +323,7 @@ def _row(table: Table, line: int, record: dict[str, str]) -> Row:
 
 
 def _path(folder: str, file_name: str) -> str:
-    """The picture's path inside the photos folder; a backslash separates folders, too."""
+    """The picture's path inside the photos folder; a backslash separates folders too."""
     if not file_name:
         raise Rejected(Reason.NO_FILE_NAME)
     inside = posixpath.normpath(file_name.replace("\\", "/"))
@@ -331,7 +333,7 @@ def _path(folder: str, file_name: str) -> str:
 
 
 def _age(text: str) -> float:
-    """Years, written with a decimal point or comma."""
+    """An age in years, written with a decimal point or comma."""
     if not text:
         raise Rejected(Reason.AGE_MISSING)
     if not _NUMBER.fullmatch(text):

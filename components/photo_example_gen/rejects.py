@@ -1,4 +1,4 @@
-"""Why a row of the CSV gave no example, and when there are too many such rows."""
+"""Why a row of the CSV gives no example, and the bound on such rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from components.errors import UserError
 
 
 class Reason(StrEnum):
-    """Why a row gave no example."""
+    """Why a row gives no example."""
 
     NO_FILE_NAME = "file name missing"
     OUTSIDE = "path outside the folder"
@@ -29,13 +29,12 @@ class Reason(StrEnum):
     EXCLUDED = "excluded"
 
 
-# No fault of the row: an identical picture under another name, of which one copy is kept, and what
-# the user left out.
+# Not a fault of the row: another row has the same picture and stays, or the user left the row out.
 INFORMATIONAL = frozenset({Reason.DUPLICATE_PICTURE, Reason.EXCLUDED})
 
 
 class Rejected(Exception):
-    """A row is rejected: `reason` is counted, `detail` helps whoever looks at that row."""
+    """A row is rejected: `reason` is counted, `detail` helps a person who looks at the row."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -47,14 +46,14 @@ class Reject(NamedTuple):
     """A line of rejects.csv."""
 
     csv: str  # the CSV's path inside the photos folder
-    row: int  # the line on which the row starts, 1 being the file's first
-    file_name: str  # as the CSV says it
+    row: int  # the line where the row starts; the first line is 1
+    file_name: str  # as in the CSV
     reason: Reason
     detail: str
 
 
 def write(rejects: Iterable[Reject], path: Path) -> None:
-    """Lists the rejects in a CSV with a header."""
+    """Writes the rejects to a CSV with a header."""
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Reject._fields)
@@ -62,10 +61,10 @@ def write(rejects: Iterable[Reject], path: Path) -> None:
 
 
 def check_share(rejects: Sequence[Reject], rows: int, bound: float) -> None:
-    """Passes when no more than the share `bound` of `rows` is rejected.
+    """Checks that at most the share `bound` of `rows` is rejected.
 
     Raises:
-        UserError: naming the share, the bound, and each reason with its count and first row.
+        UserError: it names the share, the bound, and each reason with its count and first row.
     """
     faults = [reject for reject in rejects if reject.reason not in INFORMATIONAL]
     if len(faults) <= bound * rows:
@@ -78,6 +77,6 @@ def check_share(rejects: Sequence[Reject], rows: int, bound: float) -> None:
     )
     raise UserError(
         f"{len(faults)} of {rows} rows ({len(faults) / rows:.1%}) are rejected, more than"
-        f" max_rejected allows ({bound:.1%}): {reasons}; mend them, or raise max_rejected"
-        " to go on and read them all in rejects.csv"
+        f" max_rejected allows ({bound:.1%}): {reasons}; correct them, or raise max_rejected"
+        " to go on, and read all of them in rejects.csv"
     )

@@ -60,6 +60,8 @@ def Review(
     pushed_model: InputArtifact[PushedModel],
     review: OutputArtifact[ReviewPage],
     settings: Parameter[str],
+    run_id: Parameter[str] = "",
+    who: Parameter[str] = "",
 ) -> None:
     """Writes the page, the model card and the suspected labels, also for a model that did not pass.
 
@@ -80,6 +82,8 @@ def Review(
         pushed_model: from the Pusher; it says whether the model was pushed.
         review: output; gets PAGE, model_card.md, suspects.csv and the custom property RUN.
         settings: the configuration of the run, as JSON.
+        run_id: the runner's name of the run; empty: the run folder.
+        who: the person or account that runs it; empty: the user of this process.
 
     Raises:
         UserError: the table of the reference population is wrong.
@@ -91,7 +95,7 @@ def Review(
         "infra_blessing": infra_blessing, "pushed_model": pushed_model,
     }  # fmt: skip
     values = json.loads(settings)
-    facts = run_facts(values["run_dir"])
+    facts = run_facts(run_id or values["run_dir"], who)
     write(inputs_of(artifacts, values, facts), Path(review.uri))
     review.set_string_custom_property(RUN, json.dumps(asdict(facts)))
 

@@ -23,7 +23,7 @@ from tensorflow_metadata.proto.v0.statistics_pb2 import (
     NumericStatistics,
 )
 
-from components.evaluator import MAE
+from components.gate import MAE
 from components.photo_example_gen.component import REJECTS_FILE
 from components.photo_example_gen.rejects import INFORMATIONAL
 from components.review import population

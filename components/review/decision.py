@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import tensorflow_model_analysis as tfma
 
-from components.evaluator import BASELINE, MAE
+from components import gate
+from components.evaluator import BASELINE
+from components.gate import MAE, REASON
 from components.review.evaluation import COUNT, OVERALL, UNKNOWN, Figure, read
 from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Block, Cell, Section, Table, Text, Verdict
 from components.served_model import VERSION
-from components.serving_check import REASON
+from pipeline.config import Evaluator
 
 _NO_NUMBER = Cell("–", math.nan)
 
@@ -84,15 +86,16 @@ def fingerprint(inputs: Inputs) -> str:
 
 
 def reasons(inputs: Inputs) -> list[str]:
-    """Why the gate stayed shut, a sentence each."""
-    found = [
-        f"{row[0]}: {_text(row[1])} breaks the bound {_text(row[2])}."
-        for row in thresholds(inputs)
-        if isinstance(row[-1], Cell) and row[-1].mark == "bad"
-    ]
-    if why := inputs.artifacts["infra_blessing"].properties.get(REASON):
-        found.append(f"It can't be served: {why}.")
-    return found or ["Why is not recorded."]
+    """Why the gate is shut, a sentence for each reason."""
+    evaluation = inputs.artifacts["evaluation"].properties
+    found = gate.reasons(
+        Evaluator(**inputs.settings["evaluator"]),
+        evaluation[MAE],
+        evaluation.get(gate.BASELINE_MAE),
+        inputs.artifacts["infra_blessing"].properties.get(REASON),
+    )
+    sentences = [f"{reason[0].upper()}{reason[1:]}." for reason in found]
+    return sentences or ["The reason is not recorded."]
 
 
 def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
@@ -200,7 +203,3 @@ def _lineage(inputs: Inputs) -> Iterator[list[Cell | str]]:
     for name, content in contents.items():
         artifact = inputs.artifacts[name]
         yield [artifact.kind, str(artifact.id or "–"), content, artifact.uri]
-
-
-def _text(cell: Cell | str) -> str:
-    return cell.text if isinstance(cell, Cell) else cell

@@ -15,7 +15,8 @@ import tensorflow_model_analysis as tfma
 from scipy.stats import t as student
 
 from components import predictions
-from components.evaluator import CANDIDATE, MAE
+from components.evaluator import CANDIDATE
+from components.gate import MAE
 from components.review.inputs import NOT_RECORDED, Inputs
 from schemas import features
 

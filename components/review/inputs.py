@@ -13,10 +13,11 @@ from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
+from pipeline import DISTRIBUTION
+
 NOT_RECORDED = "not recorded"
 
-# Environment variables of a pod and of the image.
-RUN_ID, ACCOUNT, REVISION = "KFP_RUN_ID", "KFP_SERVICE_ACCOUNT", "GOODSEED_REVISION"
+REVISION = "GOODSEED_REVISION"  # environment variable of the image
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,19 @@ class Inputs:
         return int(self.settings["review"]["min_photos"])
 
 
-def run_facts(run_dir: str) -> RunFacts:
-    """Facts about the run of this process, in a pod or in a folder of this machine."""
+def run_facts(run_id: str, who: str) -> RunFacts:
+    """Facts about the run of this process.
+
+    Args:
+        run_id: the runner's name of the run.
+        who: the person or account that runs it; empty: the user of this process.
+    """
     now = datetime.datetime.now(datetime.UTC)
-    account = os.environ.get(ACCOUNT)
     return RunFacts(
-        who=f"service account {account}" if account else _user(),
+        who=who or _user(),
         when=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        code=f"goodseed {distributions.version('goodseed-age-check')}, {_revision()}",
-        run_id=os.environ.get(RUN_ID, run_dir),
+        code=f"goodseed {distributions.version(DISTRIBUTION)}, {_revision()}",
+        run_id=run_id,
         host=platform.node() or NOT_RECORDED,
     )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from components.evaluator import MAE
+from components.gate import MAE
 from components.review import data, population
 from components.review.decision import fingerprint, pushed_version
 from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Metrics, Slice, figures
@@ -108,7 +108,7 @@ def _photos(inputs: Inputs) -> dict[str, Any]:
     splits = data.by_split(inputs)
     reference = population.read(inputs.settings["review"]["population"])
     rejects = json.loads(inputs.property_of("examples", "rejects") or "{}")
-    columns = json.loads(inputs.property_of("examples", "passengers") or "[]")
+    columns = json.loads(inputs.property_of("examples", "extra_columns") or "[]")
     return {
         **{f"{split}_photos": f"{data.size(photos):,}" for split, photos in splits.items()},
         "columns": ", ".join(columns) or "none",

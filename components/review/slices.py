@@ -11,7 +11,8 @@ import altair as alt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.evaluator import BASELINE, CANDIDATE, MAE
+from components.evaluator import BASELINE, CANDIDATE
+from components.gate import MAE
 from components.review.charts import COLOURS
 from components.review.decision import NAMES, live_version
 from components.review.evaluation import (

@@ -1,4 +1,4 @@
-"""The commands of `goodseed kfp`: the pipeline on Kubeflow, and its package on this machine."""
+"""`goodseed kfp`: the pipeline on Kubeflow, or its package on this machine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from pipeline import outcome
+from pipeline import summary
+from pipeline.commands.config import add_profile, add_set
+from pipeline.system import silent_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.kubeflow.client import Cluster, Run, Version
 
-DONE = 0
+DONE = 0  # exit status
 STATUSES = "0 pushed, 3 the gate stayed shut, 1 a step failed, 2 a mistake in the command"
 
 
-def add_commands(commands: Any) -> None:
-    """Adds them to what argparse's add_subparsers gave."""
+def add_command(commands: Any) -> None:
+    """Adds `kfp` to the commands of `goodseed`."""
     kfp = commands.add_parser(
         "kfp", help="compile, run and schedule the pipeline on Kubeflow", allow_abbrev=False
     )
@@ -48,54 +50,54 @@ def _add(verbs: Any, name: str, text: str, more: str, command: Callable[..., int
 def _add_compile(verbs: Any) -> None:
     verb = _add(
         verbs, "compile", "write the package that Kubeflow runs",
-        "Volumes, image and resources (kubeflow.* of pipeline/config.py) are fixed in it; every "
+        "The package fixes volumes, image and resources (kubeflow.* of pipeline/config.py). Every "
         "other option becomes the default of a pipeline parameter.",
         _compile,
     )  # fmt: skip
     verb.add_argument("package", metavar="PACKAGE", type=Path, help="file to write, .yaml")
     verb.add_argument(
         "--photos", default="/photos", metavar="PATH",
-        help="the photos, as the pods see them (default: /photos, where their volume is)",
+        help="folder of the photos in the pods (default: /photos, the volume's mount point)",
     )  # fmt: skip
     verb.add_argument(
         "--run-dir", default="/work", metavar="PATH",
-        help="folder of the runs, as the pods see it (default: /work, where its volume is)",
+        help="folder of the runs in the pods (default: /work, the volume's mount point)",
     )  # fmt: skip
-    verb.add_argument("--profile", default="cpu", help="demo, cpu or gpu (default: cpu)")
-    _add_set(verb, "of pipeline/config.py instead of the profile's")
+    add_profile(verb)
 
 
 def _add_upload(verbs: Any) -> None:
     verb = _add(
         verbs, "upload", "make the package a new version of the pipeline",
-        "The first time, the pipeline too. Runs do not start by themselves.", _upload,
+        "The first upload makes the pipeline too. An upload does not start a run.", _upload,
     )  # fmt: skip
     verb.add_argument("package", metavar="PACKAGE", type=Path, help="what `compile` wrote")
-    verb.add_argument("--name", help="the version's (default: date and time)")
+    verb.add_argument("--name", help="name of the version (default: date and time)")
     _add_server(verb)
 
 
 def _add_run(verbs: Any) -> None:
     verb = _add(
         verbs, "run", "start a run of an uploaded version",
-        f"It uploads nothing: `upload` does. Exit status with --wait: {STATUSES}.", _run,
+        f"To upload a version: `upload`. Exit status with --wait: {STATUSES}.", _run,
     )  # fmt: skip
     _add_what_runs(verb)
-    verb.add_argument("--wait", action="store_true", help="show the steps until the run is over")
+    verb.add_argument("--wait", action="store_true", help="show the steps until the run has ended")
     _add_server(verb)
 
 
 def _add_schedule(verbs: Any) -> None:
     verb = _add(
-        verbs, "schedule", "run an uploaded version again and again, for new spans of photos",
-        "One run at a time; times that were missed are not made up for. A schedule of the same "
-        "name is replaced. It stays with its version: after an upload, schedule anew.", _schedule,
+        verbs, "schedule", "run an uploaded version regularly, for new spans of photos",
+        "There is one run at a time; missed runs are not repeated. A schedule of the same name is "
+        "replaced. A schedule keeps its version: after an upload, run this command again.",
+        _schedule,
     )  # fmt: skip
-    verb.add_argument("name", metavar="NAME", help="the schedule's")
+    verb.add_argument("name", metavar="NAME", help="name of the schedule")
     verb.add_argument(
         "--cron", required=True, type=_cron, metavar="'M H D M W'",
         help="when: minute, hour, day, month, weekday, or KFP's six fields with seconds first; "
-        "in the server's time zone, UTC as a rule",
+        "in the server's time zone, usually UTC",
     )  # fmt: skip
     _add_what_runs(verb)
     _add_server(verb)
@@ -103,15 +105,15 @@ def _add_schedule(verbs: Any) -> None:
 
 def _add_status(verbs: Any) -> None:
     verb = _add(
-        verbs, "status", "show a run's steps, and its summary when it is over",
-        f"Exit status of a run that is over: {STATUSES}; 0 while it runs.", _status,
+        verbs, "status", "show a run's steps, and its summary when it has ended",
+        f"Exit status if the run has ended: {STATUSES}; 0 if it still runs.", _status,
     )  # fmt: skip
     _add_which_run(verb)
     _add_server(verb)
 
 
 def _add_logs(verbs: Any) -> None:
-    verb = _add(verbs, "logs", "print what a step has said so far", "", _logs)
+    verb = _add(verbs, "logs", "print the log of a step", "", _logs)
     verb.add_argument("step", metavar="STEP", help="its name, as `status` shows it")
     _add_which_run(verb)
     _add_server(verb)
@@ -120,20 +122,20 @@ def _add_logs(verbs: Any) -> None:
 def _add_run_local(verbs: Any) -> None:
     verb = _add(
         verbs, "run-local", "run the package on this machine, in its image, with Docker",
-        "kfp.local goes through the package as a cluster would, without retries and cache, and "
-        f"without the exit handler after a failure. Exit status: {STATUSES}.", _run_local,
+        "kfp.local runs the steps as a cluster would, but without retries, without cache and, if a "
+        f"step fails, without the exit handler. Exit status: {STATUSES}.", _run_local,
     )  # fmt: skip
     verb.add_argument("package", metavar="PACKAGE", type=Path, help="what `compile` wrote")
     verb.add_argument("--photos", required=True, metavar="DIR", help="folder on this machine")
-    verb.add_argument("--run-dir", required=True, metavar="DIR", help="folder, made where missing")
-    _add_set(verb, "instead of the package's")
+    verb.add_argument("--run-dir", required=True, metavar="DIR", help="folder; made if missing")
+    add_set(verb, "instead of the package's")
 
 
 def _add_what_runs(verb: Any) -> None:
-    verb.add_argument("--version", metavar="NAME", help="the version's (default: the newest)")
-    _add_set(verb, "instead of the package's")
+    verb.add_argument("--version", metavar="NAME", help="name of the version (default: the newest)")
+    add_set(verb, "instead of the package's")
     verb.add_argument(
-        "--service-account", metavar="NAME", help="the pods' (default: the server's own)"
+        "--service-account", metavar="NAME", help="of the pods (default: the server's own)"
     )
 
 
@@ -143,38 +145,30 @@ def _add_which_run(verb: Any) -> None:
     )
 
 
-def _add_set(verb: Any, instead: str) -> None:
-    verb.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
-        help=f"one option {instead}; may be repeated",
-    )  # fmt: skip
-
-
 def _add_server(verb: Any) -> None:
     environment = os.environ.get
     server = verb.add_argument_group("the server")
     server.add_argument(
         "--endpoint", default=environment("KF_PIPELINES_ENDPOINT"), metavar="URL",
-        help="of Kubeflow Pipelines' API (default: $KF_PIPELINES_ENDPOINT)",
+        help="address of Kubeflow Pipelines' API (default: $KF_PIPELINES_ENDPOINT)",
     )  # fmt: skip
     server.add_argument(
         "--namespace", default=environment("KFP_NAMESPACE"),
-        help="yours, on a server with several users (default: $KFP_NAMESPACE)",
+        help="your namespace on a server with several users (default: $KFP_NAMESPACE)",
     )  # fmt: skip
     server.add_argument(
         "--token-file", default=environment("KF_PIPELINES_SA_TOKEN_PATH"), metavar="FILE",
-        help="holds the token (default: $KF_PIPELINES_SA_TOKEN_PATH; or the token itself is in "
+        help="file with the token (default: $KF_PIPELINES_SA_TOKEN_PATH; or the token itself in "
         "$KFP_EXISTING_TOKEN)",
     )  # fmt: skip
     server.add_argument(
         "--ca-file", default=environment("SSL_CERT_FILE"), metavar="FILE",
-        help="PEM of the authorities to trust (default: $SSL_CERT_FILE, else the public ones)",
+        help="PEM of the trusted authorities (default: $SSL_CERT_FILE, else the public ones)",
     )  # fmt: skip
     server.add_argument(
         "--experiment", metavar="NAME",
         default=environment("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "Default"),
-        help="where the runs are filed (default: $KF_PIPELINES_DEFAULT_EXPERIMENT_NAME, "
-        "else Default)",
+        help="the runs' experiment (default: $KF_PIPELINES_DEFAULT_EXPERIMENT_NAME, else Default)",
     )  # fmt: skip
 
 
@@ -183,7 +177,7 @@ def _cron(text: str) -> str:
     if len(fields) == 5:
         return " ".join(["0", *fields])
     if len(fields) != 6:
-        raise argparse.ArgumentTypeError(f"{text!r} should have five fields, or six")
+        raise argparse.ArgumentTypeError(f"{text!r} should have five or six fields")
     return " ".join(fields)
 
 
@@ -191,7 +185,7 @@ def _cluster(options: argparse.Namespace) -> Cluster:
     from pipeline.kubeflow.client import Cluster
 
     if not options.endpoint:
-        raise UserError("which server? give --endpoint or set KF_PIPELINES_ENDPOINT")
+        raise UserError("no server is named: give --endpoint or set KF_PIPELINES_ENDPOINT")
     return Cluster(
         options.endpoint,
         namespace=options.namespace,
@@ -202,7 +196,7 @@ def _cluster(options: argparse.Namespace) -> Cluster:
 
 
 def _what_runs(options: argparse.Namespace, cluster: Cluster) -> tuple[Version, dict[str, Any]]:
-    """The version, and the arguments that a run of it gets."""
+    """The version, and the arguments for a run of it."""
     from pipeline.config import PIPELINE_NAME
     from pipeline.kubeflow import parameters
 
@@ -212,18 +206,12 @@ def _what_runs(options: argparse.Namespace, cluster: Cluster) -> tuple[Version, 
 
 def _compile(options: argparse.Namespace) -> int:
     from pipeline import config
-    from pipeline.local import run_folder
 
     loaded = config.load(
         profile=options.profile, photos=options.photos, run_dir=options.run_dir,
         overrides=options.overrides, here=False,
     )  # fmt: skip
-    # TensorFlow's C++ greets on standard error, whatever its log level.
-    with (
-        _console().status("loading TFX"),
-        open(os.devnull, "w") as nowhere,
-        run_folder.stderr_to(nowhere.fileno()),
-    ):
+    with _console().status("loading TFX"), silent_stderr():
         from pipeline.kubeflow.compile import compile_package
 
         compile_package(loaded, options.package)
@@ -254,7 +242,7 @@ def _run(options: argparse.Namespace) -> int:
         with console.status("waiting for the first step") as status:
             run = client.wait(cluster, run_id, _Steps(console, status.update))
     except KeyboardInterrupt:
-        print(f"goodseed: the run goes on; goodseed kfp status {run_id}", file=sys.stderr)
+        print(f"goodseed: the run goes on; see goodseed kfp status {run_id}", file=sys.stderr)
         raise
     return _end(cluster, run, console)
 
@@ -266,7 +254,7 @@ def _schedule(options: argparse.Namespace) -> int:
         version, arguments, name=options.name, cron=options.cron,
         service_account=options.service_account,
     )  # fmt: skip
-    how = "instead of what it was" if replaced else "new"
+    how = "replaced" if replaced else "new"
     print(f"schedule {options.name}: '{options.cron}', version {version.name} ({how})")
     return DONE
 
@@ -300,17 +288,17 @@ def _run_local(options: argparse.Namespace) -> int:
     document = local.run(
         options.package, Path(options.photos), Path(options.run_dir), options.overrides
     )
-    outcome.print_summary(document, _console())
+    summary.show(document, _console())
     if document["failure"]:
         print(f"goodseed: {document['failure']}", file=sys.stderr)
-    return outcome.exit_status(document)
+    return summary.exit_status(document)
 
 
 def _end(cluster: Cluster, run: Run, console: Console) -> int:
-    """Shows how a run ended; returns the exit status that says so."""
+    """Shows how a run ended; returns the exit status."""
     document = cluster.summary(run)
     if document:
-        outcome.print_summary(document, console)
+        summary.show(document, console)
     failed = [step.name for step in run.steps if step.state == "FAILED"]
     for step in failed:
         print(f"goodseed: {step}: {cluster.last_words(run, step)}", file=sys.stderr)
@@ -318,17 +306,17 @@ def _end(cluster: Cluster, run: Run, console: Console) -> int:
         print(f"goodseed: the run is {run.state.lower()} {run.error}".rstrip(), file=sys.stderr)
     if run.state == "SUCCEEDED" and not document:
         print(
-            "goodseed: the run succeeded, but whether it pushed can't be told: its summary's log "
-            f"is not to be had; see {cluster.page(run.run_id)}",
+            "goodseed: the run succeeded, but the log with its summary can't be read, so it is "
+            f"unknown whether it pushed; see {cluster.page(run.run_id)}",
             file=sys.stderr,
         )
     if run.state != "SUCCEEDED" or not document:
-        return outcome.FAILED
-    return outcome.exit_status(document)
+        return summary.FAILED
+    return summary.exit_status(document)
 
 
 class _Steps:
-    """Prints each step of a run once, when it is over, and what runs meanwhile."""
+    """Prints each step of a run when it has ended, and shows which steps are running."""
 
     def __init__(self, console: Console, running: Callable[[str], None]):
         self._console = console

@@ -1,1 +1,1 @@
-"""The graph on Kubeflow Pipelines: a package for the server, and what runs in its pods."""
+"""The graph on Kubeflow Pipelines: the package for the server, and the code of its pods."""

@@ -1,4 +1,4 @@
-"""Talks to the API server of Kubeflow Pipelines: packages, runs, schedules, and what they say."""
+"""A client of the API server of Kubeflow Pipelines: packages, runs, schedules and logs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ import yaml
 from kfp.client import Client, TokenCredentialsBase
 
 from components.errors import UserError
+from pipeline.kubeflow.records import SUMMARY
 
-OLDEST = (2, 5)  # of Kubeflow Pipelines
+OLDEST = (2, 5)  # version of Kubeflow Pipelines
 OVER = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
-SUMMARY_STEP = "summary"  # the exit handler, whose last words are the run's summary
 
 _Answer = TypeVar("_Answer")
 
 
 class Unreachable(UserError):
-    """No answer, or none that Kubeflow Pipelines would give; may pass."""
+    """No answer, or not an answer of Kubeflow Pipelines. A later call may succeed."""
 
 
 class Missing(UserError):
-    """The server has no such thing, or no such path."""
+    """The server does not have this object or this path."""
 
 
 class Version(NamedTuple):
@@ -47,13 +47,13 @@ class Version(NamedTuple):
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The values that its parameters have where a run says nothing."""
+        """The default values of its parameters."""
         parameters = self.spec["root"].get("inputDefinitions", {}).get("parameters", {})
         return {name: p["defaultValue"] for name, p in parameters.items() if "defaultValue" in p}
 
 
 class Step(NamedTuple):
-    """A step of a run: its state is one of KFP's, or "" before its turn; times are UTC."""
+    """A step of a run. Its state is one of KFP's, or "" before it starts; times are UTC."""
 
     name: str
     state: str
@@ -63,14 +63,14 @@ class Step(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while that is not known."""
+        """Wall time; None before the step has ended."""
         if self.state not in OVER or self.started is None or self.ended is None:
             return None
         return (self.ended - self.started).total_seconds()
 
 
 class Run(NamedTuple):
-    """A run as the server last saw it."""
+    """A run, as the server last reported it."""
 
     run_id: str
     name: str
@@ -80,7 +80,7 @@ class Run(NamedTuple):
 
 
 class Cluster:
-    """An API server, seen from one namespace."""
+    """An API server, from the view of one namespace."""
 
     def __init__(
         self,
@@ -91,17 +91,17 @@ class Cluster:
         ca_file: str | None = None,
         experiment: str = "Default",
     ):
-        """Asks the server whether it is one, and of an age that is known.
+        """Checks that there is a Kubeflow Pipelines server of a known version.
 
         Args:
-            endpoint: URL of the API server, or of the Kubeflow that it is behind.
-            namespace: the profile's, where the server has several users; else None.
-            token_file: read anew for each call; none: $KFP_EXISTING_TOKEN, or no token.
-            ca_file: PEM of the authorities to trust; none: the well-known ones.
-            experiment: what KFP files the runs under; made where it is missing.
+            endpoint: URL of the API server, or of the Kubeflow in front of it.
+            namespace: of the user's profile if the server has several users; else None.
+            token_file: read again for each call; None: $KFP_EXISTING_TOKEN, or no token.
+            ca_file: PEM of the trusted authorities; None: the well-known ones.
+            experiment: the runs' experiment; made if missing.
 
         Raises:
-            UserError: nothing there, a wrong certificate, token or namespace, an old server.
+            UserError: no server, an old server, or a wrong certificate, token or namespace.
         """
         if not re.match(r"https?://[^/]", endpoint):
             raise UserError(f"--endpoint {endpoint}: write a URL, http://… or https://…")
@@ -110,7 +110,9 @@ class Cluster:
                 raise UserError(f"{option} {file}: no such file, or you may not read it")
         if ca_file:
             _check_authorities(ca_file)
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries: the last one is told
+        logging.getLogger("urllib3").setLevel(
+            logging.ERROR
+        )  # hides its retries; the last error is raised
         self.endpoint = endpoint.rstrip("/")
         self._experiment = experiment
         credentials = _Token(token_file) if token_file or _token_of_environment() else None
@@ -127,7 +129,7 @@ class Cluster:
         if namespace and not several_users:
             raise UserError(f"{endpoint} has one user and no namespaces: leave out --namespace")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that it wants KFP 2
+            warnings.simplefilter("ignore", FutureWarning)  # it warns that it needs KFP 2
             self._client = self._ask(
                 Client, host=self.endpoint, namespace=namespace or "kubeflow",
                 credentials=credentials, ssl_ca_cert=ca_file,
@@ -135,14 +137,14 @@ class Cluster:
         self._namespace = namespace
 
     def upload(self, package: Path, name: str | None = None) -> Version:
-        """The package as a new version of the pipeline that it names, made where it is missing.
+        """Uploads a package as a new version of its pipeline; makes the pipeline if missing.
 
         Args:
-            package: what `compile_package` wrote.
-            name: the version's; none: the time of day.
+            package: a file that `compile_package` wrote.
+            name: of the version; None: date and time.
 
         Raises:
-            UserError: not a package, or the server does not take it.
+            UserError: the file is not a package, or the server refuses it.
         """
         pipeline = _pipeline_name(package)
         name = name or datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
@@ -161,20 +163,20 @@ class Cluster:
         return _version(version)
 
     def version(self, pipeline: str, name: str | None = None) -> Version:
-        """A version of the pipeline: the newest, or the newest of this name.
+        """The newest version of the pipeline, or the newest one with this name.
 
         Raises:
             UserError: there is none.
         """
         pipeline_id = self._pipeline_id(pipeline)
         if pipeline_id is None:
-            raise UserError(f"{self.endpoint} has no pipeline {pipeline}: goodseed kfp upload")
+            raise UserError(f"{self.endpoint} has no pipeline {pipeline}: run goodseed kfp upload")
         listed = self._ask(
             self._client.list_pipeline_versions, pipeline_id, page_size=1,
             sort_by="created_at desc", filter=_named(name) if name else None,
         )  # fmt: skip
         if not listed.pipeline_versions:
-            raise UserError(f"{pipeline} has no version {name or ''}: goodseed kfp upload")
+            raise UserError(f"{pipeline} has no version {name or ''}: run goodseed kfp upload")
         return _version(listed.pipeline_versions[0])
 
     def start(
@@ -184,7 +186,7 @@ class Cluster:
         """Starts a run and returns its id.
 
         Raises:
-            UserError: the server does not want to.
+            UserError: the server refuses.
         """
         run = self._ask(
             self._client.run_pipeline, self._experiment_id(), name, params=dict(arguments),
@@ -197,22 +199,22 @@ class Cluster:
         self, version: Version, arguments: Mapping[str, Any], *, name: str, cron: str,
         service_account: str | None = None,
     ) -> int:  # fmt: skip
-        """Starts the version whenever `cron` says so, one run at a time, and misses nothing twice.
+        """Runs the version regularly, one run at a time; missed runs are not repeated.
 
-        Whatever had this name before ends, once the new schedule stands.
+        Older schedules of this name are deleted after the new one exists.
 
         Args:
-            version: what is run.
-            arguments: the runs' parameters.
-            name: the schedule's, unique in the experiment.
-            cron: six fields, seconds first, as KFP writes them, in the server's time zone.
-            service_account: the runs'; none: the server's default.
+            version: to run.
+            arguments: parameters of the runs.
+            name: of the schedule, unique in the experiment.
+            cron: six fields with the seconds first, in the server's time zone.
+            service_account: of the runs; None: the server's default.
 
         Returns:
-            How many schedules it replaces.
+            The number of schedules that it replaces.
 
         Raises:
-            UserError: the server does not take it.
+            UserError: the server refuses.
         """
         experiment = self._experiment_id()
         listed = self._ask(
@@ -231,7 +233,7 @@ class Cluster:
         return len(before)
 
     def run(self, run_id: str | None = None) -> Run:
-        """A run with its steps: the newest of the experiment, or the one named.
+        """A run with its steps; without a run_id, the newest run of the experiment.
 
         Raises:
             UserError: there is none.
@@ -242,7 +244,9 @@ class Cluster:
                 sort_by="created_at desc",
             )  # fmt: skip
             if not listed.runs:
-                raise UserError(f"no run in the experiment {self._experiment}: goodseed kfp run")
+                raise UserError(
+                    f"no run in the experiment {self._experiment}: run goodseed kfp run"
+                )
             run_id = str(listed.runs[0].run_id)
         found = self._ask(self._client.get_run, run_id)
         return Run(
@@ -254,10 +258,10 @@ class Cluster:
         )
 
     def log(self, run: Run, step: str) -> str:
-        """What a step has said so far.
+        """The log of a step so far.
 
         Raises:
-            UserError: no such step, or neither its pod nor an archive has its log.
+            UserError: there is no such step, or neither its pod nor an archive has its log.
         """
         steps = {one.name: one for one in run.steps}
         if step not in steps:
@@ -267,7 +271,7 @@ class Cluster:
         refused: UserError | None = None
         for node in steps[step].nodes:
             try:
-                # The path that KFP's own pages use: the API has no other for logs.
+                # KFP's own pages use this path; the newer API has none for logs.
                 self._get(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{node}/log")
                 return str(self._plain.last_response.data)
             except Unreachable as error:
@@ -275,9 +279,9 @@ class Cluster:
         raise UserError(f"{step} has no log any more, or not yet: {refused}")
 
     def summary(self, run: Run) -> dict[str, Any] | None:
-        """The summary of a run that is over; None where the exit handler left none to read."""
+        """The summary of a run that has ended; None if its log can't be read."""
         try:
-            log = self.log(run, SUMMARY_STEP)
+            log = self.log(run, SUMMARY)
         except UserError:
             return None
         for line in reversed(log.splitlines()):
@@ -286,21 +290,25 @@ class Cluster:
         return None
 
     def last_words(self, run: Run, step: str) -> str:
-        """The line with which a step failed, or nothing."""
+        """The error line of a failed step, or nothing."""
         try:
             lines = [line for line in self.log(run, step).splitlines() if line.strip()]
         except UserError as error:
             return str(error)
-        ours = [line for line in lines if line.startswith("goodseed: ")]  # the rest is KFP's
+        ours = [line for line in lines if line.startswith("goodseed: ")]  # other lines are KFP's
         return (ours or lines or [""])[-1].removeprefix("goodseed: ")
 
     def page(self, run_id: str) -> str:
-        """Where KFP shows a run."""
+        """URL of KFP's page of a run."""
         host = os.environ.get("KF_PIPELINES_UI_ENDPOINT", self.endpoint).rstrip("/")
         return f"{host}/#/runs/details/{run_id}"
 
     def _check_server(self) -> bool:
-        """Whether the server has several users; raises unless it is one of KFP 2.5 or newer."""
+        """Whether the server has several users.
+
+        Raises:
+            UserError: it is not Kubeflow Pipelines, or its version is too old.
+        """
         try:
             health = self._get("/apis/v2beta1/healthz")
         except Missing:
@@ -308,7 +316,7 @@ class Cluster:
                 self._get("/apis/v1beta1/healthz")
             except Missing:
                 raise UserError(
-                    f"{self.endpoint}: nothing of Kubeflow Pipelines there; is --endpoint its URL?"
+                    f"{self.endpoint}: Kubeflow Pipelines is not there; is --endpoint its URL?"
                 ) from None
             raise _old("1") from None
         if not isinstance(health, dict):
@@ -326,7 +334,7 @@ class Cluster:
         )  # fmt: skip
 
     def _ask(self, call: Callable[..., _Answer], *arguments: Any, **options: Any) -> _Answer:
-        """Calls the server; whatever goes wrong is one line."""
+        """Calls the server; any error becomes one line."""
         try:
             return call(*arguments, **options)
         except kfp_server_api.ApiException as error:
@@ -342,13 +350,13 @@ class Cluster:
         except OSError as error:
             raise UserError(f"{error.filename or self.endpoint}: {error.strerror}") from None
         except (TypeError, ValueError, AttributeError) as error:
-            # What the generated client makes of a page that is not the API's.
+            # The generated client raises these for an answer that is not the API's.
             raise self._stranger(str(error)) from None
 
     def _stranger(self, why: str) -> UserError:
         return Unreachable(
-            f"{self.endpoint} answers, but not as Kubeflow Pipelines does ({why}); is it a page to "
-            "log in, and --token-file missing?"
+            f"{self.endpoint} answers, but not as Kubeflow Pipelines does ({why}); is it a login "
+            "page because --token-file is missing?"
         )
 
     def _refusal(self, error: kfp_server_api.ApiException) -> UserError:
@@ -413,13 +421,13 @@ class Cluster:
 
 
 class _Token(TokenCredentialsBase):
-    """The token as it is now: Kubernetes renews those in files."""
+    """The current token: Kubernetes renews the tokens in files."""
 
     def __init__(self, file: str | None):
         self._file = file
 
     def refresh_api_key_hook(self, config: Any) -> None:
-        """Puts it into the client's configuration, before each call."""
+        """Puts the token into the client's configuration, before each call."""
         token = Path(self._file).read_text() if self._file else _token_of_environment()
         config.api_key["authorization"] = token.strip()
 
@@ -446,21 +454,21 @@ def _certificate(error: Exception) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """What urllib3's nested errors are about."""
+    """The innermost reason in urllib3's nested errors."""
     text = str(error)
     found = re.findall(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
     return found[-1] if found else text.rsplit(": ", 1)[-1].strip("'\")( ")
 
 
 def _message(error: kfp_server_api.ApiException) -> str:
-    """The first line of what the server says: grpc-gateway's way, or the upload server's."""
+    """The first line of the server's message, in the form of grpc-gateway or the upload server."""
     document = _json_object(error.body or "", key="") or {}
     said = document.get("message") or document.get("error_message") or document.get("error")
     return str(said or error.reason or f"status {error.status}").strip().splitlines()[0]
 
 
 def _json_object(text: str, key: str = "pushed_version") -> dict[str, Any] | None:
-    """The object that the text is, if it has the key."""
+    """The JSON object in a text, if it has the key; else None."""
     try:
         document = json.loads(text)
     except ValueError:
@@ -469,7 +477,7 @@ def _json_object(text: str, key: str = "pushed_version") -> dict[str, Any] | Non
 
 
 def _named(name: str) -> str:
-    """KFP's filter for the things of this name."""
+    """KFP's filter for objects of this name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})
 
@@ -492,19 +500,19 @@ def _version(version: Any) -> Version:
 
 
 def _spec(document: dict[str, Any]) -> dict[str, Any]:
-    """The pipeline's own specification; the server keeps that of the platform beside it."""
+    """The pipeline's own specification; the server may keep the platform's beside it."""
     spec: dict[str, Any] = document.get("pipeline_spec", document)
     return spec
 
 
 def _containers(spec: dict[str, Any], dag: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """Each task that is a container, in an order in which they can run, and its node in Argo."""
+    """Each task that is a container, and its node in Argo, in an order in which they can run."""
     tasks = dag["tasks"]
     order = {name: task.get("dependentTasks", ()) for name, task in sorted(tasks.items())}
     for name in graphlib.TopologicalSorter(order).static_order():
         task = tasks[name]
         component = spec["components"][task["componentRef"]["name"]]
-        # An exit handler is a hook of what it waits for.
+        # In Argo, an exit handler is a hook of the task that it waits for.
         hook = task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
         above = f"{path}.{task['dependentTasks'][0]}.onExit" if hook else path
         if "dag" in component:
@@ -514,16 +522,17 @@ def _containers(spec: dict[str, Any], dag: dict[str, Any], path: str) -> Iterato
 
 
 def _pods(own: list[str], node: str, children: set[str]) -> Iterator[str]:
-    """Under which names a step's log may be found, the likeliest first.
+    """The names under which a step's log may be found, the likeliest first.
 
-    The API gives Argo's node ids, the log's path wants the pod (and takes the node where the log
-    was archived). An id is the workflow's name and the hash of the node's; a pod's name has the
-    template's in between. Of a step that is tried again, each attempt is a node of its own.
+    The API gives Argo's node ids. The path of a log needs the name of the pod, or the node id if
+    the log was archived. A node id consists of the workflow's name and a hash of the node's name;
+    the name of a pod also has the template's name between them. Each attempt of a retried step is
+    a node of its own.
 
     Args:
-        own: ids of the nodes right below the step's.
-        node: name of the one that holds its container, without the workflow's.
-        children: every id that any node has below it.
+        own: ids of the nodes directly below the step's node.
+        node: name of the node with the step's container, without the workflow's name.
+        children: ids of all nodes that are below another node.
     """
     for one in own:
         workflow, _, number = one.rpartition("-")
@@ -548,17 +557,17 @@ def wait(
     cluster: Cluster, run_id: str, show: Callable[[Run], None], *,
     patience: float = 300.0, slowest: float = 10.0,
 ) -> Run:  # fmt: skip
-    """Watches a run until it is over, showing each look at it.
+    """Polls a run until it has ended.
 
     Args:
         cluster: where it runs.
-        run_id: which one.
-        show: gets each look.
-        patience: seconds without an answer after which it gives up.
-        slowest: seconds between two looks, which become as long in a while.
+        run_id: which run.
+        show: called with the run after each poll.
+        patience: seconds without an answer before it gives up.
+        slowest: longest pause between two polls, seconds; the first pauses are shorter.
 
     Raises:
-        UserError: the server is gone for good, or forgets the run.
+        UserError: the server does not answer any more, or does not know the run.
     """
     pause, answered = min(1.0, slowest), time.monotonic()
     while True:

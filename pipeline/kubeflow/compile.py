@@ -1,8 +1,8 @@
 """The graph as a package for Kubeflow Pipelines: a container component for each node.
 
-The package says which steps there are, what flows between them and what their pods get; what a
-step does is in the image. Its tasks are the plan, the graph's nodes and, whatever became of them,
-the summary.
+The package names the steps, what flows between them, and what their pods get. The code of the
+steps is in the image. The tasks are the plan, the nodes of the graph, and the summary, which also
+runs after a failure.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tfx.dsl.compiler import compiler as tfx_compiler
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.errors import UserError
-from components.review.inputs import ACCOUNT, RUN_ID
 from pipeline.config import PIPELINE_NAME, Config, Resources
 from pipeline.graph import NEVER_CACHED, create_pipeline
+from pipeline.kubeflow.launcher import ACCOUNT, RUN_ID
 from pipeline.kubeflow.node import NODE
-from pipeline.kubeflow.parameters import KNOBS, REST, arguments
+from pipeline.kubeflow.parameters import KNOBS, OTHER_OPTIONS, arguments, parameter_name
 from pipeline.kubeflow.plan import CODE
+from pipeline.kubeflow.records import PLAN, SUMMARY
 from pipeline.kubeflow.report import SUMMARY as SUMMARY_KEY
-from pipeline.kubeflow.step import PLAN, SUMMARY, snake
 from pipeline.kubeflow.views import METRICS, REPORT, VIEWS
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.step")
-EXECUTOR_INPUT = "{{$}}"  # KFP puts the task's whole ExecutorInput in its place
+EXECUTOR_INPUT = "{{$}}"  # KFP replaces it by the ExecutorInput of the task
 
-_DESCRIPTION = "Learns to tell an age from a photo, proves that the model may go live, pushes it."
+_DESCRIPTION = "Trains a model that estimates ages from photos, evaluates it and pushes it."
 _TRAINER, _REVIEW = "Trainer", "Review"
-# Who reads the photos and the serving root; everybody's is the run folder.
+# The steps that read the photos and the serving root. Every step has the run folder.
 _READS_PHOTOS = frozenset({PLAN, "PhotoExampleGen"})
 _READS_SERVING = frozenset({PLAN, "ServedModel", "Pusher"})
 _VIEW_KINDS = {METRICS: dsl.Metrics, REPORT: dsl.HTML}
@@ -46,14 +46,15 @@ def compile_package(config: Config, package: Path) -> None:
     """Writes the pipeline's IR (schema 2.1.0) and its Kubernetes platform document as YAML.
 
     Args:
-        config: `kubeflow` is built in; the rest become the defaults of the pipeline's parameters.
+        config: the package fixes `kubeflow`; the other sections become the defaults of the
+            pipeline's parameters.
         package: a .yaml file; written whole or not at all.
 
     Raises:
         UserError: the configuration can't run in pods, or the file can't be written.
     """
     if package.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{package}: a package's name ends in .yaml")
+        raise UserError(f"{package}: the name of a package must end in .yaml")
     defaults = arguments(config)
     ir = tfx_compiler.Compiler().compile(create_pipeline(config))
     nodes = [node.pipeline_node for node in ir.nodes]
@@ -73,7 +74,7 @@ def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) ->
     if not pods.image or ("@sha256:" not in pods.image and (not tag or tag == "latest")):
         raise UserError(
             f"kubeflow.image={pods.image or 'none'}: name an image by digest ({name or 'image'}"
-            "@sha256:…) or by a tag that changes with the code; KFP's cache trusts that name"
+            "@sha256:…) or by a tag that changes with the code: KFP's cache trusts this name"
         )
     inside = [
         ("data.photos", defaults["photos"], pods.photos_mount),
@@ -88,14 +89,14 @@ def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) ->
         if "://" in path:
             raise UserError(
                 f"{option}={path}: a step reads and writes files; mount the bucket as a volume"
-                f" (its CSI driver makes a claim of it) and name the folder below {mount}"
+                f" (with its CSI driver) and name a folder below {mount}"
             )
         if not PurePosixPath(path).is_relative_to(mount):
             raise UserError(f"{option}={path} is outside the volume mounted at {mount}")
     for step in pods.steps.keys() - {*nodes, PLAN, SUMMARY}:
         raise UserError(f"kubeflow.steps: no step {step}; there are {', '.join(sorted(nodes))}")
     text = json.dumps([defaults, config.run_dir, pods.image])
-    # Argo's templates, and what Kubernetes replaces in arguments.
+    # Argo and Kubernetes replace these in arguments.
     if found := re.search(r"\{\{|\$\(|\$\$", text):
         raise UserError(f"no option may hold {found[0]}: Argo and Kubernetes would replace it")
 
@@ -103,19 +104,19 @@ def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) ->
 def _pipeline(
     config: Config, defaults: Mapping[str, Any], nodes: Sequence[pipeline_pb2.PipelineNode]
 ) -> Any:
-    """What KFP's compiler takes."""
+    """The pipeline function that KFP's compiler takes."""
 
     def steps(*values: Any) -> None:
         given = dict(zip(defaults, values, strict=True))
         summary = _component(
-            config, SUMMARY, "Writes the run's summary, whatever became of the run.",
+            config, SUMMARY, "Writes the run's summary, also after a failure.",
             outputs={SUMMARY_KEY: dsl.Dataset, REPORT: dsl.HTML},
         )()  # fmt: skip
         _place(config, summary, SUMMARY)
         with dsl.ExitHandler(summary):
-            parts = [snake(node.node_info.id) for node in nodes]
+            parts = [parameter_name(node.node_info.id) for node in nodes]
             plan = _component(
-                config, PLAN, "Makes the graph from the parameters; fingerprints the photos.",
+                config, PLAN, "Compiles the graph from the parameters; fingerprints the photos.",
                 parameters={name: type(value) for name, value in defaults.items()},
                 output_parameters=[CODE, *parts],
             )(**given)  # fmt: skip
@@ -139,7 +140,7 @@ _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def _described(parameter: str) -> str:
-    if parameter == REST:
+    if parameter == OTHER_OPTIONS:
         return "Every other option, by section, as in pipeline/config.py"
     section, key = KNOBS[parameter].split(".")
     fields = Config.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
@@ -152,7 +153,7 @@ def _task(
     plan: dsl.PipelineTask,
     tasks: Mapping[str, dsl.PipelineTask],
 ) -> dsl.PipelineTask:
-    """A node's task, behind those that it takes artifacts from or has to wait for."""
+    """A node's task: it follows the tasks that give it artifacts or that it has to wait for."""
     name = node.node_info.id
     channels = {key: spec.channels[0] for key, spec in node.inputs.inputs.items()}
     made = {key: _kind(spec.artifact_spec.type.name) for key, spec in node.outputs.outputs.items()}
@@ -164,7 +165,7 @@ def _task(
         outputs={**made, **shown},
     )  # fmt: skip
     task = component(
-        **{NODE: plan.outputs[snake(name)], CODE: plan.outputs[CODE]},
+        **{NODE: plan.outputs[parameter_name(name)], CODE: plan.outputs[CODE]},
         **{
             key: tasks[channel.producer_node_query.id].outputs[channel.output_key]
             for key, channel in channels.items()
@@ -185,11 +186,11 @@ def _component(
     outputs: Mapping[str, type] | None = None,
     output_parameters: Sequence[str] = (),
 ) -> Any:
-    """A container component, of the signature that KFP's decorator reads from a function."""
+    """A container component. KFP's decorator reads its interface from a function's signature."""
 
     def function(*_: Any) -> dsl.ContainerSpec:
-        # The step's name is in the arguments: the backend takes two components of equal image,
-        # command and arguments for one, whatever their inputs and outputs are.
+        # The step's name is in the arguments, because the backend merges two components with equal
+        # image, command and arguments, even if their inputs and outputs differ.
         return dsl.ContainerSpec(
             image=config.kubeflow.image,
             command=list(COMMAND),
@@ -202,7 +203,7 @@ def _component(
         **{key: dsl.Output[kind] for key, kind in (outputs or {}).items()},
         **{key: dsl.OutputPath(str) for key in output_parameters},
     }
-    function.__name__ = snake(step)
+    function.__name__ = parameter_name(step)
     function.__doc__ = description
     function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(n, _POSITIONAL, annotation=a) for n, a in annotations.items()]
@@ -211,21 +212,21 @@ def _component(
 
 
 def _kind(name: str) -> type[dsl.Artifact]:
-    """Kubeflow's type for one of TFX's.
+    """Kubeflow's type for one of TFX's types.
 
-    The server knows its own types alone, and says nothing of an input's to the step, which has
-    TFX's from the graph. Not `dsl.Artifact`: the compiler would connect anything with that.
+    The server knows only its own types. A step takes TFX's types from the graph. `dsl.Artifact`
+    would not do, because the compiler connects it with every type.
     """
     return dsl.Model if name in ("Model", "PushedModel") else dsl.Dataset
 
 
 def _place(config: Config, task: dsl.PipelineTask, step: str) -> None:
-    """What the task's pod gets, when it is tried again, and whether KFP's cache may stand in."""
+    """Sets the resources, volumes, retries and caching of a task."""
     pods = config.kubeflow
     needs = pods.steps.get(step, pods.resources)
     task.set_caching_options(step not in NEVER_CACHED | {PLAN, SUMMARY})
     _limit(task, needs)
-    if pods.retries and step != PLAN:  # which fails of mistakes in the parameters
+    if pods.retries and step != PLAN:  # the plan fails because of wrong parameters
         task.set_retry(pods.retries, f"{pods.backoff_seconds}s", 2.0)
     kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     if step == _REVIEW:
@@ -253,5 +254,5 @@ def _on_gpus(config: Config, task: dsl.PipelineTask) -> None:
         kubernetes.add_node_selector(task, label, value)
     for taint in pods.gpu_tolerations:
         kubernetes.add_toleration(task, **taint.model_dump())
-    # The collective operations of several GPUs, and tf.data, want more than a pod's 64 MB.
+    # Collective operations between GPUs, and tf.data, need more than a pod's 64 MB.
     kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", pods.shared_memory)

@@ -1,8 +1,9 @@
-"""What KFP's launcher hands to a step, and what it wants back.
+"""What KFP's launcher gives to a step, and what it expects back.
 
-The launcher gives an ExecutorInput, has made the parents of the outputs and has put the inputs'
-files where `local_path` says; it reads executor_output.json and takes the outputs' files away.
-Plain JSON here: importing kfp for its messages would take seconds of every step's start.
+The launcher passes an ExecutorInput. It has made the parent folders of the outputs, and has put the
+files of the inputs where `local_path` says. Afterwards it reads executor_output.json and uploads
+the files of the outputs. This module reads plain JSON: importing kfp for its messages would slow
+down the start of every step.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# An empty folder does not survive the object store.
-_KEEP = ".keep"
+# Environment variables that the package sets in a pod.
+RUN_ID = "KFP_RUN_ID"
+ACCOUNT = "KFP_SERVICE_ACCOUNT"  # of the Review step only
+
+_KEEP = ".keep"  # a file for empty folders, which an object store can't hold
 _LOGS = "executor-logs"  # an output that some servers add, and their launcher fills
 
 
 class Slot(NamedTuple):
-    """An artifact's place: an input's with what its maker said of it, or an output's."""
+    """The place of an artifact. That of an input has the metadata that its producer wrote."""
 
     name: str
     uri: str
@@ -32,7 +36,7 @@ class Task:
     """One task's inputs and outputs."""
 
     def __init__(self, executor_input: str):
-        """Reads the JSON that KFP puts in the place of `{{$}}`."""
+        """Reads the JSON that KFP inserts for `{{$}}`."""
         document = json.loads(executor_input)
         inputs, self._outputs = document.get("inputs", {}), document["outputs"]
         self.parameters: dict[str, Any] = inputs.get("parameterValues", {})
@@ -40,10 +44,10 @@ class Task:
         self.outputs = _slots(self._outputs)
 
     def begin(self) -> None:
-        """Makes every output's folder, empty, and sees to it that every input's is there.
+        """Makes an empty folder for every output, and a folder for every input that has none.
 
-        A step that is tried again finds what its last attempt left. An input without a file never
-        came through the object store.
+        A retried step may find files of its last attempt. An input without files has no folder,
+        because the object store holds files only.
         """
         for slot in self.outputs.values():
             if slot.path.is_dir():
@@ -61,8 +65,8 @@ class Task:
 
         Args:
             parameters: values of the output parameters.
-            metadata: of each output artifact, strings and finite numbers only: null fails the
-                task, and the server hands on booleans as numbers, lists and dictionaries wrapped.
+            metadata: of each output artifact, strings and finite numbers only. Null fails the
+                task; the server passes booleans on as numbers, and wraps lists and dictionaries.
         """
         artifacts = {}
         for key, values in metadata.items():
@@ -93,9 +97,9 @@ def _slots(side: Mapping[str, Any]) -> dict[str, Slot]:
 
 
 def local_path(uri: str) -> str:
-    """Where the launcher has the files of a URI: LocalPathForURI in KFP's launcher_v2.go.
+    """Where the launcher keeps the files of a URI: LocalPathForURI in KFP's launcher_v2.go.
 
-    A URI of no store that KFP knows is a path: the local runner's.
+    kfp.local passes plain paths instead of URIs.
     """
     root = os.environ.get("ARTIFACT_LOCAL_PATH", "")
     for scheme, folder in {"gs://": "gcs", "minio://": "minio", "s3://": "s3"}.items():

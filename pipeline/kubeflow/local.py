@@ -1,4 +1,4 @@
-"""Runs a package on this machine: kfp.local goes through it, Docker runs each step in the image."""
+"""Runs a package on this machine: kfp.local schedules it, Docker runs each step in the image."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ import yaml
 from docker.types import Mount
 
 from components.errors import UserError
-from components.review.inputs import RUN_ID
-from pipeline.kubeflow import parameters
+from pipeline.kubeflow import parameters, report
+from pipeline.kubeflow.launcher import RUN_ID
 from pipeline.kubeflow.records import run_folder
-from pipeline.local.run_folder import stderr_to
 
 
 def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Runs every step, shows what they say on stdout, and returns the run's summary.
+    """Runs every step, prints their logs on standard output, and returns the run's summary.
 
-    Where a pod has its volumes a container has folders of this machine, and it works as the user
-    who calls this, without capabilities, as pods do.
+    A container has folders of this machine where a pod has its volumes. It runs as the calling
+    user and without capabilities, as pods do.
 
     Args:
         package: what `compile_package` wrote.
-        photos: what the package takes for `data.photos`.
-        run_dir: what it takes for `run_dir`, made where it is missing. Models are pushed to its
-            `serving/`.
+        photos: folder that is mounted at the package's `data.photos`.
+        run_dir: folder that is mounted at the package's `run_dir`; made if missing. Models are
+            pushed to its `serving/`.
         overrides: `section.key=value` instead of the package's.
 
     Raises:
-        UserError: a mistake in these, no Docker, or no image.
+        UserError: an argument is wrong, or Docker or the image is missing.
     """
     spec = _spec(package)
     defaults = {
@@ -77,12 +76,7 @@ def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) ->
     except RuntimeError as error:
         if not folder.is_dir():
             raise UserError(f"no step could start: {error}") from None
-        # kfp.local leaves the exit handler out where a step has failed. TensorFlow's C++ greets
-        # on standard error, whatever its log level.
-        with open(os.devnull, "w") as nowhere, stderr_to(nowhere.fileno()):
-            from pipeline.kubeflow import report
-
-            return report.summary(folder)
+        return report.summary(folder)  # kfp.local skips the exit handler after a failure
     finally:
         _stop_containers(run_id)
     document: dict[str, Any] = json.loads((folder / "summary.json").read_text())
@@ -90,7 +84,7 @@ def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) ->
 
 
 def _stop_containers(run_id: str) -> None:
-    """Kills what still runs after a Ctrl-C, to which kfp.local does not see."""
+    """Kills the containers that still run after a Ctrl-C; kfp.local leaves them."""
     for container in docker.from_env().containers.list(filters={"label": f"{RUN_ID}={run_id}"}):
         container.kill()
 
@@ -112,8 +106,8 @@ def _check_image(image: str) -> None:
         client = docker.from_env()
         client.images.get(image)
     except docker.errors.ImageNotFound:
-        raise UserError(f"no image {image} on this machine: docker pull or build it") from None
+        raise UserError(f"no image {image} on this machine: pull or build it with docker") from None
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise UserError(
-            f"Docker does not answer ({error}): is it running, and yours to use?"
+            f"Docker does not answer ({error}): is it running, and may you use it?"
         ) from None

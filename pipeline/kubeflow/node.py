@@ -1,4 +1,4 @@
-"""A node of the graph, run in its pod as TFX's own launcher would run it."""
+"""Runs a node of the graph in its pod, as TFX's own launcher would run it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import Artifact, standard_artifacts
 
-from components.review.inputs import RUN_ID
-from pipeline.kubeflow.launcher import Slot, Task
+from pipeline.kubeflow.launcher import ACCOUNT, RUN_ID, Slot, Task
 from pipeline.kubeflow.records import Record
 from pipeline.kubeflow.views import VIEWS
-from pipeline.outcome import URI
+from pipeline.summary import URI
 
 NODE = "node"  # input parameter: the plan's part of the graph
 _PROPERTIES, _CUSTOM = "properties", "custom_properties"
 
 
 def run(name: str, task: Task, record: Record) -> None:
-    """Runs a node's executor on the task's artifacts, which get the types that the graph knows.
+    """Runs a node's executor on the task's artifacts; their types come from the graph.
 
     Raises:
-        whatever the executor raises.
+        Exception: any that the executor raises.
     """
     pipeline = json_format.Parse(task.parameters[NODE], pipeline_pb2.Pipeline())
     node = pipeline.nodes[0].pipeline_node
@@ -41,18 +40,23 @@ def run(name: str, task: Task, record: Record) -> None:
         channel = spec.channels[0]
         artifact = artifact_of(channel.artifact_query.type, task.inputs[key])
         inputs[key] = [artifact]
-        maker = f"{channel.producer_node_query.id}.{channel.output_key}"
-        record.inputs[maker] = _plain(artifact.mlmd_artifact)
+        producer = f"{channel.producer_node_query.id}.{channel.output_key}"
+        record.inputs[producer] = _plain(artifact.mlmd_artifact)
     outputs = {
         key: [artifact_of(spec.artifact_spec.type, task.outputs[key])]
         for key, spec in node.outputs.outputs.items()
     }
+    properties = data_types_utils.build_parsed_value_dict(node.parameters.parameters)
+    if name == "Review":  # only the pod knows these facts about the run
+        account = os.environ.get(ACCOUNT)
+        properties["run_id"] = os.environ[RUN_ID]
+        properties["who"] = f"service account {account}" if account else ""
     with tempfile.TemporaryDirectory() as scratch:
         info = data_types.ExecutionInfo(
             execution_id=1,
             input_dict=inputs,
             output_dict=outputs,
-            exec_properties=data_types_utils.build_parsed_value_dict(node.parameters.parameters),
+            exec_properties=properties,
             execution_output_uri=f"{scratch}/executor_output",
             stateful_working_dir=f"{scratch}/state",
             tmp_dir=f"{scratch}/tmp",
@@ -82,7 +86,7 @@ def _operator(pipeline: pipeline_pb2.Pipeline, name: str) -> Any:
         beam = executable_spec_pb2.BeamExecutableSpec()
         packed.Unpack(beam)
         if "--direct_num_workers=0" in beam.beam_pipeline_args:
-            # Beam would count the machine's cores, of which the pod has a part.
+            # Beam would count the cores of the machine; the pod has a part of them.
             argument = f"--direct_num_workers={cores()}"
             beam.beam_pipeline_args_placeholders.add().value.string_value = argument
         return BeamExecutorOperator(beam)
@@ -94,10 +98,11 @@ def _operator(pipeline: pipeline_pb2.Pipeline, name: str) -> Any:
 
 
 def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many cores this pod may use: its cgroup's limit, rounded up, or the machine's.
+    """The number of cores that this pod may use: its cgroup's limit, rounded up, or all cores.
 
     Args:
-        limit: the cgroup's file: microseconds of CPU, or `max`, and of how many they are.
+        limit: the cgroup's file. It holds a quota, `max` or microseconds of CPU, and a period in
+            microseconds.
     """
     here = len(os.sched_getaffinity(0))
     if not limit.exists():
@@ -107,8 +112,8 @@ def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
-    """TFX's artifact of a type, at the launcher's path and with the properties it was made with."""
-    # By its name: of an input's type, the compiled graph leaves the properties out.
+    """TFX's artifact of a type, at the launcher's path, with the properties from its producer."""
+    # By the name of the type: the compiled graph omits the properties of an input's type.
     known = getattr(standard_artifacts, kind.name, None)
     artifact: Artifact = known() if known else Artifact(kind)
     artifact.uri = str(slot.path)
@@ -123,7 +128,7 @@ def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:
 
 
 def metadata_of(artifact: metadata_store_pb2.Artifact) -> dict[str, str]:
-    """The properties as text, which comes back from the server as it went; numbers would not."""
+    """The properties as JSON text: the server changes numbers, but returns text as it is."""
     return {
         field: json.dumps(_values(getattr(artifact, field))) for field in (_PROPERTIES, _CUSTOM)
     }
@@ -134,7 +139,7 @@ def _plain(artifact: metadata_store_pb2.Artifact) -> dict[str, Any]:
 
 
 def _values(properties: Mapping[str, metadata_store_pb2.Value]) -> dict[str, Any]:
-    """Strings, numbers and, for what TFX keeps as a structure, dictionaries."""
+    """Strings and numbers; for a value that TFX keeps as a structure, a dictionary."""
     return {
         name: json_format.MessageToDict(value) if isinstance(value, Message) else value
         for name, value in data_types_utils.build_value_dict(properties).items()

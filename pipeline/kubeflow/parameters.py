@@ -1,8 +1,9 @@
-"""The pipeline's parameters: the configuration as Kubeflow carries it, and back."""
+"""The pipeline's parameters on Kubeflow: from the configuration, and back to it."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from components.errors import UserError
 from pipeline.config import Config, apply, validate
 
-# What a run is most often given: a parameter of its own each. No other parameter holds it.
+# The options that runs change most often: each is a parameter of its own.
 KNOBS = {
     "photos": "data.photos",
     "serving_root": "serving.root",
@@ -19,15 +20,15 @@ KNOBS = {
     "initial_weights": "trainer.initial_weights",
     "max_mae": "evaluator.max_mae",
 }
-REST = "config"  # the parameter with every other option of a run
+OTHER_OPTIONS = "config"  # the parameter with all other options, by section
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """The values of the pipeline's parameters that give this configuration.
+    """The values of the pipeline's parameters for this configuration.
 
-    `kubeflow` and `run_dir` are not among them: the package holds them.
+    They do not contain `kubeflow` and `run_dir`: the package holds these.
     """
-    # Without what is not set: to the server, null is an error.
+    # Without options that are not set: for the server, null is an error.
     values = config.model_dump(exclude={"kubeflow", "run_dir"}, exclude_none=True, mode="json")
     values["serving"]["root"] = config.serving.root or config.kubeflow.serving_mount
     if config.beam.runner != "FnApiRunner" and not any(
@@ -39,38 +40,41 @@ def arguments(config: Config) -> dict[str, Any]:
     for knob, option in KNOBS.items():
         section, key = option.split(".")
         knobs[knob] = values[section].pop(key)
-    return {**knobs, REST: values}
+    return {**knobs, OTHER_OPTIONS: values}
 
 
 def configuration(values: Mapping[str, Any], run_dir: Path) -> Config:
-    """The configuration in a pod, from the parameters' values.
+    """The configuration in a pod, from the values of the parameters.
 
     Raises:
-        UserError: unknown section or key, a value outside its bounds, or a knob in `config`.
+        UserError: an unknown section or key, a value outside its bounds, or OTHER_OPTIONS holds an
+            option that has a parameter of its own.
     """
-    merged = {section: dict(options) for section, options in values[REST].items()}
+    merged = {section: dict(options) for section, options in values[OTHER_OPTIONS].items()}
     for knob, option in KNOBS.items():
         section, key = option.split(".")
         options = merged.setdefault(section, {})
         if key in options:
-            raise UserError(f"{REST}: {option} is the pipeline's parameter {knob}; set that")
+            raise UserError(
+                f"{OTHER_OPTIONS}: {option} is the pipeline's parameter {knob}; set this parameter"
+            )
         options[key] = values[knob]
     beam = merged.setdefault("beam", {})
-    if beam.get("workers") != 1:  # one alone stays in the step: a process would import TFX anew
+    if beam.get("workers") != 1:  # a single worker runs inside the step: no second import of TFX
         beam.setdefault("mode", "multi_processing")
     return validate({"run_dir": str(run_dir), **merged})
 
 
 def changes(defaults: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The parameters that a run of the package has to be given, and their values.
+    """The parameters whose values differ from the package's, and these values.
 
     Args:
-        defaults: what they are in the package.
+        defaults: the values in the package.
         overrides: `section.key=value`, as for `pipeline.config.load`.
 
     Raises:
-        UserError: unknown section or key, a value outside its bounds, or one that is in the package
-            for good.
+        UserError: an unknown section or key, a value outside its bounds, or an option that the
+            package fixes.
     """
     knobs = {option: knob for knob, option in KNOBS.items()}
     given: dict[str, Any] = {}
@@ -80,11 +84,18 @@ def changes(defaults: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
         ((section, options),) = nested.items()
         ((key, value),) = options.items()
         if section == "kubeflow":
-            raise UserError(f"--set {override}: that is in the package; goodseed kfp compile anew")
+            raise UserError(
+                f"--set {override}: the package fixes it; run goodseed kfp compile again"
+            )
         if knob := knobs.get(f"{section}.{key}"):
             given[knob] = value
         else:
-            rest = given.setdefault(REST, copy.deepcopy(defaults[REST]))
-            rest.setdefault(section, {})[key] = value
+            others = given.setdefault(OTHER_OPTIONS, copy.deepcopy(defaults[OTHER_OPTIONS]))
+            others.setdefault(section, {})[key] = value
     configuration({**defaults, **given}, Path("/"))
     return given
+
+
+def parameter_name(node: str) -> str:
+    """The name of a node in snake case, as Kubeflow writes the names of parameters."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node).lower()

@@ -1,4 +1,4 @@
-"""The first step: the run's graph, node by node, and what the cache has to know."""
+"""The first step of a run: it compiles the graph and gives each node its part."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from components.errors import UserError
 from pipeline.config import Config
 from pipeline.graph import create_pipeline
 from pipeline.kubeflow.launcher import Task
-from pipeline.kubeflow.parameters import configuration
+from pipeline.kubeflow.parameters import configuration, parameter_name
 from pipeline.kubeflow.records import Record
-from pipeline.kubeflow.step import snake
 
-CODE = "code"  # output parameter: what of this code there is, for KFP's cache
+CODE = "code"  # output parameter: the hash of this code, for KFP's cache
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("components", "pipeline", "schemas", "serving")
 
 
 def write(task: Task, run_dir: Path, record: Record) -> None:
-    """Gives each node's part of the compiled graph as an output parameter, and CODE.
+    """Writes the output parameters: each node's part of the compiled graph, and CODE.
 
-    KFP's cache compares a step's parameters and input artifacts. So a node's part holds no more
-    than the node runs with, and PhotoExampleGen's the photos' fingerprint, which its driver adds.
+    KFP's cache compares the parameters and input artifacts of a step. So the part of a node holds
+    only what the node needs. PhotoExampleGen's part also holds the fingerprint of the photos, which
+    its driver adds.
 
     Raises:
-        UserError: the parameters are no configuration, or name what is not there.
+        UserError: the parameters are not a valid configuration, or name a missing file or folder.
     """
     config = configuration(task.parameters, run_dir)
     record.config = config.model_dump(mode="json", exclude={"kubeflow"})
     _check_paths(config)
     ir = compiler.Compiler().compile(create_pipeline(config))
-    parts = {snake(n.pipeline_node.node_info.id): part(ir, n.pipeline_node) for n in ir.nodes}
+    parts = {
+        parameter_name(n.pipeline_node.node_info.id): part(ir, n.pipeline_node) for n in ir.nodes
+    }
     task.finish({CODE: _code(), **parts}, {})
 
 
 def _check_paths(config: Config) -> None:
     root = Path(config.serving_base).parent
-    if not root.is_dir():  # the Pusher would make it, in the pod's own file system
+    if not root.is_dir():  # the Pusher would make it, but inside its pod
         raise UserError(f"serving_root: no folder {root}: name one on the serving claim's volume")
     weights = config.trainer.initial_weights
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
@@ -52,7 +54,7 @@ def _check_paths(config: Config) -> None:
 
 
 def part(ir: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode) -> str:
-    """A pipeline of one node, as JSON, its driver's findings among the node's parameters."""
+    """A pipeline of one node, as JSON; the node's parameters include those that its driver adds."""
     deployment = pipeline_pb2.IntermediateDeploymentConfig()
     ir.deployment_config.Unpack(deployment)
     name = node.node_info.id
@@ -74,7 +76,7 @@ def part(ir: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode) -> str:
 
 
 def _code() -> str:
-    """SHA-256, in hex, of the code in this image: steps of other code are not reused."""
+    """SHA-256, in hex, of the code in this image: the cache does not reuse steps of other code."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
         for file in sorted((_ROOT / package).rglob("*")):

@@ -1,6 +1,6 @@
-"""What each step of a run did: a file each in the run's folder, for the summary at its end.
+"""What each step of a run did: a file for each step in the run's folder, for the summary.
 
-The exit handler gets nothing from the steps through Kubeflow, least of all where one failed.
+The exit handler needs these files, because Kubeflow passes nothing from the steps to it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, one_line
-from components.review.inputs import RUN_ID
-from pipeline.local.run_folder import write_whole
-from pipeline.memory import resident_mb
+from pipeline.kubeflow.launcher import RUN_ID
+from pipeline.system import resident_mb, write_whole
 
-PLAN = "plan"
-LOST = "it ended without a word: killed, out of memory or evicted"
+# The steps that are not nodes of the graph: the first one, and the exit handler.
+PLAN, SUMMARY = "plan", "summary"
+LOST = "it ended without an error message: killed, out of memory or evicted"
 
 Properties = dict[str, Any]
 
 
 def run_folder(run_dir: Path, run_id: str | None = None) -> Path:
-    """The folder of a run: of this pod's, where none is named.
+    """The folder of a run; without a run_id, of this pod's run.
 
     Raises:
-        UserError: nothing says which run it is.
+        UserError: the environment does not name the run.
     """
     run_id = run_id or os.environ.get(RUN_ID)
     if not run_id:
@@ -38,22 +38,23 @@ def run_folder(run_dir: Path, run_id: str | None = None) -> Path:
 
 
 class Record:
-    """What one step does. Whatever it took in is told, too: its maker's record may be missing.
+    """The record of one step.
 
-    A step that KFP takes from its cache makes no record.
+    It also holds the properties of the step's inputs. Their producers may have no record of their
+    own: KFP does not run a step that it takes from its cache.
     """
 
     def __init__(self, step: str, folder: Path):
         self.inputs: dict[str, Properties] = {}  # "Node.key" → the artifact's properties
         self.outputs: dict[str, Properties] = {}
-        self.config: dict[str, Any] | None = None  # the plan's: the run's configuration
+        self.config: dict[str, Any] | None = None  # the run's configuration; the plan sets it
         self._file = folder / "steps" / f"{step}.json"
         self._started = time.time()
         self._peak_rss_mb = 0.0
 
     @contextlib.contextmanager
-    def of(self) -> Iterator[None]:
-        """Records what the block does, and how it ends. A killed step's record says that, too."""
+    def recording(self) -> Iterator[None]:
+        """Records how the block ends. The record of a killed step says LOST."""
         over = threading.Event()
         meter = threading.Thread(target=self._measure, args=(over,), daemon=True)
         meter.start()

@@ -1,4 +1,4 @@
-"""The exit handler: the run's summary, whatever became of it."""
+"""The exit handler: it writes the run's summary, also after a failure."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pipeline.config import Evaluator
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
 from pipeline.kubeflow.views import page, write_page
-from pipeline.local.run_folder import write_whole
 from pipeline.summary import summarise
+from pipeline.system import write_whole
 
 SUMMARY = "summary"  # output key
 
 
 def write(task: Task, folder: Path) -> None:
-    """Writes summary.json into the run's folder, and as an artifact with a page to look at.
-
-    Of a step that KFP took from its cache it knows what later steps got from it.
-    """
+    """Writes summary.json into the run's folder and as an artifact, and a page for Kubeflow."""
     document = summary(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "summary.json", document)
     write_whole(task.outputs[SUMMARY].path / "summary.json", document)
     task.finish({}, {SUMMARY: {}, **write_page(task, _page(document))})
-    # The API gives no outputs of a run, but a step's log: the client takes the last such line.
+    # KFP's API gives the log of a step, but no outputs: the client reads this line.
     print(json.dumps(document), flush=True)
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """The summary of a run that is over, from the records in its folder."""
+    """The summary of a run, from the records in its folder.
+
+    A step from KFP's cache has no record; later steps recorded the artifacts that they got from it.
+    """
     steps = records.read(folder)
     outputs = {}
     for record in steps.values():
@@ -58,7 +58,7 @@ def _failure(steps: dict[str, dict[str, Any]]) -> str | None:
             return f"{name}: {record['failure']}"
     if "Pusher" not in steps:
         last = list(steps)[-1] if steps else "the start"
-        return f"the run ended after {last}, without a step that says why: see its page"
+        return f"the run ended after {last}, and no step says why: see the run's page"
     return None
 
 

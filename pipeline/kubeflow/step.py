@@ -1,10 +1,10 @@
-"""One step of the pipeline, in its pod:
+"""Runs one step of the pipeline in its pod:
 
     python -m pipeline.kubeflow.step --run-dir DIR STEP EXECUTOR_INPUT
 
-STEP is `plan`, which every run starts with, a node of the graph, or `summary`, the exit handler.
-The plan makes the graph from the run's parameters and hands each node its own part of what TFX
-compiles; a node's pod runs that and imports nothing else.
+STEP is `plan` (the first step), a node of the graph, or `summary` (the exit handler). The plan
+compiles the graph from the run's parameters and gives each node its part. The pod of a node runs
+this part and imports no other component.
 """  # noqa: D415
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +20,6 @@ from components import progress
 from components.errors import UserError, one_line
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
-from serving import heap
-
-PLAN, SUMMARY = records.PLAN, "summary"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("step", metavar="STEP")
     parser.add_argument("executor_input", metavar="EXECUTOR_INPUT", help="JSON")
     options = parser.parse_args(arguments)
-    # TFX hands the command line on to Beam.
+    # TFX passes the command line on to Beam.
     del sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     progress.logger.setLevel(logging.INFO)
@@ -51,32 +47,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(step: str, task: Task, run_dir: Path) -> None:
     task.begin()
     folder = records.run_folder(run_dir)
-    if step == SUMMARY:
+    if step == records.SUMMARY:
         from pipeline.kubeflow import report
 
         report.write(task, folder)
         return
     record = records.Record(step, folder)
-    with record.of():
-        if step == PLAN:
+    with record.recording():
+        if step == records.PLAN:
             from pipeline.kubeflow import plan
 
             plan.write(task, run_dir, record)
         else:
-            with heap.permanent():
-                from pipeline.kubeflow import node
+            from pipeline.kubeflow import node
 
             node.run(step, task, record)
-
-
-def snake(node: str) -> str:
-    """A node's name as Kubeflow's parameters are written."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node).lower()
 
 
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # At once: a failed Beam job's threads may never end, and TensorFlow's teardown takes its time.
+    # Without the interpreter's shutdown, which waits for threads: those of a failed Beam job may
+    # never end.
     os._exit(status)

@@ -1,4 +1,4 @@
-"""What Kubeflow's UI draws beside a step: metrics and pages."""
+"""What Kubeflow's pages show for a step: metrics and an HTML page."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from components.gate import BASELINE_MAE, MAE
+from components.review import PAGE
 from pipeline.kubeflow.launcher import Task
 
-METRICS, REPORT = "metrics", "report"  # output keys, beside the node's own
+METRICS, REPORT = "metrics", "report"  # output keys, in addition to the node's own
 
 Metadata = dict[str, dict[str, Any]]
 
 
 class View(NamedTuple):
-    """The further outputs of a node's task."""
+    """The additional outputs of a node's task, and the function that writes them."""
 
     keys: tuple[str, ...]
     draw: Callable[[Task, Mapping[str, Mapping[str, Any]]], Metadata]
 
 
 def page(title: str, tables: Mapping[str, Sequence[tuple[Any, ...]]], notes: Sequence[str]) -> str:
-    """An HTML page: a title, lines of text, and tables whose first row is their head."""
+    """An HTML page: a title, lines of text, and tables; the first row of a table is its head."""
     lines = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(note)}</p>" for note in notes)]
     for caption, rows in tables.items():
         lines.append(f"<h2>{html.escape(caption)}</h2><table>")
@@ -37,7 +39,7 @@ def page(title: str, tables: Mapping[str, Sequence[tuple[Any, ...]]], notes: Seq
 
 
 def write_page(task: Task, text: str) -> Metadata:
-    """Writes a page as the task's REPORT, which is a file and no folder."""
+    """Writes a page as the task's REPORT: a file instead of the folder that `Task.begin` made."""
     path = task.outputs[REPORT].path
     path.rmdir()
     path.write_text(text)
@@ -47,13 +49,13 @@ def write_page(task: Task, text: str) -> Metadata:
 def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
     import tensorflow_model_analysis as tfma
 
-    from components.evaluator import BASELINE_MAE, CANDIDATE, MAE
+    from components.evaluator import CANDIDATE
 
     live = BASELINE_MAE in outputs["Evaluator.evaluation"]
     folder = str(task.outputs["evaluation"].path)
     result = tfma.load_eval_result(folder, model_name=CANDIDATE if live else "")
     names = (MAE, "mean_prediction", "example_count")
-    rows: list[tuple[Any, ...]] = [("photos", "MAE, years", "mean age given", "count")]
+    rows: list[tuple[Any, ...]] = [("slice", "MAE, years", "mean estimate, years", "photos")]
     metrics: dict[str, float] = {}
     for key in sorted(result.get_slice_names()):
         values = result.get_metrics_for_slice(key) or {}
@@ -71,14 +73,12 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
 
 def _pusher(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
     version = outputs["Pusher.pushed_model"].get("pushed_version")
-    said = f"Pushed: version {version}" if version else "Not pushed: the gate stayed shut"
-    why = [] if version else ["Why is on the page of the task `summary`."]
-    return {METRICS: {"pushed": float(bool(version))}, **write_page(task, page(said, {}, why))}
+    title = f"Pushed: version {version}" if version else "Not pushed: the gate stayed shut"
+    notes = [] if version else ["The page of the task `summary` says why."]
+    return {METRICS: {"pushed": float(bool(version))}, **write_page(task, page(title, {}, notes))}
 
 
 def _review(task: Task, _: Mapping[str, Mapping[str, Any]]) -> Metadata:
-    from components.review import PAGE
-
     return write_page(task, (task.outputs["review"].path / PAGE).read_text("utf-8"))
 
 

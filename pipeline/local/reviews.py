@@ -1,4 +1,4 @@
-"""The reviews in a run's folder, by its metadata store."""
+"""The review pages in a run's folder, found through its metadata store."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def newest(run_dir: Path) -> Path:
     """The folder of the newest page of a run.
 
     Raises:
-        UserError: there is no run, or none that came to its review.
+        UserError: the folder holds no run, or no run reached its review.
     """
     return Path(_newest(run_dir)[1].uri)
 
 
 def inputs(run_dir: Path) -> Inputs:
-    """What the newest review of a run was made from.
+    """The inputs of the newest review of a run.
 
     Raises:
         UserError: as `newest`.
     """
     store, page = _newest(run_dir)
-    # Not at the top: a page alone is found without TFX.
+    # Imported here, because `newest` works without TFX.
     from tfx.types import artifact_utils
 
     from components.review.component import RUN, inputs_of
@@ -51,7 +51,11 @@ def inputs(run_dir: Path) -> Inputs:
 
 
 def compared(runs: Sequence[tuple[str, Inputs]]) -> str:
-    """The page of runs side by side, each with what it is called."""
+    """The page that shows runs side by side.
+
+    Args:
+        runs: the name of each run, and the inputs of its review.
+    """
     from components.review import comparison
     from components.review.page import render
 
@@ -61,7 +65,7 @@ def compared(runs: Sequence[tuple[str, Inputs]]) -> str:
 def _newest(run_dir: Path) -> tuple[MetadataStore, metadata_store_pb2.Artifact]:
     database = run_dir / "metadata.db"
     if not database.is_file():
-        raise UserError(f"{run_dir} is no folder of a run: name what --run-dir was")
+        raise UserError(f"{run_dir} is not the folder of a run: name the --run-dir of a run")
     store = metadata_store(database)
     pages = [
         page
@@ -69,5 +73,5 @@ def _newest(run_dir: Path) -> tuple[MetadataStore, metadata_store_pb2.Artifact]:
         if page.state == metadata_store_pb2.Artifact.LIVE
     ]
     if not pages:
-        raise UserError(f"{run_dir}: no run came to its review; goodseed run makes one")
+        raise UserError(f"{run_dir}: no run reached its review; goodseed run makes one")
     return store, max(pages, key=lambda page: page.id)

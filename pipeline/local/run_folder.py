@@ -1,28 +1,28 @@
-"""The folder of a run: one run at a time, one log for all that libraries say, whole JSON files."""
+"""The folder of a run: one run at a time, one log for the output of all libraries."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import io
-import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from components.errors import UserError
+from pipeline.system import stderr_to
 
 
 @contextlib.contextmanager
 def use(run_dir: Path) -> Iterator[TextIO]:
-    """Holds the folder, made where it is missing; logs and stderr go to its run.log.
+    """Makes and locks the folder; sends logs and standard error to its run.log.
 
-    Yields what stderr was: threads that a failed step left behind still write to the new one.
+    Yields the original standard error: the threads of a failed step may still write to the new one.
 
-    The lock is the system's, which lets go of it even when the run is killed. TensorFlow's C++
-    writes to file descriptor 2 as soon as it is imported, so that this comes before the import.
+    The operating system holds the lock and releases it even if the run is killed. TensorFlow's C++
+    code writes to file descriptor 2 when it is imported, so call this before the import.
 
     Raises:
         UserError: the folder can't be written to, or another run uses it.
@@ -50,28 +50,10 @@ def use(run_dir: Path) -> Iterator[TextIO]:
         yield terminal
 
 
-@contextlib.contextmanager
-def stderr_to(file: int) -> Iterator[TextIO]:
-    """Sends file descriptor 2 to another file; yields what it was."""
-    with open(os.dup(2), "w") as terminal:
-        os.dup2(file, 2)
-        try:
-            yield terminal
-        finally:
-            os.dup2(terminal.fileno(), 2)
-
-
 class _Stderr(io.TextIOBase):
-    """Standard error that never fails: a Beam worker that can't print its error hangs for good."""
+    """Standard error that never fails: a Beam worker that can't print its error hangs forever."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
             os.write(2, text.encode(errors="replace"))
         return len(text)
-
-
-def write_whole(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes JSON, all of it or nothing."""
-    aside = path.with_name(f".{path.name}.next")
-    aside.write_text(json.dumps(document, indent=2) + "\n")
-    os.replace(aside, path)

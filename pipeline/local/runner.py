@@ -1,4 +1,4 @@
-"""Runs the graph on this machine: LocalDagRunner, a SQLite metadata store, one run folder."""
+"""Runs the graph on this machine: TFX's LocalDagRunner, a SQLite metadata store, a run folder."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from components.errors import one_line
 from pipeline import summary
 from pipeline.config import Config
 from pipeline.graph import NEVER_CACHED, create_pipeline
-from pipeline.local.run_folder import write_whole
-from pipeline.local.store import metadata_store
-from pipeline.memory import resident_mb
+from pipeline.local.store import metadata_store, run_outputs
+from pipeline.system import resident_mb, write_whole
 
 
 def run(config: Config, console: Console) -> dict[str, Any]:
-    """Runs every step, shows them on the console, and returns what it writes to summary.json.
+    """Runs every step, shows the steps on the console, and writes summary.json.
 
-    The caller holds the run folder (`run_folder.use`). A step that fails is in the summary.
+    The caller has locked the run folder (`run_folder.use`).
+
+    Returns:
+        The summary. If a step failed, the summary says so.
     """
     run_dir = Path(config.run_dir)
     _remove_leftovers(run_dir)
@@ -51,7 +53,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
             failure = f"{steps.current}: {one_line(error)}"
     document = summary.summarise(
         config.evaluator,
-        summary.run_outputs(run_dir / "metadata.db", run_id),
+        run_outputs(run_dir / "metadata.db", run_id),
         failure=failure,
         seconds=steps.seconds,
         peak_rss_mb=steps.peak_rss_mb,
@@ -64,7 +66,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 
 
 def _remove_leftovers(run_dir: Path) -> None:
-    """Frees what killed steps wrote: artifact folders of executions that never completed."""
+    """Deletes the artifact folders of executions that did not complete: their runs were killed."""
     if not (run_dir / "metadata.db").exists():
         return
     store = metadata_store(run_dir / "metadata.db")
@@ -79,9 +81,10 @@ def _remove_leftovers(run_dir: Path) -> None:
 
 
 class _Steps(logging.Handler):
-    """Listens to what the runner logs: which step runs, how far it is, how long it took.
+    """Shows which step runs, its progress and its time, from the log lines of the runner.
 
-    LocalDagRunner has no other hook than its log lines "Component X is running/finished.".
+    LocalDagRunner has no hooks or callbacks. Its log lines "Component X is running." and
+    "Component X is finished." are the only public sign of a step.
     """
 
     def __init__(self, console: Console, count: int):
@@ -94,7 +97,7 @@ class _Steps(logging.Handler):
         self._cached = False
         self._started = self._step_started = time.monotonic()
         self._status = console.status("starting")
-        self._said = 0.0
+        self._shown = 0.0
         self._over = threading.Event()
         self._meter = threading.Thread(target=self._measure_memory, daemon=True)
 
@@ -116,12 +119,12 @@ class _Steps(logging.Handler):
         self.peak_rss_mb["total"] = max(self.peak_rss_mb.values(), default=0.0)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes one record of TFX's or of a step's progress."""
+        """Handles one log record, of TFX or of a step's progress."""
         if record.name == progress.logger.name:
             self._show(record.getMessage())
         elif record.msg == "Component %s is running.":
             self.current, self._cached = str(record.args[0]), False  # type: ignore[index]
-            self._step_started = self._said = time.monotonic()
+            self._step_started = self._shown = time.monotonic()
             self._show("")
         elif record.msg == "A cached execution %d is used.":
             self._cached = True
@@ -134,12 +137,12 @@ class _Steps(logging.Handler):
     def _place(self) -> str:
         return f"({len(self.seconds)}/{self._count})"
 
-    def _show(self, how_far: str) -> None:
-        """A line that is overwritten; every ten seconds a lasting one where nothing can be."""
-        line = f"({len(self.seconds) + 1}/{self._count}) {self.current} … {how_far}"
+    def _show(self, progressed: str) -> None:
+        """Updates the status line; without a terminal, prints a line every ten seconds."""
+        line = f"({len(self.seconds) + 1}/{self._count}) {self.current} … {progressed}"
         self._status.update(line)
-        if not self._console.is_terminal and time.monotonic() - self._said > 10:
-            self._said = time.monotonic()
+        if not self._console.is_terminal and time.monotonic() - self._shown > 10:
+            self._shown = time.monotonic()
             self._console.print(line, highlight=False)
 
     def _measure_memory(self) -> None:

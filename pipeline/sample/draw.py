@@ -2,10 +2,10 @@
 
     draw_sample(Path("runs/demo-photos"))
 
-Nobody is on these pictures. What changes with age stands in SIGNS; gender, skin tone, hair style,
-background, light, pose and file format are drawn independently of it. Every photo has its own
-random generator, seeded with (seed, its number): the same seed gives the same bytes under the same
-versions of Pillow and numpy.
+The pictures show no real people. SIGNS lists what changes with age. Gender, skin tone, hair style,
+background, light, pose and file format do not depend on age. Each photo has its own random
+generator with the seed (seed, number of the photo). So the same seed gives the same bytes with the
+same versions of Pillow and numpy.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Pair = tuple[float, float]
 Row = tuple[str, ...]  # of labels.csv, as COLUMNS
 
 COLUMNS = ("file_name", "real_age", "gender", "store")
-MARKER = "sample.json"  # in the sample's folder: the count and seed that it was drawn with
+MARKER = "sample.json"  # in the sample's folder: its count and seed
 STORES = ("airport", "harbour", "market", "station")
-SUPERSAMPLING = 3  # photos are drawn so many times larger, for smooth edges
+SUPERSAMPLING = 3  # photos are drawn larger by this factor, for smooth edges
 
-# Half of the people are younger than 34, and each age band of the reports has its share.
+# The distribution of ages: every age band of the reports has some people.
 AGE_QUANTILES = (0.0, 0.14, 0.22, 0.28, 0.36, 0.50, 0.62, 0.73, 0.84, 0.95, 1.0)
 AGE_KNOTS = (1, 13, 18, 21, 25, 35, 45, 55, 65, 78, 91)  # years
 
@@ -60,8 +60,9 @@ SIGNS = {
     "wrinkles": (0.00, 0.00, 0.00, 0.02, 0.08, 0.22, 0.36, 0.50, 0.64, 0.83, 1.00),
     "spots": (0.00, 0.00, 0.00, 0.00, 0.00, 0.02, 0.08, 0.20, 0.40, 0.72, 1.00),
 }
-LOOKS = 0.04  # how much older or younger than they are people look (sd of the age's logarithm) …
-SIGN_NOISE = 0.06  # … and, on top, each sign of ageing by itself
+# People look older or younger than they are: standard deviations of the logarithm of the age.
+LOOKS = 0.04  # for the whole person
+SIGN_NOISE = 0.06  # in addition, for each sign of ageing
 
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 65)) for f in (np.cos, np.sin)], 1)
 ALONG = np.linspace(0, 1, 14)[:, None]  # positions on a stroke
@@ -73,22 +74,22 @@ SKINS = (
 HAIRS = ((32, 26, 24), (58, 40, 30), (92, 60, 36), (140, 92, 50), (190, 150, 92), (150, 70, 36))
 IRISES = ((70, 46, 30), (96, 70, 40), (86, 112, 70), (78, 110, 150))
 WHITE_HAIR = (226, 226, 230)
-SHADOW = (60, 30, 24)  # what folds and shadows darken the skin towards
+SHADOW = (60, 30, 24)  # folds and shadows mix this colour into the skin
 
-# Each photo takes the next of these file kinds: suffix and what is special about it.
+# The kind of a photo's file, in turn: its suffix, and its mode or a special property.
 KINDS = (
     *[("jpg", "")] * 19,
     ("jpg", "L"), ("jpg", "CMYK"), ("jpg", "EXIF"), ("png", ""), ("png", "P"), ("png", "L"),
     ("png", "RGBA"), ("webp", ""), ("bmp", ""), ("gif", "P"), ("tif", ""),
 )  # fmt: skip
-TURNED = {3: 180, 6: 90, 8: 270}  # EXIF orientation: degrees that the stored picture is turned by
+TURNED = {3: 180, 6: 90, 8: 270}  # EXIF orientation → rotation of the stored picture, degrees
 
-PHOTOS_PER_BROKEN = 40  # small samples have fewer broken rows: the pipeline accepts up to 5 %
+PHOTOS_PER_BROKEN = 40  # so that broken rows stay below the bound `max_rejected`
 
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws translucent shapes given in half heads onto a picture.
+    """Draws translucent shapes onto a picture; their unit of length is half a head.
 
     Attributes:
         draw: the picture, in Pillow's RGBA blending mode.
@@ -96,7 +97,7 @@ class Pen:
         unit: half a head, in pixels.
         tilt: of the head, in radians.
         turn: how far the middle of the face is shifted sideways, in half heads.
-        side: 1, or -1 to draw everything mirrored.
+        side: 1, or -1 for mirrored drawing.
     """
 
     draw: ImageDraw.ImageDraw
@@ -107,7 +108,7 @@ class Pen:
     side: int = 1
 
     def sides(self) -> tuple[Pen, Pen]:
-        """For what people have two of: this pen and its mirror image."""
+        """This pen and its mirror image: for eyes, ears and other pairs."""
         return self, replace(self, side=-1)
 
     def blob(self, points: ArrayLike, colour: ArrayLike, alpha: float = 1.0) -> None:
@@ -123,12 +124,12 @@ class Pen:
         self.blob(at + radii * CIRCLE, colour, alpha)
 
     def soft(self, at: Pair, radii: Pair, colour: ArrayLike, alpha: float) -> None:
-        """Fills an ellipse that fades out towards its edge."""
+        """Fills an ellipse that becomes transparent towards its edge."""
         for scale in (1.0, 0.8, 0.6, 0.4):
             self.blob(at + np.multiply(radii, scale) * CIRCLE, colour, alpha / 4)
 
     def stroke(self, bend: ArrayLike, width: float, colour: ArrayLike, alpha: float = 1.0) -> None:
-        """Draws a line, thin at its ends, along the Bézier curve of three points, shape [3, 2]."""
+        """Draws a line with thin ends along the Bézier curve of three points, shape [3, 2]."""
         one, two, three = np.asarray(bend, float)
         line = (1 - ALONG) ** 2 * one + 2 * ALONG * (1 - ALONG) * two + ALONG**2 * three
         ahead = np.gradient(line, axis=0)
@@ -142,11 +143,11 @@ class Person:
     """One customer; colours are RGB, shape [3].
 
     Attributes:
-        signs: of ageing, by their names in SIGNS, and eye_x, how far the eyes are from the middle.
-        bald: how far the hair line has gone back, 0 to 1.
+        signs: values of SIGNS, and eye_x, the distance of the eyes from the middle.
+        bald: how far the hair line has moved back, 0 to 1.
         beard: its density, 0 to 1.
-        fringe: how far it comes down, in half heads.
-        smile: how far the mouth's middle is below its corners, in half heads.
+        fringe: its length, in half heads.
+        smile: how far the middle of the mouth is below its corners, in half heads.
     """
 
     female: bool
@@ -179,7 +180,7 @@ def _person(rng: np.random.Generator, age: int, female: bool) -> Person:
     return Person(
         female=female,
         signs={**signs, "eye_x": 0.43 * signs["width"]},
-        skin=_mix(skin, skin.mean(), 0.4 * signs["wrinkles"]),  # its colour fades
+        skin=_mix(skin, skin.mean(), 0.4 * signs["wrinkles"]),  # old skin is paler
         hair=_mix(rng.choice(HAIRS), WHITE_HAIR, 0 if dyed else signs["grey"]),
         iris=rng.choice(IRISES),
         long_hair=bool(rng.random() < (0.75 if female else 0.08)),
@@ -192,7 +193,7 @@ def _person(rng: np.random.Generator, age: int, female: bool) -> Person:
 
 
 def _outline(person: Person, scale: float = 1.0) -> Array:
-    """The head's edge, clockwise in the picture from its right at index 0, shape [65, 2]."""
+    """The outline of the head, shape [65, 2]: clockwise, index 0 is at the right."""
     x, y = CIRCLE.T
     narrowing = 1 - person.signs["jaw"] * np.maximum(y, 0) ** 2
     wide = np.sign(x) * np.abs(x) ** 0.85 * person.signs["width"] * narrowing
@@ -230,7 +231,7 @@ def _head(pen: Pen, person: Person) -> None:
 def _eyes(pen: Pen, person: Person) -> None:
     s = person.signs
     x, y, rx, ry = s["eye_x"], s["eye_y"], s["eye"], s["eye"] * s["openness"]
-    sag = 0.06 * s["wrinkles"]  # the outer ends of lid and brow hang lower in the old
+    sag = 0.06 * s["wrinkles"]  # the outer ends of lids and brows hang lower in old age
     lid = [(x - rx * 1.1, y), (x, y - ry * 2.1 + sag), (x + rx * 1.2, y + sag)]
     high = y - ry - 0.13
     brow = [(x - rx * 1.1, high + 0.02), (x, high - 0.07), (x + rx * 1.4, high + 0.04 + sag)]
@@ -294,7 +295,7 @@ def _wrinkles(pen: Pen, person: Person, rng: np.random.Generator) -> None:
 
 
 def _complexion(pen: Pen, person: Person, rng: np.random.Generator) -> None:
-    """The skin's grain, everywhere, and age spots, on forehead and cheeks."""
+    """Grain on the whole face, and age spots on the forehead and the cheeks."""
     s, skin = person.signs, person.skin
     reach = s["width"] * 0.7
     for _ in range(60):
@@ -314,7 +315,7 @@ def _beard(pen: Pen, person: Person) -> None:
 
 
 def _hair(pen: Pen, person: Person, rng: np.random.Generator) -> None:
-    """Between the skull and the hair line, which goes back with age; thinner where it does."""
+    """Hair between the skull and the hair line. Age moves the line back and makes hair thinner."""
     width, bald = person.signs["width"], person.bald
     top = -0.62 - person.signs["eye_y"] * 0.2 + person.fringe * (1 - bald) - 0.5 * bald
     ear = 0.15 if person.long_hair else -0.1
@@ -340,7 +341,7 @@ def _glasses(pen: Pen, person: Person, frame: Array) -> None:
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Plain, gradient, checkout shelves or blurred noise; width and height in pixels."""
+    """A plain colour, a gradient, shelves or blurred noise; width and height in pixels."""
     one, other = _mix(rng.uniform(50, 235, (2, 3)), 150, 0.45)
     style = rng.integers(4)
     if style < 2:
@@ -364,7 +365,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> Image.Imag
 
 
 def _light(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Brightness, light from one side, colour cast and the camera's noise."""
+    """Adds brightness, light from one side, a colour cast and the noise of a camera."""
     pixels = np.asarray(image, np.float32)
     height, width, _ = pixels.shape
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25)
@@ -377,7 +378,7 @@ def _light(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def draw_photo(rng: np.random.Generator, age: int, female: bool) -> Image.Image:
-    """An RGB picture, 160 to 320 pixels on its short side, of a customer of this age in years."""
+    """An RGB picture of a customer of this age in years; its short side has 160 to 320 pixels."""
     person = _person(rng, age, female)
     short, aspect = int(rng.integers(160, 321)), float(rng.choice([1, 1, 1.25, 1.33, 0.75]))
     width, height = int(short * max(1, 1 / aspect)), int(short * max(1, aspect))
@@ -410,7 +411,7 @@ def _encode(rng: np.random.Generator, image: Image.Image, suffix: str, special: 
         options["exif"] = exif
     elif special == "P":
         image = image.quantize(128)
-    elif special == "RGBA":  # see-through towards the corners
+    elif special == "RGBA":  # transparent towards the corners
         inside = Image.radial_gradient("L").point(lambda far: min(255, 4 * (255 - far)))
         image.putalpha(inside.resize(image.size))
     elif special:
@@ -421,14 +422,14 @@ def _encode(rng: np.random.Generator, image: Image.Image, suffix: str, special: 
 
 
 def _ages(count: int, seed: int) -> list[int]:
-    """Ages in years: one from each of count equal shares of the distribution, shuffled."""
+    """Shuffled ages in years: one from each of `count` equal shares of the distribution."""
     rng = np.random.default_rng(seed)
     shares = (np.arange(count) + rng.random(count)) / count
     return [int(age) for age in rng.permutation(np.interp(shares, AGE_QUANTILES, AGE_KNOTS))]
 
 
 def _labelled(seed: int, number: int, age: int) -> tuple[Row, bytes]:
-    """A photo's row of labels.csv and its file, from the photo's number and its age in years."""
+    """A photo's row of labels.csv and its file, from its number and its age in years."""
     rng = np.random.default_rng((seed, number))
     female = bool(rng.random() < 0.5)
     suffix, special = KINDS[number % len(KINDS)]
@@ -438,7 +439,7 @@ def _labelled(seed: int, number: int, age: int) -> tuple[Row, bytes]:
 
 
 def _broken(good: Row, photo: bytes, other: bytes) -> dict[str, tuple[str, bytes | None]]:
-    """By their name, labels and files that the pipeline must reject; photo is the JPEG of good."""
+    """Labels and files that the pipeline must reject, by name; `photo` is the JPEG of `good`."""
     age = good[1]
     return {
         "truncated": (age, photo[: len(photo) // 2]),
@@ -446,16 +447,16 @@ def _broken(good: Row, photo: bytes, other: bytes) -> dict[str, tuple[str, bytes
         "empty": (age, b""),
         "missing": (age, None),
         "no_number": ("adult", other),
-        "conflict": (str(int(age) + 30), photo),  # takes the good row of the same picture along
+        "conflict": (str(int(age) + 30), photo),  # `good` has the same picture and is rejected too
     }
 
 
 def _write(folder: Path, count: int, seed: int, progress: Callable[[int, int], None]) -> None:
-    """The whole sample into an empty folder."""
+    """Writes the whole sample into an empty folder."""
     photos = folder / "final_files"
     photos.mkdir()
     rows: list[Row] = []
-    # Spawned: a fork would take along whatever threads the caller has.
+    # Spawned, because a fork copies a process without its threads and may deadlock.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         drawn = pool.map(_labelled, repeat(seed), range(count), _ages(count, seed), chunksize=8)
         for row, photo in drawn:
@@ -483,20 +484,20 @@ def draw_sample(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Makes folder a sample of `count` photos, and a few broken ones, with their labels.csv.
+    """Draws a sample: `count` photos and a few broken ones, with their labels.csv.
 
-    A folder that holds this sample already is left as it is; a new one appears whole or not at all.
-    It is drawn by processes that import the script they come from: one of your own that calls this
-    has to do so under `if __name__ == "__main__"`.
+    If the folder holds this sample already, nothing changes. A new sample appears whole or not at
+    all. Processes draw it, and they import the main script. So a script that calls this function
+    needs `if __name__ == "__main__"`.
 
     Args:
-        folder: where labels.csv and final_files/ go; its parents are made.
-        count: photos, broken ones apart.
-        seed: of everything that is drawn by chance.
-        progress: called after each photo with how many are drawn and how many there will be.
+        folder: gets labels.csv and final_files/; its parents are made if missing.
+        count: number of photos without the broken ones.
+        seed: of the random generators.
+        progress: called after each photo with the number of photos so far, and of all photos.
 
     Raises:
-        UserError: count is below 1, or folder holds something else.
+        UserError: count is below 1, or the folder holds something else.
     """
     if count < 1:
         raise UserError(f"a sample needs at least 1 photo, not {count}")

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx.types.standard_artifacts import Examples, Schema
 
-from components.curated_schema import CuratedSchema, passengers
+from components.curated_schema import CuratedSchema, extra_columns
 from components.errors import UserError
 from components.example_validator import Executor
 from schemas import features
@@ -24,7 +24,7 @@ def curated_schema(tmp_path: Path, columns: str = "[]") -> schema_pb2.Schema:
     examples, schema = Examples(), Schema()
     schema.uri = str(tmp_path / "schema")
     Path(schema.uri).mkdir()
-    examples.set_string_custom_property("passengers", columns)
+    examples.set_string_custom_property("extra_columns", columns)
     executor = CuratedSchema.EXECUTOR_SPEC.executor_class()
     executor.Do({"examples": [examples]}, {"schema": [schema]}, {"curated": CURATED})
     return tfdv.load_schema_text(f"{schema.uri}/schema.pbtxt")
@@ -93,5 +93,5 @@ def test_the_csvs_further_columns_are_welcome(tmp_path: Path) -> None:
     validate(tmp_path, statistics(store=store), columns='["store"]')
 
 
-def test_passengers(tmp_path: Path) -> None:
-    assert passengers(curated_schema(tmp_path, '["gender", "store"]')) == ["gender", "store"]
+def test_extra_columns(tmp_path: Path) -> None:
+    assert extra_columns(curated_schema(tmp_path, '["gender", "store"]')) == ["gender", "store"]

@@ -16,7 +16,7 @@ from tfx_bsl.arrow import table_util
 
 from components.evaluator import eval_config
 from components.metrics import AbsoluteError, SquaredError
-from pipeline.config import Beam
+from pipeline.config import Beam, Evaluator
 from pipeline.graph import beam_args
 from schemas import features
 
@@ -64,7 +64,7 @@ def test_two_threads_make_the_same_of_the_photos(tmp_path: Path) -> None:
         )
         for at in range(0, 400, 20)
     ]
-    config = eval_config(max_mae=8.0, max_mae_increase=0.25)
+    config = eval_config(Evaluator())
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="estimate")
     config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")

@@ -15,7 +15,8 @@ import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from google.protobuf import json_format
 
-from components.evaluator import BASELINE, MAE
+from components.evaluator import BASELINE
+from components.gate import MAE
 from pipeline.sample.draw import draw_sample
 from tests.containers.conftest import POD, Run
 

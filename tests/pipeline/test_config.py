@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.errors import UserError
 from pipeline.config import Config, load, profiles
+from tests.conftest import ROOT
 
 
 def loaded(*overrides: str, profile: str = "demo") -> Config:
@@ -70,7 +73,7 @@ def test_mistakes_are_one_line(override: str, said: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_what_is_left_out_is_said_once(tmp_path: Path) -> None:
+def test_exclude_is_given_once(tmp_path: Path) -> None:
     def excluded(exclude: str | None, *overrides: str) -> str | None:
         config = load(
             profile="demo", photos="photos", run_dir="run", exclude=exclude, overrides=overrides
@@ -97,10 +100,14 @@ def test_any_override_is_taken_or_refused(text: str) -> None:
         assert "\n" not in str(error)
 
 
-def test_a_wrong_reference_population_is_told_at_once(tmp_path: Path) -> None:
-    table = tmp_path / "population.csv"
-    with pytest.raises(UserError, match=r"population\.csv"):
-        loaded(f"review.population={table}")
-    table.write_text("age,people\n0-12,many\n")
-    with pytest.raises(UserError, match=r"population\.csv.*say in lines"):
-        loaded(f"review.population={table}")
+def test_it_imports_no_component_and_nothing_heavy() -> None:
+    """Components import their section from it."""
+    program = (
+        "import sys, pipeline.config; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & set(sys.argv[1:])),"
+        " [name for name in sys.modules if name.startswith('components.')])"
+    )
+    heavy = ["tensorflow", "tfx", "apache_beam", "kfp", "rich", "numpy"]
+    command = [sys.executable, "-c", program, *heavy]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[] ['components.errors']\n"

@@ -15,6 +15,7 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 
 from components.photo_example_gen import Executor, PhotoExampleGen
+from pipeline.config import Data
 from tests.components.photo_example_gen.pictures import encoded, noise
 
 
@@ -94,15 +95,15 @@ def run(tmp_path: Path) -> Callable[..., Output]:
     """Runs the step's executor on a photos folder."""
     runs = 0
 
-    def run(photos: Path, beam_args: tuple[str, ...] = (), **properties: Any) -> Output:
+    def run(photos: Path, beam_args: tuple[str, ...] = (), **knobs: Any) -> Output:
         nonlocal runs
         runs += 1
         artifact = standard_artifacts.Examples()
         artifact.uri = str(tmp_path / f"examples-{runs}")
-        # The container image is never used; naming one spares TFX packing itself for workers.
+        # The container image is not used. Without it, TFX packs itself for remote workers.
         args = ["--runner=FnApiRunner", "--sdk_container_image=none", *beam_args]
         executor = Executor(BaseBeamExecutor.Context(beam_pipeline_args=args))
-        step = PhotoExampleGen(str(photos), **properties)
+        step = PhotoExampleGen(Data(photos=str(photos), **knobs))
         executor.Do({}, {"examples": [artifact]}, step.exec_properties)
         records = {}
         for split in ("train", "eval", "test"):

@@ -17,6 +17,7 @@ from components.photo_example_gen import PhotoExampleGen
 from components.photo_example_gen.component import Picture, settle
 from components.photo_example_gen.labels import Row, Table
 from components.photo_example_gen.rejects import Reason, Rejected
+from pipeline.config import Data
 from schemas import features
 from tests.components.photo_example_gen.pictures import decoded, encoded, exif, noise, smooth
 
@@ -43,7 +44,7 @@ def test_each_photo_becomes_an_example(make_faces, run):
     assert output.artifact.span == 0
     assert output.property("examples") == {k: len(v) for k, v in output.records.items()}
     assert output.property("rejects") == {}
-    assert output.property("passengers") == []
+    assert output.property("extra_columns") == []
     leftovers = {path.name for path in Path(output.artifact.uri).iterdir()}
     assert leftovers == {"Split-train", "Split-eval", "Split-test", "rejects.csv"}
 
@@ -55,11 +56,11 @@ def test_the_folder_of_pictures_may_be_a_link(make_faces, run):
     assert run(pictures.parent).rejects == []
 
 
-def test_passengers_ride_along_and_empty_ones_stay_behind(make_folder, run):
+def test_extra_columns_become_features_and_empty_cells_do_not(make_folder, run):
     pictures = {f"{i}.jpg": encoded(noise(i)) for i in range(40)}
     rows = [(name, 30, "жен" if i % 2 else "", "x") for i, name in enumerate(pictures)]
     output = run(make_folder(rows, pictures, header=("file_name", "real_age", " Gender", "Group")))
-    assert output.property("passengers") == ["gender", "group"]
+    assert output.property("extra_columns") == ["gender", "group"]
     genders = Counter(example.get("gender") for example in output.examples())
     assert genders == {"жен".encode(): 20, None: 20}
     assert {example["group"] for example in output.examples()} == {b"x"}
@@ -223,9 +224,8 @@ def row(line: int, age: float, path: str = "", split: str | None = None) -> Row:
 
 
 def settled(rows, outcomes, conflict_years=3.0):
-    splits, rejected = settle(
-        rows, outcomes, train_share=0.7, eval_share=0.15, conflict_years=conflict_years
-    )
+    data = Data(photos="photos", conflict_years=conflict_years)
+    splits, rejected = settle(rows, outcomes, data)
     kept = {split: [picture.file for picture in pictures] for split, pictures in splits.items()}
     return kept, {(reject.row, str(reject.reason)) for reject in rejected}
 
@@ -262,8 +262,8 @@ def test_what_is_measured_on_is_kept(splits):
 
 
 def run_pipeline(photos: Path, home: Path, *, statistics: bool = False) -> list[Path]:
-    """Runs the step as a pipeline does, and StatisticsGen; the step's artifacts so far."""
-    step = PhotoExampleGen(str(photos))
+    """Runs the step in a pipeline, with StatisticsGen or without; returns all of its artifacts."""
+    step = PhotoExampleGen(Data(photos=str(photos)))
     database = metadata.sqlite_metadata_connection_config(str(home / "metadata.db"))
     LocalDagRunner().run(
         pipeline.Pipeline(

@@ -11,6 +11,7 @@ from components.errors import UserError
 from components.photo_example_gen import fingerprint, labels
 from components.photo_example_gen.labels import Labels
 from components.photo_example_gen.rejects import Reason
+from pipeline.config import Data
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def read(tmp_path):
     def read(data: bytes | str, **columns: str) -> Labels:
         data = data if isinstance(data, bytes) else data.encode()
         (tmp_path / "labels.csv").write_bytes(data)
-        return labels.read(str(tmp_path), labels.find(str(tmp_path)), **columns)
+        return labels.read(Data(photos=str(tmp_path), **columns))
 
     return read
 
@@ -58,7 +59,7 @@ def test_ways_to_write_a_csv(read, text):
 def test_windows_1251(read):
     found = read("file_name;real_age;Пол\nИра.jpg;23;жен\nb.jpg;45,5;муж\n".encode("cp1251"))
     assert names_and_ages(found) == [("Ира.jpg", 23.0), ("b.jpg", 45.5)]
-    assert [row.passengers for row in found.rows] == [{"пол": "жен"}, {"пол": "муж"}]
+    assert [row.extra for row in found.rows] == [{"пол": "жен"}, {"пол": "муж"}]
 
 
 def test_one_line_that_is_not_utf8_spoils_no_other(read):
@@ -75,16 +76,16 @@ def test_rows_are_counted_as_an_editor_counts_lines(read):
     assert [reject.row for reject in found.rejects] == [6]
 
 
-def test_further_columns_are_passengers(read):
+def test_further_columns_are_extra_columns(read):
     found = read("file_name,real_age, Gender ,Store No,,group\na.jpg,23,female,,x,west\n")
-    assert found.passengers == ["gender", "store_no", "group"]
-    assert found.rows[0].passengers == {"gender": "female", "group": "west"}
+    assert found.extra_columns == ["gender", "store_no", "group"]
+    assert found.rows[0].extra == {"gender": "female", "group": "west"}
 
 
 def test_columns_may_be_named(read):
     found = read("photo,years\na.jpg,23\n", file_column="Photo", age_column="years")
     assert names_and_ages(found) == [("a.jpg", 23.0)]
-    assert found.passengers == []
+    assert found.extra_columns == []
 
 
 @pytest.mark.parametrize(
@@ -181,16 +182,16 @@ def test_layout_of_appa_real(make_folder):
         root = make_folder(
             [("000000.jpg", 36, 4.1, 1.6, 4)], {}, "appa", f"gt_avg_{csv_name}.csv", folder, header
         )
-    found = labels.read(str(root), labels.find(str(root)))
+    found = labels.read(Data(photos=str(root)))
     assert [(row.table.split, row.path) for row in found.rows] == [
         ("train", "train/000000.jpg"),
         ("eval", "valid/000000.jpg"),
         ("test", "test/000000.jpg"),
     ]
-    assert found.passengers == ["num_ratings", "apparent_age_avg", "apparent_age_std"]
+    assert found.extra_columns == ["num_ratings", "apparent_age_avg", "apparent_age_std"]
     (root / "gt_avg_valid.csv").unlink()
     with pytest.raises(UserError, match=r"lacks gt_avg_valid\.csv"):
-        labels.find(str(root))
+        labels.find(Data(photos=str(root)))
 
 
 def test_spans(make_folder):
@@ -199,7 +200,7 @@ def test_spans(make_folder):
     root = make_folder([], {}, "photos/other").parent
 
     def found(window: int) -> list[tuple[str, int]]:
-        tables = labels.find(str(root), span_window=window)
+        tables = labels.find(Data(photos=str(root), span_window=window))
         return [(table.csv, table.span) for table in tables]
 
     newest = ("span-10/labels.csv", 10)
@@ -207,54 +208,54 @@ def test_spans(make_folder):
     assert found(1) == [newest]
     assert found(2) == [("span-2/labels.csv", 2), newest]
     assert len(found(9)) == 3
-    rows = labels.read(str(root), labels.find(str(root)))
+    rows = labels.read(Data(photos=str(root)))
     assert rows.span == 10
     assert rows.rows[0].path == "span-1/final_files/a.jpg"
-    assert rows.passengers == ["span"]
-    assert [row.passengers for row in rows.rows] == [{"span": n} for n in ("1", "2", "10")]
+    assert rows.extra_columns == ["span"]
+    assert [row.extra for row in rows.rows] == [{"span": n} for n in ("1", "2", "10")]
 
 
 def test_another_labels_file(make_folder):
     root = make_folder([("a.jpg", 23, "west")], {}, csv_name="labels_with_groups.csv",
                        header=("file_name", "real_age", "group"))  # fmt: skip
-    (table,) = labels.find(str(root), labels_file="labels_with_groups.csv")
-    assert labels.read(str(root), [table]).passengers == ["group"]
+    data = Data(photos=str(root), labels_file="labels_with_groups.csv")
+    assert labels.read(data).extra_columns == ["group"]
     with pytest.raises(UserError, match="no photos"):
-        labels.find(str(root))
+        labels.find(Data(photos=str(root)))
 
 
 def test_folders_that_are_no_layout(make_folder, tmp_path):
     with pytest.raises(UserError, match="no folder"):
-        labels.find(str(tmp_path / "absent"))
+        labels.find(Data(photos=str(tmp_path / "absent")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no photos .* labels\.csv and final_files/"):
-        labels.find(str(tmp_path / "empty"))
+        labels.find(Data(photos=str(tmp_path / "empty")))
     root = make_folder([("a.jpg", 23)], {})
     (root / "span-1").mkdir()
-    with pytest.raises(UserError, match="move the former"):
-        labels.find(str(root))
+    with pytest.raises(UserError, match="move the CSV"):
+        labels.find(Data(photos=str(root)))
     (root / "labels.csv").unlink()
     with pytest.raises(UserError, match=r"span-1 holds neither"):
-        labels.find(str(root))
+        labels.find(Data(photos=str(root)))
     (root / "span-1").rmdir()
     (root / "labels.csv").touch()
     (root / "final_files").rmdir()
     with pytest.raises(UserError, match="lacks the folder final_files/"):
-        labels.find(str(root))
+        labels.find(Data(photos=str(root)))
 
 
 def test_fingerprint_changes_with_what_is_read_and_with_nothing_else(make_folder):
     root = make_folder([("a.jpg", 23)], {"a.jpg": b"one", "b.jpg": b"two"})
     picture, csv_file = root / "final_files" / "a.jpg", root / "labels.csv"
-    first = fingerprint(str(root))
+    first = fingerprint(Data(photos=str(root)))
     os.utime(csv_file)
     (root / "README").write_text("new")
-    assert fingerprint(str(root)) == first
+    assert fingerprint(Data(photos=str(root))) == first
 
     def changed(what: Path, data: bytes) -> bool:
-        before = fingerprint(str(root))
+        before = fingerprint(Data(photos=str(root)))
         what.write_bytes(data)
-        return fingerprint(str(root)) != before
+        return fingerprint(Data(photos=str(root))) != before
 
     assert changed(picture, b"longer")
     os.utime(picture, ns=(1, 1))
@@ -264,7 +265,7 @@ def test_fingerprint_changes_with_what_is_read_and_with_nothing_else(make_folder
     assert changed(root / "final_files" / "sub" / "d.jpg", b"four")
     assert changed(csv_file, csv_file.read_bytes() + b"b.jpg,30\n")
     with pytest.raises(UserError):
-        fingerprint(str(root / "final_files"))
+        fingerprint(Data(photos=str(root / "final_files")))
 
 
 @pytest.fixture
@@ -323,10 +324,10 @@ def test_any_bytes_leave_out_or_are_an_error(leave_out, data):
 
 def test_the_fingerprint_knows_the_list(leave_out, tmp_path):
     listed = str(tmp_path / "suspects.csv")
-    prints = [fingerprint(str(tmp_path))]
+    prints = [fingerprint(Data(photos=str(tmp_path)))]
     for name in ("b", "c"):
         leave_out(f"file_name\nfinal_files/{name}.jpg\n")
-        prints.append(fingerprint(str(tmp_path), exclude=listed))
+        prints.append(fingerprint(Data(photos=str(tmp_path), exclude=listed)))
     assert len(set(prints)) == 3
     with pytest.raises(UserError, match="cannot read"):
-        fingerprint(str(tmp_path), exclude=str(tmp_path / "none.csv"))
+        fingerprint(Data(photos=str(tmp_path), exclude=str(tmp_path / "none.csv")))

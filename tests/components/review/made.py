@@ -16,11 +16,12 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components import predictions
 from components.evaluator import eval_config
+from components.gate import MAE
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
 from components.review.page import Cell, Chart, Section, Table, Text, as_cell
 from components.trainer.component import HISTORY_FILE
-from pipeline.config import Config, Data
+from pipeline.config import Config, Data, Evaluator
 from schemas import features
 from tests.conftest import ROOT
 
@@ -117,10 +118,11 @@ def run(
     evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns)
     properties: dict[str, dict[str, Any]] = {
         "examples": {
-            "passengers": json.dumps(columns),
+            "extra_columns": json.dumps(columns),
             "rejects": json.dumps(dict.fromkeys((reject.reason for reject in rejects), 1)),
             "span": 0,
         },
+        "evaluation": {MAE: _mae(table[table["split"] == features.TEST])},
         "blessing": {"blessed": 1},
         "infra_blessing": {"blessed": 1},
         "baseline_model": {"served_version": 0},
@@ -135,6 +137,10 @@ def run(
         for name in names
     }
     return _inputs(artifacts, **settings)
+
+
+def _mae(test: pd.DataFrame) -> float:
+    return float((test["candidate"] - test[features.AGE]).abs().mean())
 
 
 def reviewed(inputs: Inputs, **settings: Any) -> Inputs:
@@ -184,7 +190,7 @@ def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsLis
 
 def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
     """Writes TFMA's metrics by age band, column and both, and the estimate of each photo."""
-    config = eval_config(max_mae=8.0, max_mae_increase=0.25)
+    config = eval_config(Evaluator())
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="candidate")
     for column in columns:

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from components.evaluator import eval_config
 from components.review import decision
 from components.review.page import Cell
+from pipeline.config import Evaluator
 from schemas import features
 from tests.components.review import made
 
@@ -21,7 +22,7 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
     file = tmp_path / "evaluation" / "eval_config.json"
     document = json.loads(file.read_text())
     # The evaluation of made.run has no thresholds.
-    document["evalConfig"] = json_format.MessageToDict(eval_config(8.0, 0.25))
+    document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator()))
     del document["evalConfig"]["modelSpecs"]
     file.write_text(json.dumps(document))
     rows = [
@@ -38,6 +39,4 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
         "not met",
     ]
     assert len(rows) == 2  # no model is live; the other row is the model server's
-    assert decision.reasons(inputs) == [
-        "MAE, years: 9.00 (9.00 to 9.00) breaks the bound at most 8.00."
-    ]
+    assert decision.reasons(inputs) == ["MAE 9.00 years is above the bound of 8.00."]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator import MAE
+from components.gate import MAE
 from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Figure, interval, read
 from schemas import features
 from tests.components.review import made

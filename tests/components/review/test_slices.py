@@ -12,7 +12,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from scipy.stats import ttest_rel
 
-from components.evaluator import MAE
+from components.gate import MAE
 from components.review import slices
 from components.review.charts import svg
 from components.review.evaluation import (

@@ -1,4 +1,4 @@
-"""The page of a real run in a real browser, as a reviewer opens it."""
+"""`goodseed review`: what it serves, and the page of a real run in a real browser."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tensorflow_model_analysis as tfma
+from ml_metadata.proto import metadata_store_pb2
 
+from components.gate import MAE
+from components.review import PAGE_TYPE
 from components.review.slices import label
+from pipeline.local.store import metadata_store
 from tests.browser import Browser
-from tests.conftest import ROOT, Finished, goodseed, goodseed_command
-
-First = tuple[Path, Finished, dict[str, Any]]
-MAE = "mean_absolute_error"
+from tests.conftest import ROOT, goodseed_command
+from tests.pipeline.conftest import Command, First
 
 
 @contextmanager
@@ -57,18 +58,7 @@ def columns(browser: Browser) -> list[str]:
     return found
 
 
-def test_a_run_ends_with_its_page(first: First) -> None:
-    page = Path(first[2]["review"])
-    assert str(page) in first[1].out
-    assert {file.name for file in page.parent.iterdir()} == {
-        "index.html", "model_card.md", "suspects.csv",
-    }  # fmt: skip
-    assert page.stat().st_size < 5_000_000
-    card = (page.parent / "model_card.md").read_text()
-    assert f"version: {first[2]['pushed_version']}".lower() in card.lower()
-    assert not re.search(r"\bNone\b|\bnan\b", card)
-
-
+@pytest.mark.e2e
 @pytest.mark.parametrize("width", [375, 1440])
 def test_everybody_can_read_it(browser: Browser, first: First, width: int) -> None:
     browser.open(Path(first[2]["review"]), width)
@@ -77,6 +67,7 @@ def test_everybody_can_read_it(browser: Browser, first: First, width: int) -> No
     assert browser.barriers() == []
 
 
+@pytest.mark.e2e
 def test_its_figures_are_tfmas(browser: Browser, first: First) -> None:
     browser.open(Path(first[2]["review"]))
     (folder,) = (first[0] / "artifacts" / "Evaluator" / "evaluation").iterdir()
@@ -95,6 +86,7 @@ def test_its_figures_are_tfmas(browser: Browser, first: First) -> None:
     )
 
 
+@pytest.mark.e2e
 def test_slices_are_sorted_and_filtered(browser: Browser, first: First) -> None:
     browser.open(Path(first[2]["review"]))
     header = "document.querySelectorAll('#slices table.interactive thead th')[2]"
@@ -108,6 +100,7 @@ def test_slices_are_sorted_and_filtered(browser: Browser, first: First) -> None:
     assert {row[1] for row in rows(browser)} == {"age × gender"}
 
 
+@pytest.mark.e2e
 def test_printing_keeps_every_table(browser: Browser, first: First) -> None:
     browser.open(Path(first[2]["review"]))
     captions = browser.run("return [...document.querySelectorAll('caption')].map(c => c.innerText)")
@@ -117,6 +110,7 @@ def test_printing_keeps_every_table(browser: Browser, first: First) -> None:
         assert " ".join(text.split()) in printed
 
 
+@pytest.mark.e2e
 def test_two_runs_side_by_side(browser: Browser, first: First, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(first[0], other, symlinks=True)
@@ -130,34 +124,53 @@ def test_two_runs_side_by_side(browser: Browser, first: First, tmp_path: Path) -
         )
 
 
-def test_the_server_gives_the_page_and_nothing_else(first: First) -> None:
-    with served(first[0]) as url:
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """The folder of a run, as far as `goodseed review` reads it."""
+    page = tmp_path / "artifacts" / "Review"
+    page.mkdir(parents=True)
+    (page / "index.html").write_text("<!doctype html>")
+    (page / "suspects.csv").write_text("file_name,age\n")
+    store = metadata_store(tmp_path / "metadata.db")
+    kind = store.put_artifact_type(metadata_store_pb2.ArtifactType(name=PAGE_TYPE))
+    live = metadata_store_pb2.Artifact.LIVE
+    artifact = metadata_store_pb2.Artifact(type_id=kind, uri=str(page), state=live)
+    store.put_artifacts([artifact])
+    return tmp_path
+
+
+def test_the_server_gives_the_page_and_nothing_else(run_dir: Path, command: Command) -> None:
+    with served(run_dir) as url:
         with urllib.request.urlopen(url) as answer:
             assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            assert answer.read() == Path(first[2]["review"]).read_bytes()
+            assert answer.read() == b"<!doctype html>"
         with urllib.request.urlopen(f"{url}suspects.csv") as answer:
             assert answer.read().startswith(b"file_name,")
         for path in ("../", "%2e%2e/%2e%2e/", "/"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(f"{url}{path}etc/passwd")
         port = url.rsplit(":", 1)[1].strip("/")
-        taken = goodseed("review", first[0], "--port", port)
+        taken = command("review", run_dir, "--port", port)
         assert taken.status == 2 and f"goodseed: port {port}: " in taken.err
 
 
-def test_a_page_is_found_without_tfx(first: First) -> None:
-    """Which takes ten seconds to import."""
+def test_a_page_is_found_without_tfx(run_dir: Path) -> None:
+    """The import of TFX takes many seconds."""
     program = (
         "import sys, pathlib, pipeline.local.reviews as reviews; "
         "print(reviews.newest(pathlib.Path(sys.argv[1])), {'tfx', 'tensorflow'} & {*sys.modules})"
     )
-    command = [sys.executable, "-c", program, str(first[0])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{Path(first[2]['review']).parent} set()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run_dir)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{run_dir / 'artifacts' / 'Review'} set()\n"
 
 
-def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
-    said = goodseed("review", tmp_path)
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path, command: Command) -> None:
+    said = command("review", tmp_path)
     assert said.status == 2
-    assert said.err == f"goodseed: {tmp_path} is no folder of a run: name what --run-dir was\n"
+    assert said.err == (
+        f"goodseed: {tmp_path} is not the folder of a run: name the --run-dir of a run\n"
+    )

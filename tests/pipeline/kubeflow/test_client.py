@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import cli
 from pipeline.kubeflow import client, parameters
-from tests.conftest import goodseed
 from tests.pipeline.kubeflow.api_server import KubeflowServer, serve
 
 SUMMARY: dict[str, Any] = {
@@ -58,10 +57,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real package, as a user compiles it."""
     file = tmp_path_factory.mktemp("package") / "goodseed.yaml"
     image = "kubeflow.image=registry.test/goodseed:1"
-    done = goodseed(
-        "kfp", "compile", file, "--profile", "demo", "--set", image, "--set", "trainer.epochs=2"
-    )
-    assert (done.status, done.err) == (0, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["goodseed"])
+        compiled = ["--profile", "demo", "--set", image, "--set", "trainer.epochs=2"]
+        assert cli.main(["kfp", "compile", str(file), *compiled]) == 0
     return file
 
 
@@ -210,7 +209,7 @@ def test_a_run_without_a_readable_summary_is_not_taken_for_pushed(
     server.summary = None
     said = kfp("run", "--wait")
     assert said.status == 1
-    assert "whether it pushed can't be told" in said.err and len(said.err.splitlines()) == 1
+    assert "it is unknown whether it pushed" in said.err and len(said.err.splitlines()) == 1
 
 
 def test_waiting_outlasts_a_server_that_restarts(
@@ -230,7 +229,7 @@ def test_a_schedule_replaces_the_one_of_its_name(
     assert kfp("schedule", "weekly", "--cron", "0 0 3 * * 0").status == 0
     kfp("upload", package, "--name", "new")
     said = kfp("schedule", "nightly", "--cron", "30 2 * * *", "--set", "evaluator.max_mae=7")
-    assert said.out.endswith("(instead of what it was)\n")
+    assert said.out.endswith("(replaced)\n")
 
     schedules = {one["display_name"]: one for one in server.recurring.values()}
     assert len(server.recurring) == 2

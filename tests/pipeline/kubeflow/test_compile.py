@@ -19,7 +19,7 @@ from components.errors import UserError
 from pipeline import config
 from pipeline.graph import NEVER_CACHED
 from pipeline.kubeflow.compile import compile_package
-from pipeline.kubeflow.parameters import KNOBS, REST, arguments, configuration
+from pipeline.kubeflow.parameters import KNOBS, OTHER_OPTIONS, arguments, configuration
 from tests.pipeline.kubeflow.conftest import IMAGE
 from tests.pipeline.local.test_runner import STEPS
 
@@ -217,7 +217,7 @@ def test_pods_get_what_they_need_and_no_more(package: Package) -> None:
 
 def test_parameters_have_defaults_and_descriptions(package: Package) -> None:
     definitions = package.documents[0]["root"]["inputDefinitions"]["parameters"]
-    assert set(definitions) == {*KNOBS, REST}
+    assert set(definitions) == {*KNOBS, OTHER_OPTIONS}
     for definition in definitions.values():
         assert definition["description"] and "defaultValue" in definition
     assert definitions["epochs"]["defaultValue"] == 30
@@ -240,18 +240,18 @@ def as_the_server_gives(values: dict[str, Any]) -> dict[str, Any]:
 
 def test_an_option_has_one_place() -> None:
     values = arguments(load())
-    values[REST]["trainer"]["epochs"] = 3
+    values[OTHER_OPTIONS]["trainer"]["epochs"] = 3
     with pytest.raises(UserError, match=r"trainer\.epochs is the pipeline's parameter epochs"):
         configuration(values, Path("/work"))
 
 
 def test_another_beam_runner_gets_the_image_as_worker() -> None:
     loaded = load("beam.runner=FlinkRunner", 'beam.options=["--flink_master=flink:8081"]')
-    options = arguments(loaded)[REST]["beam"]["options"]
+    options = arguments(loaded)[OTHER_OPTIONS]["beam"]["options"]
     assert options == ["--flink_master=flink:8081", f"--sdk_container_image={IMAGE}"]
     external = '["--environment_type=EXTERNAL", "--environment_config=localhost:50000"]'
     loaded = load("beam.runner=PortableRunner", f"beam.options={external}")
-    assert arguments(loaded)[REST]["beam"]["options"] == json.loads(external)
+    assert arguments(loaded)[OTHER_OPTIONS]["beam"]["options"] == json.loads(external)
 
 
 @pytest.mark.parametrize(

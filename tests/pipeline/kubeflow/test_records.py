@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from components.review.inputs import RUN_ID
 from pipeline.kubeflow import records
+from pipeline.kubeflow.launcher import RUN_ID
 from pipeline.kubeflow.records import LOST, Record
 
 KILLED = """
 import os, pathlib, signal, sys
 from pipeline.kubeflow.records import Record
 
-with Record("Trainer", pathlib.Path(sys.argv[1])).of():
+with Record("Trainer", pathlib.Path(sys.argv[1])).recording():
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_what_a_step_did(tmp_path: Path) -> None:
     record = Record("Trainer", tmp_path)
-    with record.of():
+    with record.recording():
         record.inputs["Transform.examples"] = {"span": 3}
         record.outputs["Trainer.model"] = {"uri": "s3://b/model"}
     (found,) = records.read(tmp_path).values()
@@ -36,7 +36,7 @@ def test_what_a_step_did(tmp_path: Path) -> None:
 
 
 def test_a_failed_step_says_why_and_fails(tmp_path: Path) -> None:
-    with pytest.raises(UserError), Record("Trainer", tmp_path).of():
+    with pytest.raises(UserError), Record("Trainer", tmp_path).recording():
         raise UserError("training diverged")
     assert records.read(tmp_path)["Trainer"]["failure"] == "training diverged"
 
@@ -49,7 +49,7 @@ def test_a_killed_step_is_told_of_too(tmp_path: Path) -> None:
 
 def test_steps_come_as_they_ended(tmp_path: Path) -> None:
     slow = Record("StatisticsGen", tmp_path)
-    with slow.of(), Record("Transform", tmp_path).of():
+    with slow.recording(), Record("Transform", tmp_path).recording():
         pass
     assert list(records.read(tmp_path)) == ["Transform", "StatisticsGen"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
-from components.evaluator import BASELINE_MAE, MAE
+from components.gate import BASELINE_MAE, MAE
 from pipeline.kubeflow import report
 from pipeline.kubeflow.records import PLAN, Record
 
@@ -37,7 +37,7 @@ def ran(
 ) -> None:
     record = Record(step, folder)
     record.config = config
-    with contextlib.suppress(UserError), record.of():
+    with contextlib.suppress(UserError), record.recording():
         record.inputs, record.outputs = inputs or {}, outputs or {}
         if failure:
             raise UserError(failure)
@@ -96,5 +96,5 @@ def test_a_pod_that_never_started_is_no_success(
     for step in steps:
         ran(tmp_path, step, config={"evaluator": {}} if step == PLAN else None)
     found = report.summary(tmp_path)
-    assert found["failure"].startswith(f"the run ended after {after}, without a step")
+    assert found["failure"].startswith(f"the run ended after {after}, and no step says why")
     assert "Failed" in report._page(found)

@@ -1,4 +1,4 @@
-"""The whole graph step by step, as pods run it."""
+"""The whole graph step by step, as pods run it: one process for each step."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.kubeflow import plan, records
 from pipeline.kubeflow.compile import compile_package
 from pipeline.kubeflow.launcher import Task
 from tests.components.trainer.test_model import check_signatures
+from tests.pipeline.conftest import First
 from tests.pipeline.kubeflow.cluster import LOGS, Cluster, Ran
 from tests.pipeline.kubeflow.conftest import configuration
 from tests.pipeline.local.test_runner import STEPS
@@ -24,25 +25,31 @@ Run = tuple[Cluster, dict[str, Ran], Path]
 
 
 @pytest.fixture(scope="module")
-def run(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def cluster(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     folder = tmp_path_factory.mktemp("kubeflow")
     compile_package(configuration(drawn_photos, folder / "volumes"), folder / "package.yaml")
-    cluster = Cluster(folder / "package.yaml", folder / "cluster")
-    return cluster, cluster.run("run-1"), folder / "volumes"
+    return Cluster(folder / "package.yaml", folder / "cluster")
+
+
+@pytest.fixture(scope="module")
+def run(cluster: Cluster) -> Run:
+    return cluster, cluster.run("run-1"), cluster.store.parents[1] / "volumes"
 
 
 def summary(volumes: Path, run_id: str) -> dict[str, Any]:
     return json.loads((volumes / "work" / "runs" / run_id / "summary.json").read_text())
 
 
+@pytest.mark.e2e
 def test_every_step_succeeds(run: Run) -> None:
     for name, ran in run[1].items():
         assert ran.finished and ran.finished.status == 0, f"{name}: {ran.finished}"
     assert len(run[1]) == len(STEPS) + 2
 
 
-def test_it_gives_what_a_run_on_this_machine_gives(run: Run, first_summary: dict[str, Any]) -> None:
-    here, there = first_summary, summary(run[2], "run-1")
+@pytest.mark.e2e
+def test_it_gives_what_a_run_on_this_machine_gives(run: Run, first: First) -> None:
+    here, there = first[2], summary(run[2], "run-1")
     assert there["examples"] == here["examples"]
     assert {**there["gate"], "value": None} == {**here["gate"], "value": None}
     assert there["gate"]["value"] == pytest.approx(here["gate"]["value"], abs=0.5)
@@ -54,15 +61,17 @@ def test_it_gives_what_a_run_on_this_machine_gives(run: Run, first_summary: dict
     check_signatures(tf.saved_model.load(str(run[2] / "serving" / "goodseed_age" / str(version))))
 
 
+@pytest.mark.e2e
 def test_properties_go_from_step_to_step(run: Run) -> None:
     examples = run[1]["photo-example-gen"].artifacts["examples"].metadata
     assert json.loads(json.loads(examples["properties"])["split_names"]) == SPLITS
     custom = json.loads(examples["custom_properties"])
-    assert custom["span"] == 0 and json.loads(custom["passengers"]) == ["gender", "store"]
+    assert custom["span"] == 0 and json.loads(custom["extra_columns"]) == ["gender", "store"]
     seen = record(run[2], "run-1", "ServingCheck")["inputs"]["PhotoExampleGen.examples"]
     assert {name: seen[name] for name in custom} == custom
 
 
+@pytest.mark.e2e
 def test_the_ui_has_something_to_draw(run: Run) -> None:
     cluster, ran, volumes = run
     metrics = ran["evaluator"].artifacts["metrics"].metadata
@@ -76,18 +85,21 @@ def test_the_ui_has_something_to_draw(run: Run) -> None:
     assert "Pushed: version" in cluster.file(ran["summary"].artifacts["report"]).read_text()
 
 
+@pytest.mark.e2e
 def test_the_servers_own_outputs_stay_as_they_are(run: Run) -> None:
     logs = list(run[0].pods.rglob(LOGS))
     assert len(logs) == len(STEPS) + 2
     assert all(log.read_text() == "the launcher's" for log in logs)
 
 
+@pytest.mark.e2e
 def test_nothing_of_a_killed_attempt_is_left(run: Run) -> None:
     assert not list(run[0].store.rglob("half-written"))
 
 
+@pytest.mark.e2e
 def test_a_shut_gate_is_a_success_that_pushes_nothing(run: Run) -> None:
-    """All but what depends on the bound, and on what is live, comes from the cache."""
+    """The cache gives every step that depends neither on the bound nor on the live model."""
     cluster, _, volumes = run
     live = sorted((volumes / "serving" / "goodseed_age").iterdir())
     ran = cluster.run("run-2", {"max_mae": 0.5})
@@ -105,6 +117,7 @@ def test_a_shut_gate_is_a_success_that_pushes_nothing(run: Run) -> None:
     assert sorted((volumes / "serving" / "goodseed_age").iterdir()) == live
 
 
+@pytest.mark.e2e
 def test_a_failed_step_says_why_and_the_summary_too(run: Run, tmp_path: Path) -> None:
     cluster, _, volumes = run
     (tmp_path / "photos" / "final_files").mkdir(parents=True)
@@ -132,10 +145,10 @@ def test_a_failed_step_says_why_and_the_summary_too(run: Run, tmp_path: Path) ->
     ],
 )
 def test_a_mistake_in_the_parameters_ends_the_plan(
-    run: Run, change: dict[str, Any], said: str, tmp_path: Path
+    cluster: Cluster, change: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "output.json"
-    parameters = {**run[0].defaults, **change}
+    parameters = {**cluster.defaults, **change}
     document = {
         "inputs": {"parameterValues": parameters}, "outputs": {"outputFile": str(output)},
     }  # fmt: skip

@@ -17,15 +17,13 @@ from pipeline.sample import draw as sample_photos
 from pipeline.sample.draw import draw_photo, draw_sample
 from schemas.features import AGE_BAND_STARTS, MAX_AGE
 
-COUNT = 240  # photos; the smallest sample with every kind of broken row
+COUNT = 240  # photos of `drawn_photos`: the smallest sample with every kind of broken row
 BROKEN = {"truncated", "text", "empty", "missing", "no_number", "conflict"}
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn") / "photos"
-    draw_sample(folder, COUNT)
-    return folder
+@pytest.fixture
+def sample(drawn_photos: Path) -> Path:
+    return drawn_photos
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -1,0 +1,47 @@
+"""What the operating system does for us: memory, standard error, whole files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+
+
+def resident_mb() -> float:
+    """Resident memory of this process and all its descendants, MB."""
+    process = psutil.Process()
+    resident = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            resident += one.memory_info().rss
+    return round(resident / 2**20, 1)
+
+
+@contextlib.contextmanager
+def stderr_to(file: int) -> Iterator[TextIO]:
+    """Sends file descriptor 2 to another file descriptor; yields the original one as a file."""
+    with open(os.dup(2), "w") as terminal:
+        os.dup2(file, 2)
+        try:
+            yield terminal
+        finally:
+            os.dup2(terminal.fileno(), 2)
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drops what TensorFlow's C++ code prints while it is imported, at every log level."""
+    with open(os.devnull, "w") as nowhere, stderr_to(nowhere.fileno()):
+        yield
+
+
+def write_whole(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes JSON; a reader sees the old file or the whole new one."""
+    aside = path.with_name(f".{path.name}.next")
+    aside.write_text(json.dumps(document, indent=2) + "\n")
+    os.replace(aside, path)
