@@ -17,6 +17,10 @@ from axe_core_python.base import AXE_SCRIPT  # type: ignore[import-untyped]
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
+
+_TABLES_ARE_READY = """return [...document.querySelectorAll("table.interactive")]
+    .every((table) => table.closest(".dt-container"))"""
 
 
 @contextmanager
@@ -47,13 +51,15 @@ class Browser:
         self.chrome = chrome
 
     def open(self, page: Path | str, width: int = 1440, *, dark: bool = False) -> None:
-        """Opens a file or a URL in a window that is `width` pixels wide."""
+        """Opens a file or a URL in a window of this width, and waits for its interactive tables."""
         self.chrome.get_log("browser")
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=900,
                      deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[scheme])
         self.chrome.get(page.as_uri() if isinstance(page, Path) else page)
+        # The page's script imports a module: it may still run when the page has been loaded.
+        WebDriverWait(self.chrome, 30).until(lambda _: self.run(_TABLES_ARE_READY))
 
     def command(self, name: str, **arguments: Any) -> Any:
         """Runs a command of the DevTools protocol."""

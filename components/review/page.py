@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -111,7 +111,10 @@ class Section:
 
 
 def render(title: str, sections: Sequence[Section], files: Sequence[str] = ()) -> str:
-    """The page as HTML, whose Content-Security-Policy allows its own script and style and no other.
+    """The page as HTML.
+
+    Its Content-Security-Policy allows its own style, its own script and what this script makes
+    (`blob:`), and nothing else.
 
     Args:
         title: of the whole.
@@ -156,16 +159,14 @@ def _asset(name: str) -> str:
 
 
 def _script() -> str:
-    """DataTables with jQuery, as itables bundles them, and what starts them.
+    """The page's one script: page.js, with the text of itables' DataTables bundle as a constant.
 
-    The bundle is a module, and what a module inside a page exports can't be imported.
+    The bundle is an ES module. A page without a network can import one only from a URL that it
+    makes itself: page.js does so. In the text of a script `</` would end the script.
     """
-    bundle = Path(itables.options.dt_bundle).read_text("utf-8").replace("</script", r"<\/script")
-    start = _asset("page.js")
-    jquery = re.compile(r"export\{[^}]*?([\w$]+) as jQuery[^}]*\};?")
-    module, found = jquery.subn(lambda match: start.replace("JQUERY", match[1]), bundle)
-    assert found == 1, "itables' bundle exports jQuery"
-    return module
+    bundle = Path(itables.options.dt_bundle).read_text("utf-8")
+    text = json.dumps(bundle, ensure_ascii=False).replace("</", r"<\/")
+    return f"const BUNDLE = {text};\n{_asset('page.js')}"
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,5 @@
-;const $ = JQUERY;
+const module = URL.createObjectURL(new Blob([BUNDLE], { type: "text/javascript" }));
+const { jQuery: $ } = await import(module);
 // Without this script every table is there, in its order; with it, some can be sorted and filtered.
 // Numbers by their size; what is none, or is of too few photos, stands last in either direction.
 const order = $.fn.dataTable.ext.type.order;

@@ -153,7 +153,7 @@ def test_sorting_and_filtering(browser: Browser, page: Path) -> None:
 def test_without_scripts_the_page_shows_the_tables(browser: Browser, page: Path) -> None:
     browser.command("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        browser.open(page)
+        browser.chrome.get(page.as_uri())
         rows = len(browser.chrome.find_elements("css selector", "table.interactive tbody tr"))
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
