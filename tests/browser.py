@@ -58,7 +58,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[scheme])
         self.chrome.get(page.as_uri() if isinstance(page, Path) else page)
-        # The page's script imports a module: it may still run when the page has been loaded.
+        # The script of the page imports a module, so it may still run after the page is loaded.
         WebDriverWait(self.chrome, 30).until(lambda _: self.run(_TABLES_ARE_READY))
 
     def command(self, name: str, **arguments: Any) -> Any:

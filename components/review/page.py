@@ -113,13 +113,13 @@ class Section:
 def render(title: str, sections: Sequence[Section], files: Sequence[str] = ()) -> str:
     """The page as HTML.
 
-    Its Content-Security-Policy allows its own style, its own script and what this script makes
-    (`blob:`), and nothing else.
+    Its Content-Security-Policy only allows its own style, its own script and the module that this
+    script makes (`blob:`).
 
     Args:
-        title: of the whole.
-        sections: in their order.
-        files: names of files beside it, which it links to.
+        title: of the page.
+        sections: in the order of the page.
+        files: names of files in the same folder. The page links to them.
     """
     style, script = _asset("page.css"), _script()
     numbers = itertools.count(1)
@@ -159,10 +159,10 @@ def _asset(name: str) -> str:
 
 
 def _script() -> str:
-    """The page's one script: page.js, with the text of itables' DataTables bundle as a constant.
+    """The script of the page: page.js, and the text of itables' DataTables bundle as a constant.
 
-    The bundle is an ES module. A page without a network can import one only from a URL that it
-    makes itself: page.js does so. In the text of a script `</` would end the script.
+    The bundle is an ES module. Without a network, a page can only import a module from a URL that
+    it makes itself. page.js does this. `</` is escaped, because it would end the script element.
     """
     bundle = Path(itables.options.dt_bundle).read_text("utf-8")
     text = json.dumps(bundle, ensure_ascii=False).replace("</", r"<\/")
