@@ -226,8 +226,10 @@ def _by_column(evaluations: Sequence[Evaluation], few: int) -> Iterator[Block]:
     for column, groups in _columns(evaluations[0]).items():
         if len(groups) <= _MAX_GROUPS:
             charts = list(_interval_charts(evaluations, column, groups, few))
-            missing = f"There is no chart by {_title(column)}, because no slice has {few} photos."
-            yield from charts or [Text([missing])]
+            yield from charts
+            if not charts:
+                missing = f"chart by {_title(column)}, because no slice has {few} photos."
+                yield Text([f"There is no {missing}"])
 
 
 def _interval_charts(
