@@ -228,8 +228,8 @@ def _by_column(evaluations: Sequence[Evaluation], few: int) -> Iterator[Block]:
             charts = list(_interval_charts(evaluations, column, groups, few))
             yield from charts
             if not charts:
-                missing = f"chart by {_title(column)}, because no slice has {few} photos."
-                yield Text([f"There is no {missing}"])
+                by = _title(column)
+                yield Text([f"There is no chart by {by}, because no slice has {few} photos."])
 
 
 def _interval_charts(
