@@ -1,1 +1,1 @@
-"""Names and schemas of the data that the pipeline's steps hand to each other."""
+"""Names and schemas of the data that the steps of the pipeline exchange."""

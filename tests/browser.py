@@ -1,4 +1,4 @@
-"""Headless Chromium, which reaches no network."""
+"""Headless Chromium without a network."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _TABLES_ARE_READY = """return [...document.querySelectorAll("table.interactive")
 
 @contextmanager
 def opened() -> Iterator[Browser]:
-    """A browser; where there is none the test is skipped, or fails where it has to be there."""
+    """Opens a browser. Without one, skips the test; fails it if GOODSEED_REQUIRE_BROWSER is set."""
     driver = shutil.which("chromedriver")
     if not (driver and shutil.which("chromium")):
-        reason = "no browser: apt-get install chromium chromium-driver"
+        reason = "needs a browser: apt-get install chromium chromium-driver"
         if os.environ.get("GOODSEED_REQUIRE_BROWSER"):
             pytest.fail(reason)
         pytest.skip(reason)
     options = Options()
-    nowhere = "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    for flag in ("headless=new", "no-sandbox", nowhere):
+    no_network = "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    for flag in ("headless=new", "no-sandbox", no_network):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = webdriver.Chrome(options, Service(driver))
@@ -45,37 +45,37 @@ def opened() -> Iterator[Browser]:
 
 
 class Browser:
-    """What the tests do with a page."""
+    """A page in the browser."""
 
     def __init__(self, chrome: webdriver.Chrome):
         self.chrome = chrome
 
     def open(self, page: Path | str, width: int = 1440, *, dark: bool = False) -> None:
-        """Opens a file or a URL in a window of so many pixels; waits for its interactive tables."""
+        """Opens a file or a URL in a window of this width, and waits for its interactive tables."""
         self.chrome.get_log("browser")
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=900,
                      deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[scheme])
         self.chrome.get(page.as_uri() if isinstance(page, Path) else page)
-        # The page's script imports a module: it may still run when the page has been loaded.
+        # The script of the page imports a module, so it may still run after the page is loaded.
         WebDriverWait(self.chrome, 30).until(lambda _: self.run(_TABLES_ARE_READY))
 
     def command(self, name: str, **arguments: Any) -> Any:
-        """One of DevTools' commands."""
+        """Runs a command of the DevTools protocol."""
         return self.chrome.execute_cdp_cmd(name, arguments)
 
     def complaints(self) -> list[str]:
-        """What the console says since the page was opened."""
+        """The messages of the console since the page was opened."""
         return [entry["message"] for entry in self.chrome.get_log("browser")]
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a function's body returns in the page."""
+        """Runs the body of a function in the page and gives its result."""
         return self.chrome.execute_script(script, *arguments)
 
     def barriers(self) -> list[str]:
-        """What axe-core finds that is serious or critical, and where."""
-        self.command("Page.setBypassCSP", enabled=True)  # for axe alone
+        """The serious and critical problems that axe-core finds, and their elements."""
+        self.command("Page.setBypassCSP", enabled=True)  # so that axe may run
         self.run(AXE_SCRIPT)
         found = self.chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
         return [
@@ -85,13 +85,8 @@ class Browser:
             for node in violation["nodes"]
         ]
 
-    def screenshot(self, file: Path) -> None:
-        """The whole page as a picture."""
-        shot = self.command("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(shot["data"]))
-
     def printed(self) -> str:
-        """The text of the page as PDF."""
+        """The text of the page when it is printed to PDF."""
         pdf = self.command("Page.printToPDF", printBackground=False)
         pages = pypdf.PdfReader(io.BytesIO(base64.b64decode(pdf["data"]))).pages
         return "\n".join(page.extract_text() for page in pages)

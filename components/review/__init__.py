@@ -1,4 +1,4 @@
-"""The reviewers' page. What it is called, in a module that imports nothing."""
+"""The reviewers' page. Its names stand here, because this module imports nothing."""
 
 PAGE = "index.html"
-PAGE_TYPE = "ReviewPage"  # of its artifact
+PAGE_TYPE = "ReviewPage"  # type name of the artifact

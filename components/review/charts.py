@@ -1,4 +1,4 @@
-"""Altair's charts as SVG that follows the page: its ink and width, light or dark, on paper."""
+"""Draws Altair's charts as SVG. Their colours follow the page: light, dark or on paper."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup, escape
 
-# The hues of Okabe & Ito 2008, "Color Universal Design", that the colour-blind tell apart, each of
-# another lightness, so that they differ in grey as well. The page has others for the dark.
+# Hues of Okabe & Ito 2008, "Color Universal Design": colour-blind people can tell them apart. Each
+# has its own lightness, so they differ in grey, too. page.css defines them for light and dark.
 COLOURS = tuple(f"var(--series-{number})" for number in range(1, 5))
 INK, GRID = "currentColor", "var(--grid)"
-FILL = COLOURS[0]  # of a chart with one series
-AREA_SCALE = alt.Scale(scheme="cividis")  # for heat maps; Nuñez et al. 2018, for the colour-blind
+FILL = COLOURS[0]  # for a chart with one series
 
-_WIDTH = 520  # pixels in which a chart is laid out, unless it says otherwise
+_WIDTH = 520  # default width of a chart, pixels
 _CONFIG = {
-    "aria": False,  # a screen reader gets the description
+    "aria": False,  # a screen reader reads the description instead
     "background": None,
     "font": "system-ui, sans-serif",
     "view": {"stroke": None, "continuousWidth": _WIDTH, "discreteWidth": _WIDTH},
     "axis": {
         "labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK,
         "gridColor": GRID, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
-        # Room for a reader's font, which may be wider than the one that it is laid out with.
+        # The reader's font may be wider than the font that Vega measures with.
         "titlePadding": 14, "labelSeparation": 10,
     },
     "axisQuantitative": {"tickCount": 7},
@@ -39,20 +38,27 @@ _CONFIG = {
 
 
 def svg(spec: alt.TopLevelMixin, title: str, description: str, number: int) -> Markup:
-    """A chart as an SVG element for the page's `number`-th place.
+    """A chart as an SVG element.
 
-    Text stays text; nothing in it acts, and its ids are no other chart's.
+    Text stays text, and there are no scripts and no styles in it.
+
+    Args:
+        spec: the chart.
+        title: for screen readers.
+        description: for screen readers.
+        number: number of the chart on the page. It makes the chart's ids unique.
     """
     drawn = vl_convert.vegalite_to_svg({**spec.to_dict(), "config": _CONFIG})
     drawn = re.sub(r' (role|aria-[a-z]+|class|style)="[^"]*"', "", drawn)
     drawn = re.sub(r'(id="|url\(#)', rf"\g<1>chart-{number}-", drawn)
-    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
-    assert size, "vega's SVG says its size"
+    size = re.search(r'viewBox="(0 0 ([\d.]+) [\d.]+)"', drawn)
+    assert size, "Vega's SVG has a viewBox"
     inside = drawn[drawn.index(">") + 1 :]
-    name, told = f"chart-{number}-title", f"chart-{number}-told"
+    title_id, description_id = f"chart-{number}-title", f"chart-{number}-description"
     return Markup(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size[0][9:-1]}" width="{size[1]}"'
-        f' role="img" aria-labelledby="{name} {told}">'
-        f'<title id="{name}">{escape(title)}</title><desc id="{told}">{escape(description)}</desc>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size[1]}" width="{size[2]}"'
+        f' role="img" aria-labelledby="{title_id} {description_id}">'
+        f'<title id="{title_id}">{escape(title)}</title>'
+        f'<desc id="{description_id}">{escape(description)}</desc>'
         f"{inside}"
     )

@@ -1,4 +1,4 @@
-"""Two runs side by side: their decisions, what was configured otherwise, and their slices."""
+"""Compares two runs: their decisions, their configurations and their slices."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from components.gate import MAE
 from components.review import decision, slices
-from components.review.evaluation import COUNT, NOTHING, OVERALL, figures
+from components.review.evaluation import COUNT, OVERALL, UNKNOWN, figures
 from components.review.inputs import Inputs
 from components.review.page import Cell, Row, Section, Table, Text
 
-Run = tuple[str, Inputs]  # what it is called, and what its review was made from
+Run = tuple[str, Inputs]  # name of the run, and the inputs of its review
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
-    """The sections of the page that compares the runs, the first beside the others."""
+    """The sections of the page that compares the first run with the others."""
     return [_decisions(runs), _slices(runs)]
 
 
@@ -23,38 +23,41 @@ def _decisions(runs: Sequence[Run]) -> Section:
     rows: list[Row] = []
     for name, inputs in runs:
         overall = figures(inputs).get(OVERALL, {})
-        mae, photos = overall.get(MAE, NOTHING), overall.get(COUNT, NOTHING).value
+        mae, photos = overall.get(MAE, UNKNOWN), overall.get(COUNT, UNKNOWN).value
         version = decision.pushed_version(inputs)
         rows.append(
             [
                 name,
                 f"pushed as version {version}" if version else "not pushed",
-                Cell(f"{mae:.2f}", mae.value),
+                f"{mae:.2f}",
                 Cell(f"{photos:,.0f}", photos),
                 inputs.run.code,
-                str(inputs.artifacts["examples"].properties.get("fingerprint") or "not recorded"),
+                decision.fingerprint(inputs),
             ]
         )
     columns = ["run", "decision", "MAE, years (95 % interval)", "test photos", "code",
                "fingerprint of the photos"]  # fmt: skip
-    held = [
+    thresholds = [
         Table(f"Thresholds of the gate: {name}", decision.COLUMNS, decision.thresholds(inputs))
         for name, inputs in runs
     ]
-    settings = Table(
-        "What was configured otherwise",
-        ["option", *(name for name, _ in runs)],
-        list(_differences([dict(_flat(inputs.settings)) for _, inputs in runs])),
+    differences = list(_differences([dict(_flat(inputs.settings)) for _, inputs in runs]))
+    options = ["option", *(name for name, _ in runs)]
+    settings = (
+        Table("Options with different values", options, differences)
+        if differences
+        else Text(["All options of the runs have the same values."])
     )
-    return Section("decision", "Decisions", [Table("Runs", columns, rows), *held, settings])
+    return Section("decision", "Decisions", [Table("Runs", columns, rows), *thresholds, settings])
 
 
-def _flat(settings: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The options with their full names: `trainer.epochs`."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{inside}{name}.")
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{inside}{name}", str(value)
+            yield f"{prefix}{name}", str(value)
 
 
 def _differences(settings: Sequence[Mapping[str, str]]) -> Iterator[list[str]]:
@@ -68,15 +71,8 @@ def _slices(runs: Sequence[Run]) -> Section:
     evaluations = [
         slices.evaluation(name, inputs.artifacts["evaluation"].path) for name, inputs in runs
     ]
-    prints = {inputs.artifacts["examples"].properties.get("fingerprint") for _, inputs in runs}
-    warning = (
-        []
-        if len(prints) == 1
-        else [
-            Text(
-                ["The runs had different photos: a difference may be the photos', not the models'."]
-            )
-        ]
-    )
-    blocks = slices.blocks(evaluations, slices.few_below(runs[0][1]))
-    return Section("slices", "TFMA slices by age", [*warning, *blocks])
+    blocks = slices.blocks(evaluations, runs[0][1].min_photos)
+    if len({decision.fingerprint(inputs) for _, inputs in runs}) > 1:
+        warning = "The runs used different photos. So a difference may come from the photos."
+        blocks.insert(0, Text([warning]))
+    return Section("slices", "TFMA slices by age", blocks)

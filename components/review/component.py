@@ -1,4 +1,4 @@
-"""The step: from a run's artifacts to the reviewers' page."""
+"""The Review step: makes the reviewers' page from the artifacts of a run."""
 
 import json
 from collections.abc import Mapping
@@ -35,11 +35,11 @@ from components.review import (
 from components.review.inputs import Artifact, Inputs, RunFacts, run_facts
 from components.review.page import render
 
-RUN = "run"  # custom property of the review: its RunFacts as JSON
+RUN = "run"  # custom property of the review artifact: the RunFacts as JSON
 
 
 class ReviewPage(tfx.types.Artifact):
-    """A folder with PAGE and the files that it links to."""
+    """A folder with PAGE and the files that the page links to."""
 
     TYPE_NAME = PAGE_TYPE
 
@@ -63,27 +63,27 @@ def Review(
     run_id: Parameter[str] = "",
     who: Parameter[str] = "",
 ) -> None:
-    """Writes the page, the model card and the suspected labels, whether or not the gate opened.
+    """Writes the page, the model card and the suspected labels, also for a model that did not pass.
 
-    This step must not be cached: it tells of this run.
+    This step must not be cached, because the page describes this run.
 
     Args:
         examples: raw examples.
-        statistics: of them.
-        inferred_schema: SchemaGen's.
-        schema: the curated one.
-        anomalies: ExampleValidator's.
+        statistics: statistics of the raw examples.
+        inferred_schema: from SchemaGen.
+        schema: the curated schema.
+        anomalies: from ExampleValidator.
         model: the candidate.
-        model_run: its training's history.
-        baseline_model: what was live, or an empty artifact.
-        evaluation: the Evaluator's, with its predictions.
-        blessing: the Evaluator's.
-        infra_blessing: ServingCheck's.
-        pushed_model: the Pusher's, which says whether it was pushed.
-        review: gets PAGE, model_card.md and suspects.csv; says in RUN of which run they are.
-        settings: the run's configuration, as JSON.
-        run_id: what the runner calls the run; empty: by the run's folder.
-        who: who runs it; empty: the user of this process.
+        model_run: the history of the training.
+        baseline_model: the live model, or an empty artifact.
+        evaluation: from the Evaluator, with the predictions.
+        blessing: from the Evaluator.
+        infra_blessing: from ServingCheck.
+        pushed_model: from the Pusher; it says whether the model was pushed.
+        review: output; gets PAGE, model_card.md, suspects.csv and the custom property RUN.
+        settings: the configuration of the run, as JSON.
+        run_id: the runner's name of the run; empty: the run folder.
+        who: the person or account that runs it; empty: the user of this process.
 
     Raises:
         UserError: the table of the reference population is wrong.
@@ -103,7 +103,13 @@ def Review(
 def inputs_of(
     artifacts: Mapping[str, tfx.types.Artifact], settings: Mapping[str, Any], facts: RunFacts
 ) -> Inputs:
-    """What the sections read, from TFX's artifacts by their keys among the step's inputs."""
+    """What the sections read.
+
+    Args:
+        artifacts: by the names of the step's parameters.
+        settings: the configuration of the run.
+        facts: about the run.
+    """
     found = {name: _artifact(artifact) for name, artifact in artifacts.items()}
     return Inputs(found, settings, facts)
 
@@ -121,7 +127,7 @@ def _artifact(artifact: tfx.types.Artifact) -> Artifact:
 
 
 def write(inputs: Inputs, folder: Path) -> None:
-    """Writes the page and the files beside it; nothing where one of them can't be made."""
+    """Writes the page and its files. Writes nothing if one of them can't be made."""
     sections = [
         part.section(inputs) for part in (decision, slices, mistakes, data, training, model_card)
     ]

@@ -1,6 +1,6 @@
-"""The section "The data": what TFDV counted, beside a reference population, and what was left out.
+"""The section "Data": the photos' statistics, a reference population, rejects, anomalies and drift.
 
-Figures are TFDV's statistics and TFMA's metrics, read with their own loaders.
+TFDV and TFMA computed the figures. Their own loaders read them here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
 
 import altair as alt
 import tensorflow_data_validation as tfdv
@@ -28,17 +27,16 @@ from components.gate import MAE
 from components.photo_example_gen.component import REJECTS_FILE
 from components.photo_example_gen.rejects import INFORMATIONAL
 from components.review import population
-from components.review.evaluation import OVERALL, Figure, Slice, figures
+from components.review.evaluation import COUNT, MSE, OVERALL, Metrics, Slice, figures
 from components.review.inputs import Inputs
-from components.review.page import Block, Cell, Chart, Section, Table, Text
+from components.review.page import Block, Cell, Chart, Row, Section, Table, Text
 from components.review.population import Population
 from schemas import features
 
 _Z = NormalDist().inv_cdf(0.975)  # half the width of a 95 % interval, in standard errors
-_EXAMPLES = 3  # rejects that are shown of each reason
-MSE = "mean_squared_error"
+_EXAMPLES = 3  # examples of rejects for each reason
 
-# The number features: what they are, and how they are written.
+# The numeric features: their titles and number formats.
 _MEASURES = {
     features.AGE: ("Age, years", ".0f"),
     features.WIDTH: ("Width, pixels", ",.0f"),
@@ -48,31 +46,31 @@ _MEASURES = {
     features.SHARPNESS: ("Sharpness (the higher, the sharper)", ",.0f"),
 }
 
-Splits = Mapping[str, DatasetView]  # TFDV's statistics of all photos of a split
+Splits = Mapping[str, DatasetView]  # TFDV's statistics of all photos, by split
 
 
 def section(inputs: Inputs) -> Section:
-    """Age bands, kinds and measures of photos, rejects, anomalies and drift.
+    """Age bands, values and measures of the photos, rejects, anomalies and drift.
 
     Raises:
-        UserError: the reference population's table is wrong.
+        UserError: the table of the reference population is wrong.
     """
     photos = by_split(inputs)
     blocks: list[Block] = [
         _summary(photos),
         *_ages(photos, population.read(inputs.settings["review"]["population"])),
-        *_lacking(photos, inputs),
-        *_kinds(photos),
+        *_missing(photos, inputs),
+        _values(photos),
         *_measures(photos),
         *_rejects(inputs),
         *_anomalies(inputs),
         *_drift(inputs),
     ]
-    return Section("data", "The data", blocks)
+    return Section("data", "Data", blocks)
 
 
 def statistics(inputs: Inputs, split: str) -> DatasetListView:
-    """What StatisticsGen left of a split: of all of its photos, and of slices of them."""
+    """StatisticsGen's statistics of a split: of all its photos, and of slices of them."""
     file = inputs.artifacts["statistics"].path / f"Split-{split}" / "FeatureStats.pb"
     return DatasetListView(tfdv.load_stats_binary(str(file)))
 
@@ -85,25 +83,26 @@ def by_split(inputs: Inputs) -> Splits:
 
 
 def size(photos: DatasetView) -> int:
-    """How many photos there are."""
+    """The number of photos."""
     return int(photos.proto().num_examples)
 
 
 def counts(photos: DatasetView, feature: str) -> dict[str, int]:
-    """How many photos have each value of a string feature, the most frequent first."""
+    """The number of photos for each value of a string feature, the most frequent value first."""
     found = photos.get_feature(feature)
     values = found.string_statistics() if found else None
     return {top.value: round(top.frequency) for top in values.top_values} if values else {}
 
 
 def photos_needed(deviation: float, width: float) -> int:
-    """How many photos a 95 % interval of a mean needs in order to be no wider than `width`.
+    """The number of photos for which the 95 % interval of a mean is at most `width` wide.
 
-    n = (z s / d)² with d half the width; Cochran 1977, Sampling Techniques, 3rd ed., section 4.6.
+    n = (z s / d)², where d is half the width (Cochran 1977, Sampling Techniques, 3rd ed., section
+    4.6).
 
     Args:
-        deviation: standard deviation of what is averaged, s.
-        width: from the interval's lower to its upper end, in the same unit.
+        deviation: standard deviation of the averaged values, s.
+        width: from the lower to the upper end of the interval, in the same unit.
     """
     return max(1, math.ceil((_Z * deviation / (width / 2)) ** 2))
 
@@ -112,20 +111,25 @@ def _summary(splits: Splits) -> Text:
     sizes = ", ".join(f"{size(photos):,} in {split}" for split, photos in splits.items())
     return Text(
         [
-            f"There are {sum(map(size, splits.values())):,} photos: {sizes}. The network learns "
-            "from train; eval says when to stop; test, which nothing has seen before, is what all "
-            "figures about errors come from. The counts here are TensorFlow Data Validation's.",
+            f"There are {_total(splits):,} photos: {sizes}. The network learns from train. The "
+            "split eval decides when the training stops. All figures about errors come from test, "
+            "which the training never sees. TensorFlow Data Validation (TFDV) made the counts in "
+            "this section.",
         ]
     )
 
 
-def under_represented(splits: Splits, reference: Population) -> list[str]:
-    """Age bands with fewer photos than the population would give, by more than chance.
+def _total(splits: Splits) -> int:
+    return sum(map(size, splits.values()))
 
-    Even the upper end of the 95 % interval of the band's share (Wilson 1927, Journal of the
-    American Statistical Association 22, 209-212) is below the population's share.
+
+def under_represented(splits: Splits, reference: Population) -> list[str]:
+    """Age bands whose share of the photos is below their share of the population.
+
+    A band is in the list only if the whole 95 % interval of its share is below (Wilson 1927,
+    Journal of the American Statistical Association 22, 209-212).
     """
-    photos = sum(map(size, splits.values()))
+    photos = _total(splits)
     return [
         band
         for band, share in reference.shares.items()
@@ -143,10 +147,10 @@ def _ages(splits: Splits, reference: Population) -> Iterator[Block]:
     found = {split: counts(photos, features.AGE_BAND) for split, photos in splits.items()}
     yield Text(
         [
-            f"The population to compare the ages with: {reference.source}",
-            f"Under-represented age bands: {', '.join(few) or 'none'}. Their share of the photos "
-            "is below their share of the population by more than chance explains (even the upper "
-            "end of its 95 % interval is).",
+            f"The ages are compared with a reference population: {reference.source}",
+            f"Under-represented age bands: {', '.join(few) or 'none'}. An age band is "
+            "under-represented if the whole 95 % interval of its share of the photos is below its "
+            "share of the population.",
         ]
     )
     shares = {
@@ -154,75 +158,67 @@ def _ages(splits: Splits, reference: Population) -> Iterator[Block]:
         for split, photos in splits.items()
     }
     yield _age_chart({**shares, "population": reference.shares})
-    rows = [
+    rows: list[Row] = [
         [
             band,
-            *(
-                Cell(f"{found[split].get(band, 0):,}", found[split].get(band, 0))
-                for split in splits
-            ),
-            _share(_in_band(splits, band), sum(map(size, splits.values()))),
-            Cell(f"{share:.1%}", share),
-            Cell("under-represented", mark="bad") if band in few else "not fewer",
+            *(found[split].get(band, 0) for split in splits),
+            _percent(_in_band(splits, band) / max(_total(splits), 1)),
+            _percent(share),
+            Cell("under-represented", mark="bad") if band in few else "enough",
         ]
         for band, share in reference.shares.items()
     ]
-    columns = ["age band", *splits, "share of all photos", "share of the population", "compared"]
+    columns = ["age band", *splits, "share of all photos", "share of the population", "verdict"]
     yield Table("Photos by age band, and the reference population", columns, rows)
 
 
-def _lacking(splits: Splits, inputs: Inputs) -> Iterator[Block]:
-    """How many photos of each age band are missing for an MAE that is known well enough."""
-    found, settings = figures(inputs), inputs.settings["review"]
-    width, few = settings["interval_width"], settings["min_photos"]
-    share = size(splits[features.TEST]) / max(sum(map(size, splits.values())), 1)
+def _missing(splits: Splits, inputs: Inputs) -> Iterator[Block]:
+    """For each age band, the number of photos that are missing for a narrow interval of its MAE."""
+    found, few = figures(inputs), inputs.min_photos
+    width = inputs.settings["review"]["interval_width"]
+    share = size(splits[features.TEST]) / max(_total(splits), 1)
     bands = {band: found.get(((features.AGE_BAND, band),), {}) for band in features.AGE_BANDS}
     rows = [
-        _lacking_row(band, metrics, _deviation(found, metrics, few), width, share)
+        _missing_row(band, metrics, _deviation(found, metrics, few), width, share)
         for band, metrics in bands.items()
     ]
     yield Text(
         [
-            "How well each age band's MAE is known: a 95 % interval should be no wider than "
-            f"{width:g} years from its lower to its upper end. So many test photos are needed: "
-            "n = (1.96 s / d)², where s is the standard deviation of the absolute errors in the "
-            "band and d half the width (Cochran 1977, Sampling Techniques, section 4.6). For a "
-            f"band with fewer than {few} photos, s is that of the whole test split. Since "
-            f"{share:.0%} of the photos go to test, more are lacking in all.",
+            "Each age band needs enough test photos: the 95 % interval of its MAE should be at "
+            f"most {width:g} years wide. The number of photos needed is n = (1.96 s / d)². Here, s "
+            "is the standard deviation of the absolute errors in the band, and d is half the width "
+            "(Cochran 1977, Sampling Techniques, section 4.6). For a band with fewer than "
+            f"{few} photos, s is that of the whole test split. Only {share:.0%} of the photos go "
+            "to test, so more photos are missing over all splits than in test.",
         ]
     )
     columns = [
         "age band", "test photos", "MAE, years", "s, years", "test photos needed",
-        "lacking in test", "lacking in all",
+        "missing in test", "missing in all splits",
     ]  # fmt: skip
-    yield Table("Photos that each age band lacks", columns, rows)
+    yield Table("Missing photos of each age band", columns, rows)
 
 
-def _lacking_row(
-    band: str, metrics: Mapping[str, Figure], deviation: float, width: float, share: float
-) -> list[Any]:
-    count = round(metrics["example_count"].value) if metrics else 0
+def _missing_row(band: str, metrics: Metrics, deviation: float, width: float, share: float) -> Row:
+    count = round(metrics[COUNT].value) if metrics else 0
     needed = photos_needed(deviation, width)
-    lacking = max(0, needed - count)
-    everywhere = math.ceil(lacking / share) if share else lacking
+    missing = max(0, needed - count)
     return [
         band,
-        _number(count),
-        Cell(f"{metrics[MAE]:.2f}", metrics[MAE].value) if metrics else "no photos",
-        Cell(f"{deviation:.2f}", deviation),
-        _number(needed),
-        Cell(f"{lacking:,}", lacking, "few" if lacking else "good"),
-        _number(everywhere),
+        count,
+        f"{metrics[MAE]:.2f}" if metrics else "no photos",
+        deviation,
+        needed,
+        Cell(f"{missing:,}", missing, "few" if missing else "good"),
+        math.ceil(missing / share) if share else missing,
     ]
 
 
-def _deviation(
-    found: Mapping[Slice, Mapping[str, Figure]], metrics: Mapping[str, Figure], few: int
-) -> float:
+def _deviation(found: Mapping[Slice, Metrics], metrics: Metrics, few: int) -> float:
     """Standard deviation of the absolute errors, from TFMA's MAE, mean squared error and count."""
-    if not metrics or metrics["example_count"].value < few:
+    if not metrics or metrics[COUNT].value < few:
         metrics = found[OVERALL]
-    count = metrics["example_count"].value
+    count = metrics[COUNT].value
     variance = metrics[MSE].value - metrics[MAE].value ** 2
     return math.sqrt(max(variance, 0.0) * count / max(count - 1, 1))
 
@@ -248,24 +244,20 @@ def _age_chart(shares: Mapping[str, Mapping[str, float]]) -> Chart:
             alt.Color("of:N", title=None, sort=list(shares)),
         )
     )
-    told = "; ".join(
+    description = "; ".join(
         f"{of}: " + ", ".join(f"{band} {share:.1%}" for band, share in bands.items())
         for of, bands in shares.items()
     )
-    return Chart("Ages of the photos and of the population", f"Shares by age band. {told}.", spec)
+    title = "Ages of the photos and of the population"
+    return Chart(title, f"Shares by age band. {description}.", spec)
 
 
-def _number(count: int) -> Cell:
-    return Cell(f"{count:,}", count)
-
-
-def _share(count: int, of: int) -> Cell:
-    share = count / of if of else 0.0
+def _percent(share: float) -> Cell:
     return Cell(f"{share:.1%}", share)
 
 
-def _kinds(splits: Splits) -> Iterator[Table]:
-    """Formats, colour modes and the CSV's further columns: how often each value is there."""
+def _values(splits: Splits) -> Table:
+    """The values of formats, colour modes and extra columns, each with its number of photos."""
     left_out = {features.FILE_NAME, features.PHOTO_ID, features.AGE_BAND}
     names = {
         str(path): None
@@ -275,24 +267,24 @@ def _kinds(splits: Splits) -> Iterator[Table]:
     }
     first = [name for name in (features.FORMAT, features.MODE) if name in names]
     ordered = dict.fromkeys([*first, *sorted(names)])
-    rows = [row for name in ordered for row in _kind_rows(name, splits)]
-    yield Table(
-        "Formats, colour modes and further columns of the CSV: photos with each value",
-        ["what", "value", *splits],
+    rows = [row for name in ordered for row in _value_rows(name, splits)]
+    return Table(
+        "Formats, colour modes and extra columns of the CSV: number of photos with each value",
+        ["column", "value", *splits],
         rows,
         interactive=True,
-        filters=["what"],
+        filters=["column"],
     )
 
 
-def _kind_rows(name: str, splits: Splits) -> Iterator[list[Any]]:
+def _value_rows(name: str, splits: Splits) -> Iterator[Row]:
     found = {split: counts(photos, name) for split, photos in splits.items()}
     values = dict.fromkeys(value for values in found.values() for value in values)
     rest = {split: size(splits[split]) - sum(found[split].values()) for split in splits}
     for value in values:
         yield [name, value, *(_count(found[s].get(value, 0), splits[s]) for s in splits)]
     if any(rest.values()):
-        yield [name, "(none, or a rarer one)", *(_count(rest[s], splits[s]) for s in splits)]
+        yield [name, "(no value or a rare value)", *(_count(rest[s], splits[s]) for s in splits)]
 
 
 def _count(count: int, photos: DatasetView) -> Cell:
@@ -308,7 +300,7 @@ def _measures(splits: Splits) -> Iterator[Block]:
         if any(values.max > values.min for values in numbers.values()):
             yield _measure_chart(title, form, numbers)
     columns = [
-        "what", "split", "smallest", "a tenth is below", "median", "a tenth is above", "largest",
+        "measure", "split", "smallest", "10 % are below", "median", "10 % are above", "largest",
     ]  # fmt: skip
     yield Table("Sizes, squareness, brightness and sharpness", columns, rows, interactive=True)
 
@@ -324,13 +316,13 @@ def _buckets(numbers: NumericStatistics, kind: int) -> Sequence[Histogram.Bucket
 
 
 def _tenths(numbers: NumericStatistics) -> tuple[float, float, float]:
-    """What a tenth of the photos is below, the median, and what a tenth is above."""
+    """The 10th percentile, the median and the 90th percentile."""
     buckets = _buckets(numbers, Histogram.QUANTILES)
     tenth = len(buckets) // 10
     return buckets[tenth - 1].high_value, numbers.median, buckets[-tenth].low_value
 
 
-def _measure_row(title: str, form: str, split: str, numbers: NumericStatistics) -> list[Any]:
+def _measure_row(title: str, form: str, split: str, numbers: NumericStatistics) -> Row:
     values = [numbers.min, *_tenths(numbers), numbers.max]
     return [title, split, *(Cell(format(value, form), value) for value in values)]
 
@@ -346,22 +338,22 @@ def _measure_chart(title: str, form: str, numbers: Mapping[str, NumericStatistic
         .mark_line(interpolate="step-after")
         .encode(
             alt.X("value:Q", title=title),
-            alt.Y("share:Q", title="how frequent", axis=alt.Axis(labels=False, ticks=False)),
+            alt.Y("share:Q", title="frequency", axis=alt.Axis(labels=False, ticks=False)),
             alt.Color("split:N", title="split", scale=alt.Scale(domain=list(numbers))),
             alt.StrokeDash("split:N", title="split", scale=alt.Scale(domain=list(numbers))),
         )
     )
-    told = "; ".join(
-        "{}: a tenth of the photos is below {}, half below {}, a tenth above {}".format(
+    description = "; ".join(
+        "{}: 10 % of the photos are below {}, 50 % are below {}, 10 % are above {}".format(
             split, *(format(value, form) for value in _tenths(values))
         )
         for split, values in numbers.items()
     )
-    return Chart(title, f"How the photos are spread. {told}.", spec)
+    return Chart(title, f"Distribution of the photos. {description}.", spec)
 
 
 def _outline(numbers: NumericStatistics) -> Iterator[tuple[float, float]]:
-    """The histogram's steps: where each starts, and the share of photos in a unit of its width."""
+    """The steps of the histogram: the start of each, and its share of photos per unit of width."""
     photos = numbers.common_stats.num_non_missing
     density = 0.0
     for bucket in _buckets(numbers, Histogram.STANDARD):
@@ -378,17 +370,17 @@ def _rejects(inputs: Inputs) -> Iterator[Block]:
         for reject in csv.DictReader(lines):
             by_reason[reject["reason"]].append(reject)
     if not by_reason:
-        yield Text(["No row of the CSV was rejected: each gave a photo."])
+        yield Text(["No row of the CSV was rejected."])
         return
-    rows: list[list[Any]] = [
+    rows: list[Row] = [
         [
-            Cell(reason + (" (one copy is kept)" if reason in INFORMATIONAL else "")),
-            _number(len(found)),
+            reason + (" (one copy is kept)" if reason in INFORMATIONAL else ""),
+            len(found),
             "; ".join(map(_reject, found[:_EXAMPLES])),
         ]
         for reason, found in sorted(by_reason.items(), key=lambda item: -len(item[1]))
     ]
-    yield Table("Rows of the CSV that gave no photo", ["reason", "rows", "for example"], rows)
+    yield Table("Rejected rows of the CSV", ["reason", "rows", "examples"], rows)
 
 
 def _reject(reject: Mapping[str, str]) -> str:
@@ -408,37 +400,37 @@ def _anomalies(inputs: Inputs) -> Iterator[Block]:
             found["(the split)"] = anomalies.dataset_anomaly_info.description
         rows += [[split, name, description] for name, description in found.items()]
     if rows:
-        yield Table("Anomalies", ["split", "feature", "what is wrong"], rows)
+        yield Table("Anomalies", ["split", "feature", "problem"], rows)
     else:
-        yield Text(["Anomalies: none. Each split is as the curated schema says it has to be."])
+        yield Text(["There are no anomalies: each split follows the curated schema."])
 
 
 def _drift(inputs: Inputs) -> Iterator[Block]:
-    """How far the newest span's photos differ from the span's before, as TFDV measures it."""
+    """TFDV's measures of the difference between the newest span and the span before it."""
     spans = _spans(statistics(inputs, features.TRAIN))
     if len(spans) < 2:
-        yield Text(["Drift: these photos are of one span only, so there is nothing to compare."])
+        yield Text(["There is no drift to measure, because all photos are of one span."])
         return
     (old, before), (new, now) = spans[-2:]
     schema = tfdv.load_schema_text(str(inputs.artifacts["schema"].path / "schema.pbtxt"))
     found = tfdv.validate_statistics(_alone(now), schema, previous_statistics=_alone(before))
-    enough = min(size(before), size(now)) >= inputs.settings["review"]["min_photos"]
+    enough = min(size(before), size(now)) >= inputs.min_photos
     yield Text(
         [
-            f"Drift: the photos of span {new} ({size(now):,} in train) against those of span {old} "
-            f"({size(before):,}). For values, the largest change of any value's share "
-            "(L-infinity); for numbers, the Jensen-Shannon divergence: 0 where both are alike, 1 "
-            "where they have nothing in common. Up to the bound, which the curated schema sets, "
-            "a difference is taken for chance.",
+            f"Drift compares the photos of span {new} ({size(now):,} in train) with those of span "
+            f"{old} ({size(before):,}). For columns with text, the measure is the largest change "
+            "of a value's share (L-infinity). For numbers, it is the Jensen-Shannon divergence: 0 "
+            "if both spans are alike, 1 if they have nothing in common. The curated schema sets "
+            "the bounds. A difference up to the bound may be chance.",
         ]
     )
     rows = [_drift_row(info, enough) for info in found.drift_skew_info]
-    columns = ["what", "measure", "value", "bound", "verdict"]
-    yield Table("Drift against the span before", columns, rows)
+    columns = ["feature", "measure", "value", "bound", "verdict"]
+    yield Table("Drift since the span before", columns, rows)
 
 
 def _spans(every: DatasetListView) -> list[tuple[int, DatasetView]]:
-    """The spans' numbers and statistics, the newest last."""
+    """The numbers and the statistics of the spans, the newest last."""
     prefix = f"{features.SPAN}_"
     slices = (name for name in every.list_slices() if name.startswith(prefix))
     return sorted((int(name.removeprefix(prefix)), every.get_slice(name)) for name in slices)
@@ -448,16 +440,18 @@ def _alone(photos: DatasetView) -> DatasetFeatureStatisticsList:
     return DatasetFeatureStatisticsList(datasets=[photos.proto()])
 
 
-def _drift_row(info: DriftSkewInfo, enough: bool) -> list[Any]:
+def _drift_row(info: DriftSkewInfo, enough: bool) -> Row:
     (drift,) = info.drift_measurements
     measure = "L-infinity" if drift.type == drift.L_INFTY else "Jensen-Shannon"
     drifted = drift.value > drift.threshold
-    verdict = ("drifted" if drifted else "alike") if enough else "too few photos to say"
-    mark = ("bad" if drifted else "good") if enough else "few"
+    if not enough:
+        verdict = Cell("too few photos to say", mark="few")
+    else:
+        verdict = Cell("drifted", mark="bad") if drifted else Cell("alike", mark="good")
     return [
         ".".join(info.path.step),
         measure,
         Cell(f"{drift.value:.3f}", drift.value),
         Cell(f"{drift.threshold:g}", drift.threshold),
-        Cell(verdict, mark=mark),
+        verdict,
     ]

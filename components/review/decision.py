@@ -1,4 +1,4 @@
-"""The section "Decision": whether the model passed, by which figures, and what it came from."""
+"""The section "Decision": the verdict, its figures, and the artifacts of the run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import tensorflow_model_analysis as tfma
 from components import gate
 from components.evaluator import BASELINE
 from components.gate import MAE, REASON
-from components.review.evaluation import COUNT, NOTHING, OVERALL, Figure, read
-from components.review.inputs import Artifact, Inputs
+from components.review.evaluation import COUNT, OVERALL, UNKNOWN, Figure, read
+from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Block, Cell, Section, Table, Text, Verdict
 from components.served_model import VERSION
 from pipeline.config import Evaluator
 
-COLUMNS = ("what", "value (95 % interval)", "bound", "margin", "photos", "verdict")
+_NO_NUMBER = Cell("–", math.nan)
 
-# What a metric is called on the page, and its unit.
+COLUMNS = ("measure", "value (95 % interval)", "bound", "margin", "photos", "verdict")
+
+# Names of the metrics on the page, with their units.
 NAMES = {
     MAE: "MAE, years",
     "mean_error": "bias, years",
@@ -26,12 +28,12 @@ NAMES = {
     COUNT: "photos",
     "mean_prediction": "mean estimate, years",
     "mean_label": "mean age, years",
-    "calibration": "calibration (mean estimate by mean age)",
+    "calibration": "calibration (mean estimate ÷ mean age)",
 }
 
 
 def section(inputs: Inputs) -> Section:
-    """The verdict, each threshold, the live model, and the lineage."""
+    """The verdict, the thresholds, the live model, the run and its lineage."""
     return Section("decision", "Decision", list(_blocks(inputs)))
 
 
@@ -39,35 +41,48 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
     version = pushed_version(inputs)
     passed = version is not None
     yield Verdict(
-        f"Passed: it was pushed as version {version}." if passed else "Not passed: not pushed.",
+        f"Passed: the model was pushed as version {version}."
+        if passed
+        else "Not passed: the model was not pushed.",
         passed,
     )
     if not passed:
         yield Text(reasons(inputs))
     yield Text(
         [
-            "MAE is the mean absolute error: how many years an estimate is off on average. Judged "
-            "is it on the test split, which nothing else has seen. A bound is held against the "
-            "value itself; the interval says how far it might be off by the choice of photos."
+            "MAE is the mean absolute error: how many years an estimate is off on average. It is "
+            "measured on the test split. The training never sees these photos. The gate compares "
+            "the value with the bound. The interval shows how much the value may depend on the "
+            "choice of photos."
         ]
     )
     yield Table("Thresholds of the gate", COLUMNS, thresholds(inputs))
     yield Table(
-        "Beside the live model",
+        "This model and the live model",
         ["model", "MAE, years (95 % interval)", "photos"],
         list(_models(inputs)),
     )
-    yield Table("The run", ["what", "which"], [[name, value] for name, value in _facts(inputs)])
+    yield Table("The run", ["fact", "value"], list(_facts(inputs)))
     yield Table(
-        "Lineage: what came from what, by the ids of the metadata store",
-        ["step by step", "id", "what it says", "where"],
+        "Lineage: the artifacts of the run and their ids in the metadata store",
+        ["artifact", "id", "content", "location"],
         list(_lineage(inputs)),
     )
 
 
 def pushed_version(inputs: Inputs) -> str | None:
-    """The version that the Pusher made; None where it did not push."""
-    return inputs.artifacts["pushed_model"].properties.get("pushed_version") or None
+    """The version that the Pusher made; None if it did not push."""
+    return inputs.property_of("pushed_model", "pushed_version") or None
+
+
+def live_version(inputs: Inputs) -> int | None:
+    """The version that was live when the run started; None if no model was live."""
+    return inputs.property_of("baseline_model", VERSION) or None
+
+
+def fingerprint(inputs: Inputs) -> str:
+    """The fingerprint of the photos and their table."""
+    return str(inputs.property_of("examples", "fingerprint") or NOT_RECORDED)
 
 
 def reasons(inputs: Inputs) -> list[str]:
@@ -90,97 +105,101 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
         config.metrics_specs, eval_config=config
     )
     candidate, live = _overall(inputs, ""), _overall(inputs, BASELINE)
-    photos = candidate.get(COUNT, NOTHING).value
+    photos = candidate.get(COUNT, UNKNOWN).value
     rows: list[list[Cell | str]] = []
-    for key, held in configured.items():
-        if key.model_name == BASELINE:  # is listed, too, but held to nothing
+    for key, by_slice in configured.items():
+        if key.model_name == BASELINE:  # TFMA lists it, too, but does not check it
             continue
-        value, label = candidate.get(key.name, NOTHING), NAMES.get(key.name, key.name)
-        for _, threshold in held:
-            if isinstance(threshold, tfma.GenericValueThreshold):
-                if threshold.HasField("upper_bound"):
-                    rows.append(_row(label, value, "at most", threshold.upper_bound.value, photos))
-                if threshold.HasField("lower_bound"):
-                    rows.append(_row(label, value, "at least", threshold.lower_bound.value, photos))
-            elif live:
-                change = Figure(value.value - live[key.name].value, math.nan, math.nan)
-                lower = threshold.direction == tfma.MetricDirection.LOWER_IS_BETTER
-                bound = threshold.absolute.value
-                side = "at most" if lower else "at least"
-                rows.append(_row(f"{label}, more than live", change, side, bound, photos))
+        for _, threshold in by_slice:
+            label, value = NAMES.get(key.name, key.name), candidate.get(key.name, UNKNOWN)
+            if isinstance(threshold, tfma.GenericChangeThreshold):
+                if not live:
+                    continue
+                label = f"{label}, this model minus the live model"
+                value = Figure(value.value - live[key.name].value, math.nan, math.nan)
+            rows += [_row(label, value, side, bound, photos) for side, bound in _bounds(threshold)]
     return [*rows, _served(inputs)]
 
 
+def _bounds(
+    threshold: tfma.GenericValueThreshold | tfma.GenericChangeThreshold,
+) -> Iterator[tuple[str, float]]:
+    """The sides and bounds of a threshold, for example ("at most", 8.0)."""
+    if isinstance(threshold, tfma.GenericChangeThreshold):
+        lower_is_better = threshold.direction == tfma.MetricDirection.LOWER_IS_BETTER
+        yield "at most" if lower_is_better else "at least", threshold.absolute.value
+        return
+    if threshold.HasField("upper_bound"):
+        yield "at most", threshold.upper_bound.value
+    if threshold.HasField("lower_bound"):
+        yield "at least", threshold.lower_bound.value
+
+
 def _overall(inputs: Inputs, model: str) -> dict[str, Figure]:
-    if model == BASELINE and not inputs.artifacts["baseline_model"].properties.get(VERSION):
+    if model == BASELINE and not live_version(inputs):
         return {}
     return read(inputs.artifacts["evaluation"].path, model).get(OVERALL, {})
 
 
 def _row(label: str, value: Figure, side: str, bound: float, photos: float) -> list[Cell | str]:
     margin = bound - value.value if side == "at most" else value.value - bound
-    kept = margin >= 0  # not where it is no number
+    met = margin >= 0  # False if the margin is NaN
     return [
         label,
-        Cell(f"{value:.2f}".removesuffix(" (no interval)"), value.value),
-        Cell(f"{side} {bound:.2f}", bound),
+        value.short(),
+        f"{side} {bound:.2f}",
         Cell(f"{margin:+.2f}", margin),
         Cell(f"{photos:,.0f}", photos),
-        Cell("kept" if kept else "broken", None, _mark(kept)),
+        _verdict(met),
     ]
 
 
 def _served(inputs: Inputs) -> list[Cell | str]:
-    blessing = inputs.artifacts["infra_blessing"].properties
-    good = blessing.get("blessed") == 1
-    said = "answers as the model does" if good else str(blessing.get(REASON) or "not recorded")
-    label = "A model server with it"
-    return [label, said, "–", "–", "–", Cell("kept" if good else "broken", None, _mark(good))]
+    met = inputs.property_of("infra_blessing", "blessed") == 1
+    reason = inputs.property_of("infra_blessing", REASON) or NOT_RECORDED
+    answers = "gives the model's own answers" if met else str(reason)
+    return ["model server", answers, "–", _NO_NUMBER, _NO_NUMBER, _verdict(met)]
 
 
-def _mark(good: bool) -> str:
-    return "good" if good else "bad"
+def _verdict(met: bool) -> Cell:
+    return Cell("met", mark="good") if met else Cell("not met", mark="bad")
 
 
 def _models(inputs: Inputs) -> Iterator[list[Cell | str]]:
-    live = inputs.artifacts["baseline_model"].properties.get(VERSION)
-    for label, model in (("this one", ""), (f"live, version {live}", BASELINE)):
+    live = live_version(inputs)
+    for label, model in (("this model", ""), (f"live model, version {live}", BASELINE)):
         if overall := _overall(inputs, model):
-            mae, photos = overall[MAE], overall[COUNT].value
-            yield [label, Cell(f"{mae:.2f}", mae.value), Cell(f"{photos:,.0f}", photos)]
+            photos = overall[COUNT].value
+            yield [label, f"{overall[MAE]:.2f}", Cell(f"{photos:,.0f}", photos)]
     if not live:
-        yield ["live", "none was", "–"]
+        yield ["live model", "no model was live", _NO_NUMBER]
 
 
-def _facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
+def _facts(inputs: Inputs) -> Iterator[list[str]]:
     run = inputs.run
-    yield "who ran it", f"{run.who} on {run.host}"
-    yield "when the page was made", run.when
-    yield "run", run.run_id
-    yield "code", run.code
-    examples = inputs.artifacts["examples"].properties
-    yield "fingerprint of the photos", str(examples.get("fingerprint") or "not recorded")
+    yield ["started by", f"{run.who} on {run.host}"]
+    yield ["time of this page", run.when]
+    yield ["run", run.run_id]
+    yield ["code", run.code]
+    yield ["fingerprint of the photos", fingerprint(inputs)]
 
 
 def _lineage(inputs: Inputs) -> Iterator[list[Cell | str]]:
-    found = inputs.artifacts
-    span = found["examples"].properties.get("span")
-    version = pushed_version(inputs)
-    live = found["baseline_model"].properties.get(VERSION)
-    told = {
+    span = inputs.property_of("examples", "span")
+    version, live = pushed_version(inputs), live_version(inputs)
+    contents = {
         "examples": f"the photos{f', up to span {span}' if span else ''}",
-        "statistics": "what TFDV counted in them",
-        "schema": "what they must look like",
-        "anomalies": "what differed from that",
-        "model": "the model that was trained on them",
-        "model_run": "its training",
-        "baseline_model": f"what was live: version {live}" if live else "what was live: nothing",
-        "evaluation": "the metrics of both on the test photos",
-        "blessing": "the gate's word",
-        "infra_blessing": "the model server's word",
-        "pushed_model": f"what went live: version {version}" if version else "nothing went live",
+        "statistics": "statistics of the photos (TFDV)",
+        "schema": "the rules for the photos",
+        "anomalies": "broken rules",
+        "model": "the trained model",
+        "model_run": "the history of the training",
+        "baseline_model": f"the live model: version {live}" if live else "no model was live",
+        "evaluation": "metrics of both models on the test photos",
+        "blessing": "the verdict of the gate",
+        "infra_blessing": "the verdict of the model server",
+        "pushed_model": f"the pushed model: version {version}" if version else "nothing was pushed",
     }
-    for name, says in told.items():
-        artifact: Artifact = found[name]
-        number = Cell(str(artifact.id) if artifact.id else "–", artifact.id)
-        yield [artifact.kind, number, says, artifact.uri]
+    for name, content in contents.items():
+        artifact = inputs.artifacts[name]
+        yield [artifact.kind, str(artifact.id or "–"), content, artifact.uri]

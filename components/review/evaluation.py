@@ -1,4 +1,4 @@
-"""What TFMA's evaluation says of the candidate, read with TFMA's own loader."""
+"""Reads the metrics of an evaluation, with TFMA's own loader."""
 
 from __future__ import annotations
 
@@ -17,48 +17,57 @@ from scipy.stats import t as student
 from components import predictions
 from components.evaluator import CANDIDATE
 from components.gate import MAE
-from components.review.inputs import Inputs
+from components.review.inputs import NOT_RECORDED, Inputs
 from schemas import features
 
-Slice = tuple[tuple[str, str], ...]  # (column, value) pairs; () is the whole test split
+Slice = tuple[tuple[str, str], ...]  # pairs of column and value; () is the whole test split
 OVERALL: Slice = ()
 MSE, COUNT, MEAN_ERROR = "mean_squared_error", "example_count", "mean_error"
-ABSOLUTE_ERROR = "absolute error"  # a column; none of the CSV's has a space in its name
+# The name of a column. It contains a space, because no column of the CSV does.
+ABSOLUTE_ERROR = "absolute error"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric with its 95 % interval; NaN where TFMA could not say."""
+    """A metric with its 95 % interval. NaN stands for what is not known."""
 
     value: float
     low: float
     high: float
 
     def __format__(self, form: str) -> str:
-        """`6.45 (6.10 to 6.80)`."""
+        """Writes `6.45 (6.10 to 6.80)`."""
         if math.isnan(self.value):
-            return "not recorded"
+            return NOT_RECORDED
         value = format(self.value, form)
         if math.isnan(self.low) or math.isnan(self.high):
             return f"{value} (no interval)"
         return f"{value} ({self.low:{form}} to {self.high:{form}})"
 
+    def short(self, form: str = ".2f") -> str:
+        """The same without the remark "(no interval)"."""
+        return format(self, form).removesuffix(" (no interval)")
 
-NOTHING = Figure(math.nan, math.nan, math.nan)
+
+UNKNOWN = Figure(math.nan, math.nan, math.nan)
 Metrics = Mapping[str, Figure]
 
 
 def figures(inputs: Inputs) -> dict[Slice, dict[str, Figure]]:
     """The candidate's metrics, by slice and name."""
-    # Named no model, TFMA takes the one that was compared with the live one, or the only one.
     return read(inputs.artifacts["evaluation"].path)
 
 
 def read(folder: Path, model: str = "") -> dict[Slice, dict[str, Figure]]:
-    """A model's metrics from an evaluation's folder, by slice and name; none where it has no such.
+    """A model's metrics from the folder of an evaluation, by slice and name.
 
-    A metric of one of several outputs, or with a key of its own, has these after its name.
-    MEAN_ERROR, the bias, is TFMA's mean prediction less its mean label.
+    A metric of a named output, or with a sub key, has these after its name. MEAN_ERROR, the bias,
+    is TFMA's mean prediction minus its mean label.
+
+    Args:
+        folder: of the evaluation.
+        model: name of the model. Without a name, TFMA gives the candidate. The result is empty if
+            the evaluation does not have this model.
     """
     result = tfma.load_eval_result(str(folder), model_name=model)
     return {
@@ -75,9 +84,9 @@ def read(folder: Path, model: str = "") -> dict[Slice, dict[str, Figure]]:
 
 
 def absolute_errors(folder: Path, model: str = CANDIDATE) -> pa.Table:
-    """A row for each test photo: its PHOTO_ID, what it is sliced by, and ABSOLUTE_ERROR, years.
+    """A row for each test photo: PHOTO_ID, the columns of the slices, ABSOLUTE_ERROR in years.
 
-    What TFMA's metrics do not hold: how two models differ on one photo.
+    TFMA's metrics do not say how two models differ on the same photo. These rows do.
     """
     photos = pq.read_table(folder / predictions.FILE)
     error = pc.abs(pc.subtract(photos[model], photos[features.AGE])).cast(pa.float64())
@@ -85,28 +94,29 @@ def absolute_errors(folder: Path, model: str = CANDIDATE) -> pa.Table:
 
 
 def _with_intervals(found: dict[str, Figure]) -> dict[str, Figure]:
-    """With those that TFMA was not told to compute, and the bias."""
-    count, square = found.get(COUNT, NOTHING).value, found.get(MSE, NOTHING).value
+    """Adds the bias, and the interval of the MAE if TFMA did not compute it."""
+    count, square = found.get(COUNT, UNKNOWN).value, found.get(MSE, UNKNOWN).value
     if MEAN_ERROR not in found and "mean_prediction" in found and "mean_label" in found:
         bias = found["mean_prediction"].value - found["mean_label"].value
         found[MEAN_ERROR] = interval(bias, square, count)
     if MAE in found and math.isnan(found[MAE].low):
         mae = interval(found[MAE].value, square, count)
-        found[MAE] = replace(mae, low=max(mae.low, 0.0))  # NaN stays
+        found[MAE] = replace(mae, low=max(mae.low, 0.0))  # keeps NaN
     return found
 
 
 def interval(mean: float, mean_square: float, count: float) -> Figure:
     """A mean with its 95 % jackknife interval.
 
-    Of a mean, the jackknife that leaves out one photo at a time has the standard error s / √n
-    exactly (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 11.2), and TFMA
-    gives what s² = n / (n - 1) (mean square - mean²) takes. Times Student's t with n - 1 degrees.
+    The jackknife leaves out one photo at a time. For a mean, its standard error is exactly s / √n
+    (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 11.2), where
+    s² = n / (n - 1) (mean square - mean²). Half the interval is this error times Student's t with
+    n - 1 degrees of freedom.
 
     Args:
-        mean: of errors or of absolute errors, years.
-        mean_square: of the same, years².
-        count: photos, n.
+        mean: of the errors or of the absolute errors, in years.
+        mean_square: of the same errors, in years².
+        count: number of photos, n.
     """
     if not count > 1:
         return Figure(mean, math.nan, math.nan)
@@ -116,9 +126,9 @@ def interval(mean: float, mean_square: float, count: float) -> Figure:
 
 
 def _figure(metric: Mapping[str, Any]) -> Figure:
-    """TFMA's number, with the interval where it computed one; NaN for what is no number.
+    """TFMA's number, and its interval if TFMA computed one.
 
-    Its JSON has NaN as a string.
+    TFMA's JSON writes NaN as a string. A value that is not a number becomes NaN.
     """
     bounded = metric.get("boundedValue", {"value": metric.get("doubleValue", math.nan)})
     return Figure(*(float(bounded.get(n, math.nan)) for n in ("value", "lowerBound", "upperBound")))

@@ -1,4 +1,4 @@
-"""What the page's sections read."""
+"""The data that the sections of the page read."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from typing import Any
 
 from pipeline import DISTRIBUTION
 
+NOT_RECORDED = "not recorded"
+
 REVISION = "GOODSEED_REVISION"  # environment variable of the image
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An input artifact, as the metadata store has it."""
+    """An input artifact of the step, as the metadata store describes it."""
 
     kind: str  # TFX's type name
-    id: int  # in the metadata store; 0 where there is none
-    uri: str  # as the metadata store names it (in KFP s3://…), for lineage only
-    path: Path  # where this step reads it
+    id: int  # in the metadata store; 0 if the artifact is not in it
+    uri: str  # from the metadata store (on Kubeflow s3://…); only shown in the lineage
+    path: Path  # this step reads the artifact here
     properties: Mapping[str, Any]  # properties and custom properties
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The run that the page is about."""
+    """Facts about the run that the page describes."""
 
     who: str
     when: str  # UTC, ISO 8601
@@ -42,19 +44,29 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that the sections read."""
+    """Everything that the sections read."""
 
     artifacts: Mapping[str, Artifact]
     settings: Mapping[str, Any]  # the whole configuration as plain values
     run: RunFacts
+
+    def property_of(self, artifact: str, name: str) -> Any:
+        """A property of an artifact; None if there is no such artifact or property."""
+        found = self.artifacts.get(artifact)
+        return found.properties.get(name) if found else None
+
+    @property
+    def min_photos(self) -> int:
+        """The number of photos that a group needs before the page judges it."""
+        return int(self.settings["review"]["min_photos"])
 
 
 def run_facts(run_id: str, who: str) -> RunFacts:
     """Facts about the run of this process.
 
     Args:
-        run_id: what the runner calls the run.
-        who: who runs it; empty: the user of this process.
+        run_id: the runner's name of the run.
+        who: the person or account that runs it; empty: the user of this process.
     """
     now = datetime.datetime.now(datetime.UTC)
     return RunFacts(
@@ -62,24 +74,24 @@ def run_facts(run_id: str, who: str) -> RunFacts:
         when=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         code=f"goodseed {distributions.version(DISTRIBUTION)}, {_revision()}",
         run_id=run_id,
-        host=platform.node() or "not recorded",
+        host=platform.node() or NOT_RECORDED,
     )
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # in a container, the user may have no name
         return f"user {os.getuid()}"
 
 
 def _revision() -> str:
-    """The git revision that the image was built from, or that is checked out here."""
+    """The git revision of the image, or of this checkout."""
     if revision := os.environ.get(REVISION):
         return f"revision {revision}"
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return "revision not recorded"
-    return f"revision {done.stdout.strip() or 'not recorded'}"
+        return f"revision {NOT_RECORDED}"
+    return f"revision {done.stdout.strip() or NOT_RECORDED}"

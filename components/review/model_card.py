@@ -1,4 +1,4 @@
-"""The model card, generated from the run: model_card.md, and the same as a section of the page."""
+"""The model card of a run: as model_card.md and as a section of the page."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import jinja2
 
 from components.gate import MAE
 from components.review import data, population
-from components.review.evaluation import OVERALL, Figure, Slice, figures
-from components.review.inputs import Inputs
+from components.review.decision import fingerprint, pushed_version
+from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Metrics, Slice, figures
+from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Markdown, Section
-from components.review.training import read_history
+from components.review.training import read_history, recorded
 from schemas import features
 
 FILE = "model_card.md"
-NOT_RECORDED = "not recorded"
 _THUMBNAILS = {
-    True: "the worst mistakes and the likeliest wrong labels, small, on the review page",
-    False: "none; thumbnails are switched off",
+    True: "thumbnails of the largest errors and the most suspicious labels, on the review page",
+    False: "none, because thumbnails are switched off",
 }
 _TOO_FEW = "too few photos to say"
 _PACKAGES = ("tfx", "tensorflow", "keras", "tensorflow-model-analysis")
@@ -31,11 +31,9 @@ _SPECIAL = str.maketrans(
     | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
 )
 
-Figures = Mapping[Slice, Mapping[str, Figure]]
-
 
 class Row(NamedTuple):
-    """A slice of the test split, ready to be read."""
+    """The texts of a table's row about a slice of the test split."""
 
     name: str
     photos: str
@@ -49,18 +47,18 @@ def section(inputs: Inputs) -> Section:
 
 
 def markdown(inputs: Inputs) -> str:
-    """The card. What the run does not know is stated as such: nothing is left blank."""
+    """The card as Markdown. It states what is not recorded; no field is empty."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "templates"),
         undefined=jinja2.StrictUndefined,
-        finalize=_said,
+        finalize=_escaped,
         keep_trailing_newline=True,
     )
     return environment.get_template(f"{FILE}.j2").render(_facts(inputs))
 
 
-def _said(value: object) -> str:
-    """Text that Markdown shows as it is, whatever a file's name or a CSV's column holds."""
+def _escaped(value: object) -> str:
+    """Text that Markdown shows unchanged, also if it comes from the CSV or is a file name."""
     return str(value).translate(_SPECIAL).strip() or NOT_RECORDED
 
 
@@ -69,10 +67,10 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
     return {
         **_model(inputs),
         **_photos(inputs),
-        **_measured(found, settings["review"]["min_photos"]),
+        **_measured(found, inputs.min_photos),
         "bound": f"{settings['evaluator']['max_mae']:g}",
         "increase": f"{settings['evaluator']['max_mae_increase']:g}",
-        "min_photos": settings["review"]["min_photos"],
+        "min_photos": inputs.min_photos,
         "licence": settings["review"]["data_licence"],
         "thumbnails": _THUMBNAILS[settings["review"]["thumbnails"]],
     }
@@ -81,42 +79,40 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
 def _model(inputs: Inputs) -> dict[str, Any]:
     settings, history = inputs.settings, read_history(inputs)
     pixels = settings["transform"]["image_size"]
-    version = _property(inputs, "pushed_model", "pushed_version")
     return {
         "name": settings["serving"]["model_name"],
-        "kind": f"ResNet50 (He et al. 2015, arXiv:1512.03385) with one output, "
-        f"{_grouped(history.get('parameters', NOT_RECORDED))} weights; it sees {pixels} × {pixels} "
-        "pixels",
-        "version": version or "none: it was not pushed",
+        "kind": f"ResNet50 (He et al. 2015, arXiv:1512.03385) with one output; number of weights: "
+        f"{recorded(history, 'parameters')}; input: {pixels} × {pixels} pixels",
+        "version": pushed_version(inputs) or "none, because the model was not pushed",
         "decision": _decision(inputs),
         "run": inputs.run.run_id,
         "when": inputs.run.when,
         "who": inputs.run.who,
         "code": inputs.run.code,
-        "training": f"{len(history['epochs'])} epochs, of which number {history['best_epoch']} was "
-        f"kept; initial weights: {settings['trainer']['initial_weights']}; computed in "
-        f"{history.get('precision', NOT_RECORDED)}",
+        "training": f"{len(history['epochs'])} epochs; the model has the weights of epoch "
+        f"{history['best_epoch']}; initial weights: {settings['trainer']['initial_weights']}; "
+        f"number format: {recorded(history, 'precision')}",
         "software": ", ".join(f"{name} {distributions.version(name)}" for name in _PACKAGES),
     }
 
 
 def _decision(inputs: Inputs) -> str:
-    if _property(inputs, "blessing", "blessed") != 1:
-        return "not let through"
-    if _property(inputs, "infra_blessing", "blessed") != 1:
-        return "good enough, but not let through: no model server could serve it"
-    return "let through"
+    if inputs.property_of("blessing", "blessed") != 1:
+        return "not passed"
+    if inputs.property_of("infra_blessing", "blessed") != 1:
+        return "not passed: the metrics are good enough, but the model server can't serve the model"
+    return "passed"
 
 
 def _photos(inputs: Inputs) -> dict[str, Any]:
     splits = data.by_split(inputs)
     reference = population.read(inputs.settings["review"]["population"])
-    rejects = json.loads(_property(inputs, "examples", "rejects") or "{}")
-    columns = json.loads(_property(inputs, "examples", "extra_columns") or "[]")
+    rejects = json.loads(inputs.property_of("examples", "rejects") or "{}")
+    columns = json.loads(inputs.property_of("examples", "extra_columns") or "[]")
     return {
         **{f"{split}_photos": f"{data.size(photos):,}" for split, photos in splits.items()},
-        "columns": ", ".join(columns) or "none came",
-        "fingerprint": _property(inputs, "examples", "fingerprint") or NOT_RECORDED,
+        "columns": ", ".join(columns) or "none",
+        "fingerprint": fingerprint(inputs),
         "spans": _spans(inputs),
         "rejects": ", ".join(f"{count:,} {reason}" for reason, count in rejects.items()) or "none",
         "under_represented": ", ".join(data.under_represented(splits, reference)) or "none",
@@ -125,11 +121,11 @@ def _photos(inputs: Inputs) -> dict[str, Any]:
 
 
 def _spans(inputs: Inputs) -> str:
-    newest = _property(inputs, "examples", "span")
-    return f"up to span {newest}" if newest else "none, all photos are in one folder"
+    newest = inputs.property_of("examples", "span")
+    return f"up to span {newest}" if newest else "none; all photos are in one folder"
 
 
-def _measured(found: Figures, few: int) -> dict[str, Any]:
+def _measured(found: Mapping[Slice, Metrics], few: int) -> dict[str, Any]:
     bands = {band: found.get(((features.AGE_BAND, band),)) for band in features.AGE_BANDS}
     groups = {key[0]: metrics for key, metrics in found.items() if _is_group(key)}
     crossed = {
@@ -144,7 +140,7 @@ def _measured(found: Figures, few: int) -> dict[str, Any]:
         "groups": [
             _row(" ".join(column), metrics, few) for column, metrics in sorted(groups.items())
         ],
-        "worst_crossed": _worst(crossed) or f"{_TOO_FEW} in any",
+        "worst_crossed": _worst(crossed) or _TOO_FEW,
         "young": "; ".join(_sentence(row) for row in rows[1:3]),
         "old": _sentence(rows[-1]),
         "differences": list(_differences(groups, few)),
@@ -156,16 +152,16 @@ def _is_group(key: Slice) -> bool:
     return len(key) == 1 and key[0][0] != features.AGE_BAND
 
 
-def _count(metrics: Mapping[str, Figure] | None) -> int:
-    return round(metrics["example_count"].value) if metrics else 0
+def _count(metrics: Metrics | None) -> int:
+    return round(metrics[COUNT].value) if metrics else 0
 
 
-def _row(name: str, metrics: Mapping[str, Figure] | None, few: int) -> Row:
+def _row(name: str, metrics: Metrics | None, few: int) -> Row:
     if not metrics:
         return Row(name, "0", "no photos", "no photos")
     count = _count(metrics)
     remark = f", {_TOO_FEW}" if count < few else ""
-    bias = metrics["mean_prediction"].value - metrics["mean_label"].value
+    bias = metrics[MEAN_ERROR].value
     return Row(name, f"{count:,}", f"{metrics[MAE]:.2f}{remark}", f"{bias:+.2f}{remark}")
 
 
@@ -173,16 +169,16 @@ def _sentence(row: Row) -> str:
     return f"{row.name} years: MAE {row.mae}, mean error {row.bias}, {row.photos} photos"
 
 
-def _worst(slices: Mapping[str, Mapping[str, Figure]]) -> str:
-    """The slice with the largest MAE, or nothing where there is none."""
+def _worst(slices: Mapping[str, Metrics]) -> str:
+    """The slice with the largest MAE; an empty text if there is no slice."""
     if not slices:
         return ""
     name, metrics = max(slices.items(), key=lambda item: item[1][MAE].value)
     return f"{name}, {metrics[MAE]:.2f} years, {_count(metrics):,} photos"
 
 
-def _differences(groups: Mapping[tuple[str, str], Mapping[str, Figure]], few: int) -> Iterator[str]:
-    """For each column, which values have the smallest and the largest MAE, and if by chance."""
+def _differences(groups: Mapping[tuple[str, str], Metrics], few: int) -> Iterator[str]:
+    """For each column, the values with the smallest and the largest MAE."""
     for column in sorted({column for column, _ in groups}):
         enough = sorted(
             (metrics[MAE].value, value)
@@ -190,39 +186,27 @@ def _differences(groups: Mapping[tuple[str, str], Mapping[str, Figure]], few: in
             if name == column and _count(metrics) >= few
         )
         if len(enough) < 2:
-            yield f"{column}: {_TOO_FEW} whether groups differ."
+            yield f"{column}: there are {_TOO_FEW} whether groups differ."
             continue
         (_, best), (_, worst) = enough[0], enough[-1]
         low, high = (groups[column, value] for value in (best, worst))
         yield (
-            f"{column}: MAE from {low[MAE]:.2f} ({best}, {_count(low):,} photos) to "
-            f"{high[MAE]:.2f} ({worst}, {_count(high):,} photos) years. {_chance(low, high)}"
+            f"{column}: the MAE is between {low[MAE]:.2f} years ({best}, {_count(low):,} photos) "
+            f"and {high[MAE]:.2f} years ({worst}, {_count(high):,} photos). {_chance(low, high)}"
         )
 
 
-def _chance(low: Mapping[str, Figure], high: Mapping[str, Figure]) -> str:
+def _chance(low: Metrics, high: Metrics) -> str:
     gap = high[MAE].low - low[MAE].high
     if math.isnan(gap):
-        return "Whether that is chance is not recorded: there is no interval."
-    return (
-        "Their intervals are apart: more than chance explains."
-        if gap > 0
-        else "Their intervals overlap: it may be chance."
-    )
+        return "Without intervals, nobody can say if the difference is chance."
+    if gap > 0:
+        return "The intervals do not overlap, so chance alone does not explain the difference."
+    return "The intervals overlap, so the difference may be chance."
 
 
-def _caveats(bands: Mapping[str, Mapping[str, Figure] | None], few: int) -> Iterator[str]:
+def _caveats(bands: Mapping[str, Metrics | None], few: int) -> Iterator[str]:
     enough = {f"{b} years": m for b, m in bands.items() if m and _count(m) >= few}
-    yield f"The worst age band: {_worst(enough) or _TOO_FEW + ' in any'}."
+    yield f"Age band with the largest MAE: {_worst(enough) or _TOO_FEW}."
     short = [band for band, metrics in bands.items() if _count(metrics) < few]
-    yield f"Age bands with too few test photos to say: {', '.join(short) or 'none'}."
-
-
-def _property(inputs: Inputs, artifact: str, name: str) -> Any:
-    """A property of an artifact of the run; None where there is no such artifact or property."""
-    found = inputs.artifacts.get(artifact)
-    return found.properties.get(name) if found else None
-
-
-def _grouped(number: Any) -> str:
-    return f"{number:,}" if isinstance(number, int) else str(number)
+    yield f"Age bands with too few test photos: {', '.join(short) or 'none'}."

@@ -1,4 +1,4 @@
-"""The page: sections of text, tables, charts and photos, as one file that needs nothing else."""
+"""Builds the page from sections of text, tables, charts and photos, as one self-contained file."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from components.review import charts
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs; plain text, which is escaped."""
+    """Paragraphs of plain text. The page escapes them."""
 
     paragraphs: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Markdown:
-    """Text in CommonMark with tables; raw HTML in it is shown, not obeyed."""
+    """Text in CommonMark with tables. The page shows raw HTML in it as text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sentence to see first, marked as good or bad by more than its colour."""
+    """The most important sentence. A sign and a colour mark it as good or bad."""
 
     text: str
     good: bool
@@ -45,36 +45,35 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell: what is read, and what it is sorted by."""
+    """A cell of a table."""
 
     text: str
-    value: float | str | None = None  # None: the text; numbers sort as numbers, NaN last
-    mark: str = ""  # "", "good", "bad" or "few" (too few photos to say); never by colour alone
+    value: float | str | None = None  # the sort key; None: the text. NaN comes last
+    mark: str = ""  # "", "good", "bad" or "few" (too few photos); the page adds a sign to each
 
 
-Row = Sequence[Cell | str | float | int | None]  # numbers are written as `Cell`s would be
+Row = Sequence[Cell | str | float | int]  # `as_cell` writes the numbers
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `interactive` ones can be sorted by each column and filtered."""
+    """A table. A reader can sort and filter an `interactive` one."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Row]
     interactive: bool = False
-    filters: Sequence[str] = ()  # columns with a filter of their own, by value
+    filters: Sequence[str] = ()  # columns that get a list of their values to choose from
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, drawn as SVG.
+    """A chart.
 
     Attributes:
-        title: what it shows, above it.
-        description: text alternative: what one sees, in a sentence or two with the figures.
-        spec: an `altair` chart (Vega-Lite), without title and colours of its own other than those
-            of `charts.py`.
+        title: stands above the chart.
+        description: the same figures in words.
+        spec: an `altair` chart (Vega-Lite) without a title. It uses only the colours of charts.py.
     """
 
     title: str
@@ -84,7 +83,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Photo:
-    """A thumbnail and what is known of it."""
+    """A thumbnail and its facts."""
 
     jpeg: bytes
     alternative: str
@@ -104,7 +103,7 @@ Block = Text | Markdown | Verdict | Table | Chart | Photos
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with an entry in its table of contents."""
+    """A part of the page. The table of contents has an entry for it."""
 
     id: str  # the anchor
     title: str
@@ -114,13 +113,13 @@ class Section:
 def render(title: str, sections: Sequence[Section], files: Sequence[str] = ()) -> str:
     """The page as HTML.
 
-    Its Content-Security-Policy allows its own style, its own script and what this script makes
-    (`blob:`), and nothing else.
+    Its Content-Security-Policy only allows its own style, its own script and the module that this
+    script makes (`blob:`).
 
     Args:
-        title: of the whole.
-        sections: in their order.
-        files: names of files beside it, which it links to.
+        title: of the page.
+        sections: in the order of the page.
+        files: names of files in the same folder. The page links to them.
     """
     style, script = _asset("page.css"), _script()
     numbers = itertools.count(1)
@@ -132,7 +131,7 @@ def render(title: str, sections: Sequence[Section], files: Sequence[str] = ()) -
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "cell": _cell,
+        "cell": as_cell,
         "markdown": _markdown,
         "base64": _base64,
         "numeric": _numeric,
@@ -145,7 +144,7 @@ def render(title: str, sections: Sequence[Section], files: Sequence[str] = ()) -
         title=title,
         sections=sections,
         files=files,
-        # Not escaped: ours, and by their hashes the only ones that a browser obeys.
+        # Not escaped, because they are ours. The policy names their hashes.
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
@@ -160,10 +159,10 @@ def _asset(name: str) -> str:
 
 
 def _script() -> str:
-    """The page's one script: page.js, with the text of itables' DataTables bundle as a constant.
+    """The script of the page: page.js, and the text of itables' DataTables bundle as a constant.
 
-    The bundle is an ES module. A page without a network can import one only from a URL that it
-    makes itself: page.js does so. In the text of a script `</` would end the script.
+    The bundle is an ES module. Without a network, a page can only import a module from a URL that
+    it makes itself. page.js does this. `</` is escaped, because it would end the script element.
     """
     bundle = Path(itables.options.dt_bundle).read_text("utf-8")
     text = json.dumps(bundle, ensure_ascii=False).replace("</", r"<\/")
@@ -180,7 +179,7 @@ def _base64(data: bytes) -> str:
 
 
 def _markdown(text: str) -> Markup:
-    """CommonMark with tables, its headings below those of a section."""
+    """Renders CommonMark with tables. Its headings are of lower levels than a section's."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
     for token in tokens:
@@ -189,24 +188,21 @@ def _markdown(text: str) -> Markup:
     return Markup(parser.renderer.render(tokens, parser.options, {}))
 
 
-def _cell(value: Cell | str | float | int | None) -> Cell:
-    """A cell as the template takes it: sorted by a number that a browser reads, or by its text."""
-    if not isinstance(value, Cell):
-        if value is None:
-            value = Cell("–", math.nan)
-        elif isinstance(value, str):
-            value = Cell(value)
-        else:
-            value = Cell(f"{value:,}" if isinstance(value, int) else f"{value:,.2f}", value)
+def as_cell(value: Cell | str | float | int) -> Cell:
+    """A cell whose sort key a browser can read: a finite number, or None for the text."""
+    if isinstance(value, str):
+        value = Cell(value)
+    elif not isinstance(value, Cell):
+        value = Cell(f"{value:,}" if isinstance(value, int) else f"{value:,.2f}", value)
     if isinstance(value.value, float) and not math.isfinite(value.value):
         return Cell("–" if value.text == "nan" else value.text, _LAST, value.mark)
     return value
 
 
 def _numeric(table: Table, at: int) -> bool:
-    """Whether a column holds numbers."""
-    values = [_cell(row[at]).value for row in table.rows]
+    """Whether all cells of a column are numbers."""
+    values = [as_cell(row[at]).value for row in table.rows]
     return bool(values) and all(isinstance(value, int | float) for value in values)
 
 
-_LAST = 1e300  # what is no number sorts behind all numbers
+_LAST = 1e300  # sort key of what is not a number; page.js knows it, too

@@ -1,6 +1,6 @@
-"""The reference population: how many people of each age there are, from a plain-text table.
+"""The reference population: reads the number of people of each age from a CSV.
 
-A table is a CSV whose head says in `#` lines where the figures come from:
+The first lines of the CSV start with `#` and name the source of the figures:
 
     # Population of … by age, 31 December 2023. Source: …
     age,people
@@ -9,9 +9,9 @@ A table is a CSV whose head says in `#` lines where the figures come from:
     …
     85+,2887733
 
-`age` is one year, a range of years (`5-9`) or, last of all, an age and all above it. The ages have
-to start at 0 and go on without a gap, and none may lie in two age bands of the reports: a table of
-five-year groups does not say how many of its 15-19 are of age.
+`age` is one year or a range of years (`5-9`). In the last row it is an age and all ages above it
+(`85+`). The ages have to start at 0 and have no gaps. A range may not lie in two age bands of the
+reports, because a range such as 15-19 does not say how many people are 18 or older.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _AGES = re.compile(r"(?P<first>[0-9]{1,3})(?:\s*[-–]\s*(?P<last>[0-9]{1,3})|(?
 class Population:
     """A reference population."""
 
-    source: str  # as the table's head says
-    shares: Mapping[str, float]  # by age band, in their order; they sum up to 1
+    source: str  # from the first lines of the CSV
+    shares: Mapping[str, float]  # by age band, from young to old; the sum is 1
 
 
 def read(path: str | None) -> Population:
-    """The population in a table.
+    """Reads a population from a CSV.
 
     Args:
-        path: of the table; None: the one that is bundled.
+        path: of the CSV; None: the one in this folder.
 
     Raises:
-        UserError: there is no such table, or what it says is no population, with the line.
+        UserError: the file can't be read, or a line of it is wrong.
     """
     file = resources.files(__package__).joinpath(BUNDLED) if path is None else Path(path)
     try:
@@ -56,39 +56,39 @@ def read(path: str | None) -> Population:
     except OSError as error:
         raise UserError(f"review.population: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"review.population: {path}: it is not a text file in UTF-8") from None
+        raise UserError(f"review.population: {path}: the file is not text in UTF-8") from None
     except UserError as error:
         raise UserError(f"review.population: {path}: {error}") from None
 
 
 def parse(text: str) -> Population:
-    """The population that a table's text describes.
+    """Reads a population from the text of a CSV.
 
     Raises:
-        UserError: which line is wrong, and how.
+        UserError: a line is wrong.
     """
     lines = text.splitlines()
     head = [line.lstrip("# ").rstrip() for line in lines if line.startswith("#")]
     source = " ".join(filter(None, head))
     if not source:
-        raise UserError("say in lines that start with # where the figures come from")
+        raise UserError("name the source of the figures in lines that start with #")
     rows = [(number, _cells(number, line)) for number, line in enumerate(lines, 1) if _is_row(line)]
     if not rows or [cell.lower() for cell in rows[0][1]] != _HEADER:
-        raise UserError(f"the first line below the # lines has to be {','.join(_HEADER)}")
+        raise UserError(f"the first line after the # lines has to be {','.join(_HEADER)}")
 
     people = dict.fromkeys(features.AGE_BANDS, 0.0)
     age: float = 0
     for number, cells in rows[1:]:
         first, last = _ages(number, cells)
         if first != age:
-            raise UserError(f"line {number}: the ages have to go on at {age:g}, not at {first}")
+            raise UserError(f"line {number}: the next age has to be {age:g}, not {first}")
         people[_band(number, first, last)] += _people(number, cells)
         age = last + 1
     if age < math.inf:
-        raise UserError(f"the last line has to be of an age and all above it: {age:g}+")
+        raise UserError(f"the last line has to be for all older people: {age:g}+")
     total = sum(people.values())
     if not 0 < total < math.inf:
-        raise UserError("it has no people")
+        raise UserError("the sum of the people is not a number above 0")
     return Population(source, {band: count / total for band, count in people.items()})
 
 
@@ -107,10 +107,10 @@ def _cells(number: int, line: str) -> list[str]:
 
 
 def _ages(number: int, cells: list[str]) -> tuple[int, float]:
-    """The first and the last age of a row, years; the last is infinite in the last row."""
+    """The first and the last age of a row, in years. In the last row, the last age is infinite."""
     found = _AGES.fullmatch(cells[0])
     if not found:
-        raise UserError(f"line {number}: {cells[0][:40]!r} is no age; write 7, 5-9 or 85+")
+        raise UserError(f"line {number}: {cells[0][:40]!r} is not an age; write 7, 5-9 or 85+")
     first = int(found["first"])
     last = math.inf if found["open"] else int(found["last"] or first)
     if last < first:
@@ -124,7 +124,7 @@ def _people(number: int, cells: list[str]) -> float:
     except ValueError:
         people = math.nan
     if not 0 <= people < math.inf:
-        raise UserError(f"line {number}: {cells[1][:40]!r} is no number of people")
+        raise UserError(f"line {number}: {cells[1][:40]!r} is not a number of people")
     return people
 
 
@@ -134,6 +134,6 @@ def _band(number: int, first: int, last: float) -> str:
     )
     if one != other:
         raise UserError(
-            f"line {number}: its ages lie in the bands {one} and {other}: give them year by year"
+            f"line {number}: the ages lie in the bands {one} and {other}; write a line per year"
         )
     return one

@@ -1,4 +1,4 @@
-"""The section "TFMA slices by age": TFMA's metrics of every slice, of one model or of several."""
+"""The section "TFMA slices by age": TFMA's metrics of every slice, for one model or several."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from components.evaluator import BASELINE, CANDIDATE
 from components.gate import MAE
 from components.review.charts import COLOURS
-from components.review.decision import NAMES
+from components.review.decision import NAMES, live_version
 from components.review.evaluation import (
     ABSOLUTE_ERROR,
     COUNT,
     MEAN_ERROR,
-    NOTHING,
     OVERALL,
+    UNKNOWN,
     Figure,
     Metrics,
     Slice,
@@ -30,17 +30,16 @@ from components.review.evaluation import (
 )
 from components.review.inputs import Inputs
 from components.review.page import Block, Cell, Chart, Section, Table, Text
-from components.served_model import VERSION
 from schemas import features
 
-_FIRST = (COUNT, MAE, MEAN_ERROR)  # metrics, in this order; any others follow
-_DIFFERENCE = "_diff"  # what TFMA appends to a metric's name for the candidate less the live model
-_MOST_GROUPS = 12  # values of a column that a chart can still show
-_SQUARE = "square of the change"  # a column, as ABSOLUTE_ERROR
+_FIRST = (COUNT, MAE, MEAN_ERROR)  # the first metrics of the table, in this order
+_DIFFERENCE = "_diff"  # TFMA's suffix for the candidate's metric minus the live model's
+_MAX_GROUPS = 12  # a chart shows at most so many values of a column
+_SQUARE = "square of the change"  # name of a column; see ABSOLUTE_ERROR
 
 
 class Evaluation(NamedTuple):
-    """One model's metrics by slice, and what `absolute_errors` says of it."""
+    """One model's metrics by slice, and its rows of `absolute_errors`."""
 
     name: str
     slices: Mapping[Slice, Metrics]
@@ -48,30 +47,25 @@ class Evaluation(NamedTuple):
 
 
 def section(inputs: Inputs) -> Section:
-    """Candidate and live model, slice by slice."""
+    """The slices of the candidate and of the live model."""
     folder = inputs.artifacts["evaluation"].path
     evaluations = [evaluation("this model", folder)]
-    if live := inputs.artifacts["baseline_model"].properties.get(VERSION):
-        evaluations.append(evaluation(f"live, version {live}", folder, BASELINE))
-    return Section("slices", "TFMA slices by age", blocks(evaluations, few_below(inputs)))
+    if live := live_version(inputs):
+        evaluations.append(evaluation(f"live model, version {live}", folder, BASELINE))
+    return Section("slices", "TFMA slices by age", blocks(evaluations, inputs.min_photos))
 
 
 def evaluation(name: str, folder: Path, model: str = "") -> Evaluation:
-    """Of a folder's model, by default of the candidate, under a name for the reader."""
+    """The evaluation of a model, by default of the candidate. The page shows `name`."""
     return Evaluation(name, read(folder, model), absolute_errors(folder, model or CANDIDATE))
-
-
-def few_below(inputs: Inputs) -> int:
-    """How many photos a slice needs to be judged."""
-    return int(inputs.settings["review"]["min_photos"])
 
 
 def blocks(evaluations: Sequence[Evaluation], few: int) -> list[Block]:
     """Charts and the table of all slices.
 
     Args:
-        evaluations: the first is the one that the others are seen beside.
-        few: a slice with fewer photos is marked, and neither coloured, drawn nor ranked.
+        evaluations: the page compares the first with the others.
+        few: a slice with fewer photos is marked "few". It is not drawn and not ranked.
     """
     return [
         Text([*_introduction(evaluations, few)]),
@@ -83,34 +77,39 @@ def blocks(evaluations: Sequence[Evaluation], few: int) -> list[Block]:
 
 def _introduction(evaluations: Sequence[Evaluation], few: int) -> Iterator[str]:
     yield (
-        "The test split in parts, as TensorFlow Model Analysis computed them: by age band, by each "
-        "further column of the photos' table, and by both. The intervals are 95 % jackknife "
-        "intervals. ✓ marks an MAE whose whole interval is below that of all photos, ✗ one whose "
-        f"whole interval is above it. A part with fewer than {few} photos is marked (few): too few "
-        "to say; sorted by a figure, it stands last."
+        "A slice is a part of the test photos. There are slices by age band, by each extra column "
+        "of the photos' table, and by both. TensorFlow Model Analysis (TFMA) computed the figures. "
+        "The intervals are 95 % jackknife intervals. The sign ✓ marks an MAE whose whole interval "
+        "is below the MAE of all photos. The sign ✗ marks an MAE whose whole interval is above it. "
+        f"The mark (few) means that a slice has fewer than {few} photos. That is too few to judge "
+        "it, so it comes last if you sort by a figure."
     )
     if len(evaluations) > 1:
         first, second = evaluations[:2]
         yield (
-            f"The last column is the MAE of {first.name} less that of {second.name}, with an "
-            "interval where both were judged on the same photos: there each photo is held against "
-            "itself, so that differences show which the two intervals of the MAE would hide. "
-            f"✓ marks those where the whole interval speaks for {first.name}, ✗ against it; by "
-            "chance alone, about one part in twenty is marked."
+            f"The last column is the MAE of {first.name} minus the MAE of {second.name}. If both "
+            "were measured on the same photos, the difference has an interval, which compares the "
+            "two errors of each photo. This interval can show a difference even if the two "
+            "intervals of the MAE overlap. The sign ✓ marks a slice where the whole interval is "
+            f"in favour of {first.name}. The sign ✗ marks a slice where it is against it. About "
+            "one slice in twenty gets a sign by chance alone."
         )
     for column, groups in _columns(evaluations[0]).items():
-        if len(groups) > _MOST_GROUPS:
-            yield f"{column} has {len(groups)} values, too many for a chart: see the table."
+        if len(groups) > _MAX_GROUPS:
+            yield f"{column} has {len(groups)} values. That is too many for a chart: see the table."
 
 
 def label(key: Slice) -> str:
-    """A slice in words: "age 18–20, gender female"."""
-    named = (("age" if column == features.AGE_BAND else column, value) for column, value in key)
-    return ", ".join(f"{column} {value}" for column, value in named) or "all photos"
+    """The name of a slice on the page: "age 18–20, gender female"."""
+    return ", ".join(f"{_title(column)} {value}" for column, value in key) or "all photos"
+
+
+def _title(column: str) -> str:
+    return "age" if column == features.AGE_BAND else column
 
 
 def _order(key: Slice) -> tuple[Any, ...]:
-    """All first, then one column before two, age bands from young to old."""
+    """Sorts all photos first, one column before two, and age bands from young to old."""
     return len(key), [column for column, _ in key], [_place(*part) for part in key]
 
 
@@ -122,7 +121,7 @@ def _place(column: str, value: str) -> tuple[int, str]:
 
 
 def _columns(one: Evaluation) -> dict[str, list[str]]:
-    """The columns that it is sliced by, the age band first, each with its values in order."""
+    """The columns of the slices, the age band first, each with its sorted values."""
     found: dict[str, list[str]] = {features.AGE_BAND: []}
     for key in sorted((key for key in one.slices if len(key) == 1), key=_order):
         found.setdefault(key[0][0], []).append(key[0][1])
@@ -140,31 +139,31 @@ def _table(evaluations: Sequence[Evaluation], few: int) -> Table:
     ]
     changes: dict[Slice, Figure] = {}
     if several:
-        columns.append(f"{NAMES[MAE]}: {evaluations[0].name} less {evaluations[1].name}")
+        columns.append(f"{NAMES[MAE]}: {evaluations[0].name} minus {evaluations[1].name}")
         changes = _changes(*evaluations[:2])
     rows = []
     for key in keys:
         row = _row(key, evaluations, metrics, few)
         if several:
-            lacking = any(_is_few(one, key, few) for one in evaluations[:2])
-            change = changes.get(key, NOTHING)
-            row.append(_cell(MAE, change, lacking, _mark(change, 0), "+.2f"))
+            too_few = any(_is_few(one, key, few) for one in evaluations[:2])
+            change = changes.get(key, UNKNOWN)
+            row.append(_cell(MAE, change, too_few, _mark(change, 0), "+.2f"))
         rows.append(row)
     return Table("Every slice", columns, rows, interactive=True, filters=("kind",))
 
 
 def _changes(first: Evaluation, second: Evaluation) -> dict[Slice, Figure]:
-    """MAE of the first less that of the second, in years, of the slices that both have.
+    """MAE of the first minus MAE of the second, in years, for the slices that both have.
 
-    With the interval of a mean of the photos' own differences (a paired comparison), where the
-    photos are the same.
+    If the photos are the same, the interval is that of a paired comparison: of the mean of the
+    differences between the two errors of each photo.
     """
     other = second.photos.select([features.PHOTO_ID, ABSOLUTE_ERROR])
     both = first.photos.join(other, features.PHOTO_ID, join_type="inner", right_suffix=" (other)")
     change = pc.subtract(both[ABSOLUTE_ERROR], both[f"{ABSOLUTE_ERROR} (other)"])
     both = both.append_column(_SQUARE, pc.power(change, 2))
     keys = first.slices.keys() & second.slices.keys()
-    squares: dict[Slice, tuple[float, int]] = {}  # mean, and of how many
+    squares: dict[Slice, tuple[float, int]] = {}  # mean, and number of photos
     for columns in {tuple(column for column, _ in key) for key in keys}:
         if set(columns) <= set(both.column_names):
             means = both.group_by(list(columns)).aggregate([(_SQUARE, "mean"), ([], "count_all")])
@@ -175,9 +174,9 @@ def _changes(first: Evaluation, second: Evaluation) -> dict[Slice, Figure]:
     for key in keys:
         mine, theirs = first.slices[key], second.slices[key]
         square, shared = squares.get(key, (math.nan, 0))
-        same = {shared} == {one.get(COUNT, NOTHING).value for one in (mine, theirs)}
-        less = mine.get(MAE, NOTHING).value - theirs.get(MAE, NOTHING).value
-        found[key] = interval(less, square, shared if same else 0)
+        same = {shared} == {one.get(COUNT, UNKNOWN).value for one in (mine, theirs)}
+        mean = mine.get(MAE, UNKNOWN).value - theirs.get(MAE, UNKNOWN).value
+        found[key] = interval(mean, square, shared if same else 0)
     return found
 
 
@@ -190,69 +189,72 @@ def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
 def _row(
     key: Slice, evaluations: Sequence[Evaluation], metrics: Sequence[str], few: int
 ) -> list[Cell | str]:
-    kind = " × ".join("age" if column == features.AGE_BAND else column for column, _ in key)
+    kind = " × ".join(_title(column) for column, _ in key)
     cells: list[Cell | str] = [Cell(label(key)), kind or "all"]
     for metric in metrics:
         for one in evaluations:
-            figure = one.slices.get(key, {}).get(metric, NOTHING)
-            overall = one.slices.get(OVERALL, {}).get(MAE, NOTHING).value
+            figure = one.slices.get(key, {}).get(metric, UNKNOWN)
+            overall = one.slices.get(OVERALL, {}).get(MAE, UNKNOWN).value
             mark = _mark(figure, overall) if metric == MAE and key != OVERALL else ""
             cells.append(_cell(metric, figure, _is_few(one, key, few), mark))
     return cells
 
 
 def _is_few(one: Evaluation, key: Slice, few: int) -> bool:
-    """Whether it has too few photos of the slice to say, or none, or they weren't counted."""
-    return not one.slices.get(key, {}).get(COUNT, NOTHING).value >= few
+    """Whether the slice has fewer than `few` photos, or a count that is not known."""
+    return not one.slices.get(key, {}).get(COUNT, UNKNOWN).value >= few
 
 
-def _cell(metric: str, figure: Figure, lacking: bool, mark: str = "", form: str = ".2f") -> Cell:
+def _cell(metric: str, figure: Figure, too_few: bool, mark: str = "", form: str = ".2f") -> Cell:
     if math.isnan(figure.value):
         return Cell("–", math.nan)
     if metric == COUNT:
         return Cell(f"{figure.value:,.0f}", figure.value)
-    text = _told(figure, form)
-    if lacking:  # sorted last, and said once a row
+    text = figure.short(form)
+    if too_few:  # comes last when sorted; the row is marked once
         return Cell(text, math.nan, "few" if metric == MAE else "")
     return Cell(text, figure.value, mark)
 
 
-def _told(figure: Figure, form: str = ".2f") -> str:
-    return f"{figure:{form}}".removesuffix(" (no interval)")
-
-
 def _mark(figure: Figure, bound: float) -> str:
-    """Good where the whole interval is below the bound, bad where it is above."""
+    """Good if the whole interval is below the bound, bad if it is above."""
     return "bad" if figure.low > bound else "good" if figure.high < bound else ""
 
 
 def _by_column(evaluations: Sequence[Evaluation], few: int) -> Iterator[Block]:
-    """Charts of MAE and bias by age, and by each further column."""
+    """Charts of MAE and bias by age, and by each extra column."""
     for column, groups in _columns(evaluations[0]).items():
-        if len(groups) > _MOST_GROUPS:
-            continue
-        by = "age" if column == features.AGE_BAND else column
-        for metric, title in ((MAE, "MAE"), (MEAN_ERROR, "Bias (estimate less real age)")):
-            shown = [
-                (one.name, group, one.slices[key][COUNT].value, figure)
-                for one in evaluations
-                for group in groups
-                if not _is_few(one, key := ((column, group),), few)
-                for figure in [one.slices[key].get(metric, NOTHING)]
-                if math.isfinite(figure.value)
-            ]
-            if shown:
-                told = "; ".join(
-                    f"{model}, {by} {group}: {_told(figure)}, {photos:,.0f} photos"
-                    for model, group, photos, figure in shown
-                )
-                yield Chart(
-                    f"{title} by {by}, years, with 95 % intervals",
-                    f"{told}. Parts with fewer than {few} photos are left out.",
-                    _dots(shown, groups, NAMES[metric], f"{by}, years" if by == "age" else by),
-                )
-            elif metric == MAE:
-                yield Text([f"No chart by {by}: no part has {few} photos."])
+        if len(groups) <= _MAX_GROUPS:
+            charts = list(_interval_charts(evaluations, column, groups, few))
+            yield from charts
+            if not charts:
+                by = _title(column)
+                yield Text([f"There is no chart by {by}, because no slice has {few} photos."])
+
+
+def _interval_charts(
+    evaluations: Sequence[Evaluation], column: str, groups: Sequence[str], few: int
+) -> Iterator[Chart]:
+    by = _title(column)
+    for metric, title in ((MAE, "MAE"), (MEAN_ERROR, "Bias (estimate minus real age)")):
+        shown = [
+            (one.name, group, one.slices[key][COUNT].value, figure)
+            for one in evaluations
+            for group in groups
+            if not _is_few(one, key := ((column, group),), few)
+            for figure in [one.slices[key].get(metric, UNKNOWN)]
+            if math.isfinite(figure.value)
+        ]
+        if shown:
+            description = "; ".join(
+                f"{model}, {by} {group}: {figure.short()}, {photos:,.0f} photos"
+                for model, group, photos, figure in shown
+            )
+            yield Chart(
+                f"{title} by {by}, years, with 95 % intervals",
+                f"{description}. Slices with fewer than {few} photos are left out.",
+                _dots(shown, groups, NAMES[metric], f"{by}, years" if by == "age" else by),
+            )
 
 
 def _dots(
@@ -260,7 +262,7 @@ def _dots(
 ) -> alt.TopLevelMixin:
     rows = [
         {"model": model, "group": group, "value": figure.value}
-        # An interval of no width where there is none.
+        # Without an interval, the line has no length.
         | {side: value if math.isfinite(value) else figure.value
            for side, value in (("low", figure.low), ("high", figure.high))}
         for model, group, _, figure in shown
@@ -274,7 +276,7 @@ def _dots(
     colour, shape = alt.Color("model:N", legend=legend), alt.Shape("model:N", legend=legend)
     x = alt.X("low:Q", title=title)
     return alt.layer(
-        # Without a legend of its own, which would stand beside that of the points.
+        # Without this None there would be a second legend beside that of the points.
         base.mark_rule(strokeWidth=2).encode(
             y, x, alt.X2("high:Q"), alt.Color("model:N", legend=None), **apart
         ),
@@ -284,24 +286,24 @@ def _dots(
 
 
 def _crossed(one: Evaluation, few: int) -> Iterator[Block]:
-    """A chart for each column that is crossed with the age bands."""
+    """A chart by age band and column, for each extra column."""
     for column, groups in _columns(one).items():
         shown = [
             (band, group, one.slices[key])
             for band in features.AGE_BANDS
             for group in groups
             if not _is_few(one, key := ((features.AGE_BAND, band), (column, group)), few)
-            if math.isfinite(one.slices[key].get(MAE, NOTHING).value)
+            if math.isfinite(one.slices[key].get(MAE, UNKNOWN).value)
         ]
-        if shown and len(groups) <= _MOST_GROUPS:
-            told = "; ".join(
-                f"{band} years, {group}: {_told(found[MAE])}, {found[COUNT].value:,.0f} photos"
+        if shown and len(groups) <= _MAX_GROUPS:
+            description = "; ".join(
+                f"{band} years, {group}: {found[MAE].short()}, {found[COUNT].value:,.0f} photos"
                 for band, group, found in shown
             )
             rows = [{"age": b, "group": g, "mae": found[MAE].value} for b, g, found in shown]
             yield Chart(
                 f"MAE by age and {column}, years",
-                f"{told}. Parts with fewer than {few} photos are left out.",
+                f"{description}. Slices with fewer than {few} photos are left out.",
                 _heat(rows, groups, column),
             )
 
@@ -314,7 +316,7 @@ def _heat(
               axis=alt.Axis(labelAngle=0, labelLimit=90)),
         alt.Y("age:N", sort=list(features.AGE_BANDS), title="age, years"),
     )  # fmt: skip
-    # By opacity, so that it is the page's ink that stands on it, light or dark.
+    # Opacity instead of a scale of colours, so that the text is readable on light and dark pages.
     shade = alt.Opacity("mae:Q", scale=alt.Scale(range=[0.05, 0.65]), legend=None)
     return alt.layer(
         base.mark_rect(fill=COLOURS[1]).encode(shade),

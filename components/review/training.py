@@ -1,4 +1,4 @@
-"""The section "Training": how the errors fell, what was trained when, and why it stopped."""
+"""The section "Training": the curves, the phases, and why the training stopped."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 import altair as alt
 
-from components.review.inputs import Inputs
+from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Block, Cell, Chart, Section, Table, Text
 from components.trainer.component import HISTORY_FILE
 from components.trainer.fit import EPOCHS, HEAD, PATIENCE
 
-_TRAIN, _EVAL = "train (it learns from these)", "eval (it does not)"
+_TRAIN, _EVAL = "train (the network learns from these)", "eval (it does not)"
 
-Entry = Mapping[str, Any]  # one epoch of the history
+Entry = Mapping[str, Any]  # an epoch of the history
 
 
 def section(inputs: Inputs) -> Section:
-    """Curves, phases, learning rate, time and the end of the training."""
+    """The curves, phases, learning rate, time and end of the training."""
     history = read_history(inputs)
     settings = inputs.settings["trainer"]
     epochs, best = history["epochs"], history["best_epoch"]
     blocks: list[Block] = [
         Text([_story(history), _phases(epochs, settings), _end(history, settings)]),
-        _curves("MAE: years off, on average", "mae", "years", epochs, best),
+        _curves("MAE", "mae", "years", epochs, best),
         _curves("Loss: mean squared error", "loss", "years²", epochs, best),
         _learning_rate(epochs),
         _table(epochs, best),
@@ -34,7 +34,7 @@ def section(inputs: Inputs) -> Section:
 
 
 def read_history(inputs: Inputs) -> dict[str, Any]:
-    """The Trainer's history.json, as `components.trainer.component` writes it."""
+    """The history of the training; `components.trainer.component` writes it."""
     path = inputs.artifacts["model_run"].path / HISTORY_FILE
     history: dict[str, Any] = json.loads(path.read_text())
     return history
@@ -44,45 +44,46 @@ def _story(history: Mapping[str, Any]) -> str:
     epochs = history["epochs"]
     seconds = sum(entry["seconds"] for entry in epochs)
     return (
-        "An epoch is one pass over all photos of the train split, each shown as it is and "
-        "mirrored; after each, the network is measured on the eval split, which it does not learn "
-        f"from. The training lasted {_count(len(epochs), 'epoch')}: {_duration(seconds)} in all, "
-        f"{seconds / len(epochs):,.1f} seconds an epoch on average. Weights of the network: "
-        f"{_recorded(history, 'parameters')}; computed in: {_recorded(history, 'precision')}."
+        "An epoch is one pass over all photos of the train split and their mirror images. After "
+        "each epoch, the network is measured on the eval split, from which it does not learn. The "
+        f"training took {_count(len(epochs), 'epoch')} and {_duration(seconds)}, which is "
+        f"{seconds / len(epochs):,.1f} seconds per epoch. Number of weights in the network: "
+        f"{recorded(history, 'parameters')}. Number format: {recorded(history, 'precision')}."
     )
 
 
 def _end(history: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     best = history["epochs"][history["best_epoch"] - 1]
     why = {
-        EPOCHS: "It stopped because all epochs that the configuration allows were over.",
+        EPOCHS: "The training stopped after the number of epochs in the configuration.",
         PATIENCE: (
-            f"It stopped early: for {_count(settings['patience'], 'epoch')} in a row the MAE on "
-            "the eval split had become no better."
+            "The training stopped early, because the MAE on the eval split did not improve for "
+            f"{_count(settings['patience'], 'epoch')}."
         ),
-    }.get(history.get("stopped", ""), "Why it stopped is not recorded.")
+    }.get(history.get("stopped", ""), "The reason for the end of the training is not recorded.")
     return (
-        f"{why} Kept are the weights of epoch {best['epoch']}, the best on the eval split: "
-        f"{best['val_mae']:.2f} years off on average. The figure that counts is the one on the "
-        "test split, in the sections above: this one chose the epoch and is therefore a little "
-        "too good."
+        f"{why} The model has the weights of epoch {best['epoch']}, because this epoch had the "
+        f"best MAE on the eval split: {best['val_mae']:.2f} years. This figure is a little too "
+        "good, because it was used to choose the epoch. Use the figures on the test split, in the "
+        "sections above."
     )
 
 
-def _recorded(history: Mapping[str, Any], name: str) -> str:
-    value = history.get(name, "not recorded")
+def recorded(history: Mapping[str, Any], name: str) -> str:
+    """A value of the history as text."""
+    value = history.get(name, NOT_RECORDED)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _phases(epochs: Sequence[Entry], settings: Mapping[str, Any]) -> str:
     if settings["initial_weights"] == "none":
-        return "It started from random weights, and all of them were trained from the start."
+        return "The network started from random weights. All weights were trained in each epoch."
     head = sum(entry["phase"] == HEAD for entry in epochs)
     return (
-        f"It started from the weights {settings['initial_weights']}. For {_count(head, 'epoch')} "
-        "only the new last layer was trained and all before it was frozen; for "
-        f"{_count(len(epochs) - head, 'epoch')} everything was trained but the layers of batch "
-        "normalisation, which stay as the weights brought them."
+        f"The network started from the weights {settings['initial_weights']}. For "
+        f"{_count(head, 'epoch')}, only the new last layer was trained. For "
+        f"{_count(len(epochs) - head, 'epoch')}, the whole network was trained. The statistics of "
+        "its batch normalisation stayed as they were in the loaded weights."
     )
 
 
@@ -104,13 +105,13 @@ def _curves(title: str, metric: str, unit: str, epochs: Sequence[Entry], best: i
     )
     kept = alt.Chart(alt.InlineData([{"epoch": best}])).mark_rule().encode(alt.X("epoch:Q"))
     first, last, chosen = epochs[0], epochs[-1], epochs[best - 1]
-    told = "; ".join(
+    values = "; ".join(
         f"on {split} {first[prefix + metric]:,.2f} after the first epoch, "
-        f"{chosen[prefix + metric]:,.2f} after epoch {best}, which was kept, and "
-        f"{last[prefix + metric]:,.2f} after the last"
+        f"{chosen[prefix + metric]:,.2f} after epoch {best} and "
+        f"{last[prefix + metric]:,.2f} after the last epoch"
         for prefix, split in (("", "train"), ("val_", "eval"))
     )
-    description = f"In {unit}, by epoch: {told}. The upright line marks epoch {best}."
+    description = f"In {unit}: {values}. The vertical line marks epoch {best}, which was kept."
     return Chart(title, description, alt.layer(lines, kept))
 
 
@@ -131,8 +132,8 @@ def _learning_rate(epochs: Sequence[Entry]) -> Chart:
         )
     )
     description = (
-        "How large the steps of learning were at the end of each epoch: "
-        f"{rates[0]:.3g} after the first, {max(rates):.3g} at most, {rates[-1]:.3g} at the end."
+        f"The learning rate was {rates[0]:.3g} at the end of the first epoch, {rates[-1]:.3g} at "
+        f"the end of the last epoch, and {max(rates):.3g} at most."
     )
     return Chart("Learning rate", description, spec)
 
@@ -143,7 +144,7 @@ def _table(epochs: Sequence[Entry], best: int) -> Table:
         "loss on train, years²", "loss on eval, years²", "seconds",
     ]  # fmt: skip
     return Table(
-        "Each epoch; the weights of the marked one were kept",
+        "Epochs (the model has the weights of the marked one)",
         columns,
         [_row(e, best) for e in epochs],
     )

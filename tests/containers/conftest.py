@@ -1,4 +1,4 @@
-"""What the container tests share: the image under test, and pods' rights in it."""
+"""Fixtures of the container tests: the image, and a way to run it with the rights of a pod."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-# As Kubeflow and OpenShift run a pod's container: some user, no capability, nothing to write but
-# what is mounted.
+# Kubeflow and OpenShift run a container so: any user, no capabilities, a read-only root.
 POD = [
     "--user=1000620000:0",
     "--cap-drop=ALL",
@@ -24,7 +23,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """The image that `make test-containers` has made."""
+    """The image that `make test-containers` has built."""
     image = os.environ.get("GOODSEED_IMAGE", "")
     if not image or shutil.which("docker") is None:
         pytest.skip("needs Docker and GOODSEED_IMAGE: make test-containers")
@@ -33,9 +32,9 @@ def image() -> str:
 
 @pytest.fixture(scope="session")
 def in_pod(image: str) -> Run:
-    """Runs a command in the image as a pod's container does, and returns what it printed.
+    """Runs a command in the image with the rights of a pod, and returns its output.
 
-    There is no network, since no step may need one.
+    There is no network, because no step may need one.
     """
 
     def run(*command: str, options: Sequence[str] = ("--network=none",)) -> str:

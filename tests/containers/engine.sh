@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A Docker engine for machines without one, as CI's are, and the image's base where no registry is.
+# Starts a Docker engine on machines without one, such as CI's. Makes the base image if no registry has
+# it.
 #
-#   tests/containers/engine.sh start   uses the engine that runs already, or starts dockerd (root)
-#   tests/containers/engine.sh stop    stops the one that `start` started
+#   tests/containers/engine.sh start   uses a running engine, or starts dockerd (as root)
+#   tests/containers/engine.sh stop    stops the engine that `start` started
 #
-# `start` ends with a status other than 0 and one line where there can be no engine. Its containers
-# have no network: a step has to do without.
+# If there can be no engine, `start` prints one line, and its status is not 0. The containers have no
+# network, because no step may need one.
 set -euo pipefail
 
 readonly state=${XDG_RUNTIME_DIR:-/run}/goodseed-engine
@@ -35,15 +36,15 @@ start_daemon() {
   die "dockerd does not start: $(grep -v level=info "$state/log" | tail -n 1)"
 }
 
-# As debian:trixie-slim is made: a minimal Debian without manuals and translations.
+# Makes the same as debian:trixie-slim: a minimal Debian without manuals and translations.
 make_base() {
   command -v debootstrap >/dev/null ||
     die "no registry has $base, and debootstrap to make it is missing (apt-get install debootstrap)"
   local root mirror
   root=$(mktemp -d)
-  # shellcheck disable=SC2064  # now
+  # shellcheck disable=SC2064  # $root is expanded now
   trap "rm -rf '$root'" EXIT
-  # shellcheck disable=SC2016  # apt's variable, not ours
+  # shellcheck disable=SC2016  # apt expands this variable
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
   debootstrap --variant=minbase trixie "$root" "$mirror" >"$root.log" 2>&1 ||
     die "debootstrap: $(tail -n 1 "$root.log")"

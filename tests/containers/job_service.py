@@ -1,7 +1,8 @@
-"""Beam's own job service, with two workers for each job; PORT is its argument.
+"""Runs Beam's own job service with two workers for each job. The argument is the port.
 
-`python -m apache_beam.runners.portability.local_job_service_main` is the same with one worker, as
-there is no option for their number. Runs inside the image, which has no tests.
+`python -m apache_beam.runners.portability.local_job_service_main` does the same with one worker; it
+has no option for the number of workers. So this script sets a private attribute of Beam's runner.
+It runs inside the image, so it imports nothing of the tests.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class _Job(local_job_service.BeamJob):
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)  # "Requesting worker at …", for each
+    logging.basicConfig(level=logging.INFO)  # prints "Requesting worker at …" for each worker
     service = local_job_service.LocalJobServicer(tempfile.mkdtemp(), beam_job_type=_Job)
     print("listening at", service.start_grpc_server(int(sys.argv[1])), flush=True)
     threading.Event().wait()

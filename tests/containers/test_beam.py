@@ -1,4 +1,4 @@
-"""Beam at scale: a job service and workers from the image give what the step by itself gives."""
+"""A job service and workers from the image give the same results as Beam inside the step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from components.gate import MAE
 from pipeline.sample.draw import draw_sample
 from tests.containers.conftest import POD, Run
 
-JOBS, WORKERS = 8099, 50000  # ports inside the containers' own network
+JOBS, WORKERS = 8099, 50000  # ports in the network of the containers
 
 METRICS = (MAE, "mean_squared_error", "example_count", "mean_prediction", "calibration")
 
@@ -40,7 +40,7 @@ PORTABLE = [
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that every container sees at its own path, with photos in it."""
+    """A folder with photos. Every container mounts it at the same path."""
     folder = tmp_path_factory.mktemp("volume")
     folder.chmod(0o777)
     draw_sample(folder / "photos", count=120)
@@ -49,7 +49,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def container(*arguments: str, says: str) -> Iterator[str]:
-    """Id of a container in the background, once it has said that it listens."""
+    """Starts a container in the background; gives its id after it has printed `says`."""
     started = subprocess.run(
         ["docker", "run", "--detach", *POD, *arguments],
         capture_output=True, text=True, check=True,
@@ -88,11 +88,11 @@ def direct(in_pod: Run, volume: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def portable(image: str, in_pod: Run, volume: Path) -> Path:
-    """A run by a job service with two workers, each a container's process or two of the image."""
+    """A run by a job service with two workers. All of them run in containers of the image."""
     script = Path(__file__).with_name("job_service.py")
     seen = f"--volume={volume}:{volume}"
     with container(
-        # Beam tells the workers this machine's name, which nobody would know without a network.
+        # Beam tells the workers the host name. Without a network, only localhost can be resolved.
         "--network=none", "--hostname=localhost", seen, f"--volume={script}:/job_service.py:ro",
         image, "python", "/job_service.py", str(JOBS), says="listening at",
     ) as service:  # fmt: skip
@@ -116,7 +116,7 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def records(run_dir: Path, pattern: str) -> list[bytes]:
-    """A split's examples, in an order of their own, features included."""
+    """The examples of a split in a fixed order, also of their features."""
     files = [str(file) for file in run_dir.glob(f"artifacts/{pattern}")]
     assert files
     return sorted(
@@ -126,7 +126,7 @@ def records(run_dir: Path, pattern: str) -> list[bytes]:
 
 
 def statistics(run_dir: Path, split: str) -> dict[str, Any]:
-    """Every leaf of a split's statistics by its path; of a feature, by the feature's name."""
+    """All values of a split's statistics by their paths."""
     file = only(run_dir, f"StatisticsGen/statistics/*/Split-{split}/FeatureStats.pb")
     (dataset,) = tfdv.load_stats_binary(str(file)).datasets
     leaves: dict[str, Any] = {"num_examples": dataset.num_examples}
@@ -153,13 +153,13 @@ def test_same_examples(direct: Path, portable: Path) -> None:
 
 def test_same_statistics(direct: Path, portable: Path) -> None:
     for split in ("train", "eval", "test"):
-        # Sums of floats depend on the order in which the workers' parts arrive.
+        # Sums of floats depend on the order of the workers' results.
         assert statistics(portable, split) == pytest.approx(statistics(direct, split)), split
 
 
 def test_same_metrics(direct: Path, portable: Path) -> None:
-    # Of one model: two trainings differ by the order in which threads add. What the first run has
-    # pushed is the live model of the second.
+    # Two trainings differ a little, because threads add in different orders. So this compares the
+    # metrics of the same model: the first run pushed it, and it is the baseline of the second.
     one, other = (
         tfma.load_eval_result(str(only(run_dir, "Evaluator/evaluation/*")), model_name=model)
         for run_dir, model in ((direct, ""), (portable, BASELINE))
@@ -169,5 +169,5 @@ def test_same_metrics(direct: Path, portable: Path) -> None:
     for key in slices:
         expected, found = one.get_metrics_for_slice(key), other.get_metrics_for_slice(key)
         for name in METRICS:
-            # The last bit of a photo's age, float32, hangs on the batch that it is in.
+            # The last bit of an age (float32) depends on the batch of the photo.
             assert found[name] == pytest.approx(expected[name], rel=1e-5), (key, name)

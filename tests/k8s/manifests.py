@@ -1,4 +1,4 @@
-"""What `kubectl apply -k` would send, as Python objects."""
+"""The objects that `kubectl apply -k` sends, as Python objects."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Manifests:
         return {name: value for name, _, value in split}
 
     def config(self, flag: str) -> str:
-        """The text of the file that a flag names, by way of mount, volume and ConfigMap."""
+        """The text of the file that a flag names, found by mount, volume and ConfigMap."""
         path = Path(self.flags[flag])
         (mount,) = [
             mount
             for mount in self.container["volumeMounts"]
             if mount["mountPath"] == str(path.parent)
         ]
-        # A subPath would show the container the file as it was when the pod started, for ever.
+        # With a subPath, the container would not see a change of the file.
         assert "subPath" not in mount
         text: str = self.one("ConfigMap", self.volume(mount["name"])["configMap"]["name"])["data"][
             path.name
@@ -69,12 +69,12 @@ class Manifests:
 
 @functools.cache
 def build(target: str) -> Manifests:
-    """Reads k8s/base, or has kubectl build an overlay of it; skips the test where there is none."""
+    """Reads k8s/base, or builds an overlay with kubectl. Without kubectl, skips the test."""
     if target == "base":
         return Manifests(_base())
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        pytest.skip("no kubectl here to build the overlays with")
+        pytest.skip("needs kubectl to build the overlays")
     command = [kubectl, "kustomize", str(ROOT / target)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
@@ -83,7 +83,7 @@ def build(target: str) -> Manifests:
 
 
 def _base() -> list[Object]:
-    """As kustomize does it, but for the suffixes of the ConfigMaps' names."""
+    """The same as kustomize makes, without the suffixes of the ConfigMaps' names."""
     folder = ROOT / "base"
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     objects: list[Object] = [

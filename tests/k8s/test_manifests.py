@@ -1,4 +1,4 @@
-"""What the Kubernetes objects say of each other, of the server's flags and of its files is true."""
+"""The Kubernetes objects match each other, the flags of the server and its files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def models(manifests: Manifests) -> ModelConfig:
     return model
 
 
-# ---- each object by itself ----------------------------------------------------------------------
+# ---- single objects -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["1.30", "1.37"])
@@ -48,7 +48,7 @@ def test_schema(manifests: Manifests, version: str) -> None:
         kubernetes_validate.validate(object_, version, strict=True)
 
 
-def test_one_namespace_which_enforces_what_the_pods_promise(manifests: Manifests) -> None:
+def test_the_namespace_enforces_the_security_settings_of_the_pods(manifests: Manifests) -> None:
     namespace = manifests.one("Namespace")["metadata"]
     assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     for object_ in manifests.objects:
@@ -56,7 +56,7 @@ def test_one_namespace_which_enforces_what_the_pods_promise(manifests: Manifests
             assert object_["metadata"]["namespace"] == namespace["name"], object_["kind"]
 
 
-def test_the_container_can_do_little(manifests: Manifests) -> None:
+def test_the_container_has_few_rights(manifests: Manifests) -> None:
     pod, container = manifests.pod["spec"], manifests.container
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -76,7 +76,7 @@ def test_requests_and_limits(manifests: Manifests) -> None:
     resources = manifests.container["resources"]
     for kind in ("requests", "limits"):
         assert {"cpu", "memory"} <= set(resources[kind])
-    # More memory than was asked for is what the kernel takes back by killing.
+    # If a pod uses more memory than its request, the kernel may kill it.
     assert resources["requests"]["memory"] == resources["limits"]["memory"]
 
 
@@ -88,7 +88,7 @@ def test_the_image_is_pinned(manifests: Manifests) -> None:
     assert {":", "@"} & set(manifests.container["image"])
 
 
-# ---- objects of each other ----------------------------------------------------------------------
+# ---- references between objects -----------------------------------------------------------------
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
@@ -121,7 +121,7 @@ def test_ports_by_name(manifests: Manifests) -> None:
     assert {port["name"]: port["targetPort"] for port in service["ports"]} == {
         name: name for name in ports
     }
-    # A headless Service does not map ports: its clients connect to the pod's.
+    # A headless Service does not map ports: its clients connect to the ports of the pod.
     assert service["clusterIP"] == "None"
     assert {port["name"]: port["port"] for port in service["ports"]} == ports
     assert {port["name"]: port["appProtocol"] for port in service["ports"]} == {
@@ -132,17 +132,19 @@ def test_ports_by_name(manifests: Manifests) -> None:
         assert manifests.container[probe]["httpGet"]["port"] == "http"
 
 
-def test_the_network_lets_in_tills_and_prometheus_and_nothing_out(manifests: Manifests) -> None:
+def test_the_network_policy_allows_tills_and_prometheus_only(manifests: Manifests) -> None:
     policy = manifests.one("NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"] and "egress" not in policy
-    let_in = {rule["ports"][0]["port"]: rule for rule in policy["ingress"]}
-    assert set(let_in) == {port["targetPort"] for port in manifests.one("Service")["spec"]["ports"]}
+    allowed = {rule["ports"][0]["port"]: rule for rule in policy["ingress"]}
+    assert set(allowed) == {
+        port["targetPort"] for port in manifests.one("Service")["spec"]["ports"]
+    }
     assert all(len(rule["ports"]) == len(rule["from"]) == 1 for rule in policy["ingress"])
-    assert let_in["grpc"]["from"] == [
+    assert allowed["grpc"]["from"] == [
         {"namespaceSelector": {"matchLabels": {"goodseed/pos": "true"}}}
     ]
-    # Both selectors in one entry: pods of Prometheus in that namespace, not either of them.
-    assert let_in["http"]["from"][0].keys() == {"namespaceSelector", "podSelector"}
+    # Both selectors are in one entry, so a pod has to match both.
+    assert allowed["http"]["from"][0].keys() == {"namespaceSelector", "podSelector"}
 
 
 def test_autoscaler_and_budget_fit_the_deployment(manifests: Manifests) -> None:
@@ -154,7 +156,7 @@ def test_autoscaler_and_budget_fit_the_deployment(manifests: Manifests) -> None:
             "kind": deployment["kind"],
             "name": deployment["metadata"]["name"],
         }
-        assert "replicas" not in deployment["spec"]  # an apply would set it back
+        assert "replicas" not in deployment["spec"]  # an apply would overwrite it
         assert 1 < autoscaler["spec"]["minReplicas"] < autoscaler["spec"]["maxReplicas"]
     assert bool(manifests.all("HorizontalPodAutoscaler")) == bool(
         manifests.all("PodDisruptionBudget")
@@ -178,7 +180,7 @@ def test_the_serving_root_is_read_only_and_holds_the_model(
 
 def test_the_server_knows_the_flags(manifests: Manifests) -> None:
     known = {field.name: type(field.default) for field in dataclasses.fields(flags.Flags)}
-    del known["host"]  # of the local server alone
+    del known["host"]  # only the local server has it
     assert set(manifests.flags) <= set(known)
     values = dict(manifests.flags)
     for name, value in values.items():
@@ -187,7 +189,7 @@ def test_the_server_knows_the_flags(manifests: Manifests) -> None:
     flags.parse([f"--{name}={value}" for name, value in values.items()])
 
 
-def test_every_file_is_there_and_is_named_by_a_flag(manifests: Manifests) -> None:
+def test_the_flags_name_all_files(manifests: Manifests) -> None:
     files = {
         Path(value).name: manifests.config(flag)
         for flag, value in manifests.flags.items()
@@ -198,7 +200,7 @@ def test_every_file_is_there_and_is_named_by_a_flag(manifests: Manifests) -> Non
     assert {key for map_ in maps for key in map_["data"]} == set(files)
 
 
-def test_a_change_of_labels_keeps_the_pods_and_one_of_other_files_replaces_them(
+def test_a_change_of_labels_keeps_the_pods_but_other_changes_replace_them(
     manifests: Manifests,
 ) -> None:
     names = [map_["metadata"]["name"] for map_ in manifests.all("ConfigMap")]
@@ -206,7 +208,7 @@ def test_a_change_of_labels_keeps_the_pods_and_one_of_other_files_replaces_them(
     if manifests is not build("base"):
         assert any(re.fullmatch("goodseed-serving-[a-z0-9]{10}", name) for name in names)
     assert int(manifests.flags["model_config_file_poll_wait_seconds"]) > 0
-    # At its start a server has no version available that a label could be checked against.
+    # At its start, the server has no version to check a label against.
     assert manifests.flags["allow_version_labels_for_unavailable_models"] == "true"
 
 
@@ -217,13 +219,13 @@ def test_batching(manifests: Manifests) -> None:
     # A request holds its thread while its batch fills (session_bundle_config.proto).
     assert int(manifests.flags["grpc_max_threads"]) >= 2 * batching.max_batch_size.value
     cpus = int(manifests.container["resources"]["limits"]["cpu"])
-    assert batching.num_batch_threads.value >= cpus  # or a core would stand idle
+    assert batching.num_batch_threads.value >= cpus  # otherwise a core would be idle
     sizes = list(batching.allowed_batch_sizes)
     assert sizes == sorted(set(sizes))
     assert not sizes or sizes[-1] == batching.max_batch_size.value
 
 
-def test_prometheus_is_told_where_the_metrics_are(manifests: Manifests) -> None:
+def test_the_annotations_give_the_path_of_the_metrics(manifests: Manifests) -> None:
     annotations = manifests.pod["metadata"]["annotations"]
     assert annotations["prometheus.io/scrape"] == "true"
     assert annotations["prometheus.io/port"] == manifests.flags["rest_api_port"]
@@ -232,9 +234,7 @@ def test_prometheus_is_told_where_the_metrics_are(manifests: Manifests) -> None:
     assert monitoring.enable and monitoring.path == annotations["prometheus.io/path"]
 
 
-def test_probes_ask_for_the_model_and_only_liveness_for_the_process(
-    manifests: Manifests, model: ModelConfig
-) -> None:
+def test_the_paths_of_the_probes(manifests: Manifests, model: ModelConfig) -> None:
     def path(probe: str) -> str:
         return str(manifests.container[probe]["httpGet"]["path"])
 
@@ -245,10 +245,10 @@ def test_probes_ask_for_the_model_and_only_liveness_for_the_process(
     assert path("readinessProbe") == f"/v1/models/{model.name}{stable}/metadata"
 
 
-def test_a_pod_answers_until_every_connection_has_moved(manifests: Manifests) -> None:
+def test_a_pod_answers_until_all_tills_have_another_connection(manifests: Manifests) -> None:
     pairs = [pair.split("=") for pair in manifests.flags["grpc_channel_arguments"].split(",")]
     arguments = {name: int(value) / 1000 for name, value in pairs}
-    # gRPC spreads the age by 10 % (GRPC_ARG_MAX_CONNECTION_AGE_MS).
+    # gRPC varies the age by ± 10 % (GRPC_ARG_MAX_CONNECTION_AGE_MS).
     longest = 1.1 * arguments["grpc.max_connection_age_ms"]
     longest += arguments["grpc.max_connection_age_grace_ms"]
     wait = manifests.container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -262,10 +262,10 @@ def test_threads_follow_the_cpu_limit(manifests: Manifests) -> None:
         assert manifests.flags[flag] == "$(CPUS)"
 
 
-# ---- what the overlays are for ------------------------------------------------------------------
+# ---- overlays -----------------------------------------------------------------------------------
 
 
-def test_development_serves_what_was_pushed_last() -> None:
+def test_development_serves_the_newest_version() -> None:
     dev = build("overlays/dev")
     assert models(dev).model_version_policy.latest.num_versions == 1
     assert dev.one("Deployment")["spec"]["replicas"] == 1
@@ -273,14 +273,14 @@ def test_development_serves_what_was_pushed_last() -> None:
     assert dev.one("Namespace")["metadata"]["name"] == "goodseed-dev"
 
 
-def test_in_production_nothing_goes_live_by_a_push(production: Manifests) -> None:
+def test_a_push_does_not_change_production(production: Manifests) -> None:
     policy = models(production).model_version_policy
     assert policy.WhichOneof("policy_choice") == "specific"
     assert set(models(production).version_labels.values()) <= set(policy.specific.versions)
     assert production.one("Namespace")["metadata"]["name"] == "goodseed"
 
 
-def test_production_stands_the_loss_of_a_pod(production: Manifests) -> None:
+def test_production_survives_the_loss_of_a_pod(production: Manifests) -> None:
     least = production.one("HorizontalPodAutoscaler")["spec"]["minReplicas"]
     assert least > production.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     rolling = production.one("Deployment")["spec"]["strategy"]["rollingUpdate"]

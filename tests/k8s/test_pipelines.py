@@ -1,4 +1,4 @@
-"""What a cluster gets beside Kubeflow: true to each other, and to what the package asks for."""
+"""The Kubernetes objects for the pipeline match each other and the defaults of the package."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_schema_of_the_priority(priority: Manifests) -> None:
         kubernetes_validate.validate(object_, "1.37", strict=True)
 
 
-def test_all_is_in_one_namespace_that_kubeflow_provides_for(manifests: Manifests) -> None:
+def test_all_objects_are_in_one_namespace_with_kubeflows_label(manifests: Manifests) -> None:
     namespace = manifests.one("Namespace")["metadata"]
     assert namespace["labels"]["pipelines.kubeflow.org/enabled"] == "true"
     for object_ in manifests.objects:
@@ -43,7 +43,7 @@ def test_all_is_in_one_namespace_that_kubeflow_provides_for(manifests: Manifests
     assert all(subject["namespace"] == namespace["name"] for subject in subjects)
 
 
-def test_the_claims_are_those_that_the_package_mounts(manifests: Manifests) -> None:
+def test_the_package_mounts_these_claims(manifests: Manifests) -> None:
     pods = Kubeflow()
     claims = {claim["metadata"]["name"]: claim for claim in manifests.all("PersistentVolumeClaim")}
     assert set(claims) == {pods.photos_claim, pods.serving_claim, pods.work_claim}
@@ -51,7 +51,7 @@ def test_the_claims_are_those_that_the_package_mounts(manifests: Manifests) -> N
         assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-def test_the_account_may_do_little(manifests: Manifests) -> None:
+def test_the_account_has_few_rights(manifests: Manifests) -> None:
     binding = manifests.one("RoleBinding")
     assert binding["roleRef"]["name"] == manifests.one("Role")["metadata"]["name"] == NAME
     assert [subject["name"] for subject in binding["subjects"]] == [
@@ -60,11 +60,13 @@ def test_the_account_may_do_little(manifests: Manifests) -> None:
     assert not manifests.all("ClusterRole") and not manifests.all("ClusterRoleBinding")
     for rule in manifests.one("Role")["rules"]:
         assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
-        assert rule["apiGroups"] == ["argoproj.io"] or rule["resourceNames"], "of core, by name"
+        assert rule["apiGroups"] == ["argoproj.io"] or rule["resourceNames"], (
+            "core objects need a name"
+        )
         assert not {"delete", "update", "escalate", "bind"} & set(rule["verbs"])
 
 
-def test_no_pod_of_a_run_is_reached_and_few_places_are_from_it(manifests: Manifests) -> None:
+def test_the_network_policy_allows_no_way_in_and_few_ways_out(manifests: Manifests) -> None:
     policy = manifests.one("NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"] and "ingress" not in policy
     for rule in policy["egress"]:
@@ -73,7 +75,7 @@ def test_no_pod_of_a_run_is_reached_and_few_places_are_from_it(manifests: Manife
         assert not anywhere or ports == {443, 6443}
 
 
-def test_a_run_fits_into_the_quota(manifests: Manifests) -> None:
+def test_two_runs_fit_into_the_quota(manifests: Manifests) -> None:
     pods = Kubeflow()
     hard = manifests.one("ResourceQuota")["spec"]["hard"]
     largest = max(
@@ -81,19 +83,19 @@ def test_a_run_fits_into_the_quota(manifests: Manifests) -> None:
     )
     for kind in ("requests", "limits"):
         for resource in ("cpu", "memory"):
-            # Two trainings, and beside each three other steps.
+            # Two trainings, and three other steps for each of them.
             needed = 2 * parse_quantity(getattr(largest, resource))
             needed += 6 * parse_quantity(getattr(pods.resources, resource))
             assert parse_quantity(hard[f"{kind}.{resource}"]) >= needed, (kind, resource)
     assert int(hard[f"requests.{pods.gpu_resource}"]) >= 1
     assert int(hard["persistentvolumeclaims"]) >= len(manifests.all("PersistentVolumeClaim"))
-    # With a quota, a container that says nothing of what it needs would be turned away.
+    # With a quota, Kubernetes rejects a container without requests and limits.
     (limits,) = manifests.one("LimitRange")["spec"]["limits"]
     assert limits["type"] == "Container"
     assert set(limits["default"]) == set(limits["defaultRequest"]) == {"cpu", "memory"}
 
 
-def test_the_priority_reaches_the_gpu_pods_of_the_pipelines_namespace_alone(
+def test_the_priority_is_for_gpu_pods_in_the_namespace_of_the_pipeline(
     manifests: Manifests, priority: Manifests
 ) -> None:
     class_ = priority.one("PriorityClass")

@@ -1,4 +1,4 @@
-"""Every age has a band, and the band says which ages it holds."""
+"""The age bands."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def test_age_bands(age: float, band: str) -> None:
 
 
 @given(st.floats(0, features.MAX_AGE))
-def test_every_age_has_the_band_that_names_it(age: float) -> None:
+def test_every_age_is_in_its_band(age: float) -> None:
     first, _, last = features.age_band(age).replace("+", "–120").partition("–")
     assert int(first) <= age < int(last) + 1

@@ -1,7 +1,8 @@
 const module = URL.createObjectURL(new Blob([BUNDLE], { type: "text/javascript" }));
 const { jQuery: $ } = await import(module);
-// Without this script every table is there, in its order; with it, some can be sorted and filtered.
-// Numbers by their size; what is none, or is of too few photos, stands last in either direction.
+// Without this script, the page shows all tables. With it, a reader can sort and filter some.
+// Numbers are sorted by size. In both directions, the last rows are those without a number and
+// those with too few photos.
 const order = $.fn.dataTable.ext.type.order;
 const last = (value) => value === 1e300;
 Object.assign(order, {

@@ -1,9 +1,10 @@
-"""Artifacts without a run: TFDV's statistics and TFMA's evaluation of a table of photos."""
+"""Makes the artifacts of a run from a table of photos, without a run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from components.evaluator import eval_config
 from components.gate import MAE
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
-from components.review.page import Cell, Chart, Section, Table, Text
+from components.review.page import Cell, Chart, Section, Table, Text, as_cell
 from components.trainer.component import HISTORY_FILE
 from pipeline.config import Config, Data, Evaluator
 from schemas import features
 from tests.conftest import ROOT
 
-_NO_COLUMNS = ("split", "candidate")  # beside the raw features
+_OWN_COLUMNS = ("split", "candidate")  # columns of the table that are not from the CSV
 FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
 REVIEW: dict[str, Any] = {
     "thumbnails": True,
@@ -57,7 +58,13 @@ HOSTILE = "<script>alert(1)</script>|*x*"
 
 
 def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
-    """Photos in three splits; the older, the more an estimate is off. More columns may be given."""
+    """Photos in three splits, with larger errors for older people.
+
+    Args:
+        count: number of photos.
+        seed: of the random numbers.
+        columns: extra columns.
+    """
     random = np.random.default_rng(seed)
     ages = random.uniform(0, 90, count).astype(np.float32)
     table = {
@@ -80,7 +87,7 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
 
 
 def trained(folder: Path, history: dict[str, Any]) -> Inputs:
-    """What the Review step would read of a training."""
+    """What the Review step reads of a training."""
     (folder / HISTORY_FILE).write_text(json.dumps(history))
     return _inputs({"model_run": Artifact("ModelRun", 1, str(folder), folder, {})})
 
@@ -97,13 +104,10 @@ def run(
     history: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Inputs:
-    """What the Review step would read of a run on these photos; settings are of `review`."""
-    columns = [name for name in table if name not in (*features.RAW_FEATURES, *_NO_COLUMNS)]
-    _statistics(folder / "statistics", table)
-    for split in features.SPLITS:
-        file = folder / "anomalies" / f"Split-{split}" / "SchemaDiff.pb"
-        file.parent.mkdir(parents=True)
-        file.write_bytes(anomalies_pb2.Anomalies().SerializeToString())
+    """What the Review step reads of a run on these photos; `settings` are those of `review`."""
+    columns = [name for name in table if name not in (*features.RAW_FEATURES, *_OWN_COLUMNS)]
+    statistics(folder / "statistics", table)
+    anomalies(folder / "anomalies")
     for name in ("examples", "model_run"):
         (folder / name).mkdir()
     write(rejects, folder / "examples" / "rejects.csv")
@@ -139,8 +143,34 @@ def _mae(test: pd.DataFrame) -> float:
     return float((test["candidate"] - test[features.AGE]).abs().mean())
 
 
-def _statistics(folder: Path, table: pd.DataFrame) -> None:
-    """As StatisticsGen leaves them: of all photos of a split, and of each span in it."""
+def reviewed(inputs: Inputs, **settings: Any) -> Inputs:
+    """The same run with other settings of the section `review`."""
+    review = inputs.settings["review"] | settings
+    return replace(inputs, settings={**inputs.settings, "review": review})
+
+
+def moved(inputs: Inputs, **folders: Path) -> Inputs:
+    """The same run with some artifacts in other folders."""
+    artifacts = {
+        name: replace(inputs.artifacts[name], path=folder) for name, folder in folders.items()
+    }
+    return replace(inputs, artifacts={**inputs.artifacts, **artifacts})
+
+
+def anomalies(folder: Path, **descriptions: str) -> None:
+    """Anomalies as ExampleValidator writes them: by feature, all in the split eval."""
+    for split in features.SPLITS:
+        found = anomalies_pb2.Anomalies()
+        if split == features.EVAL:
+            for feature, description in descriptions.items():
+                found.anomaly_info[feature].description = description
+        file = folder / f"Split-{split}" / "SchemaDiff.pb"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(found.SerializeToString())
+
+
+def statistics(folder: Path, table: pd.DataFrame) -> None:
+    """Statistics as StatisticsGen writes them: of all photos of a split, and of each span in it."""
     for split in features.SPLITS:
         rows = table[table["split"] == split].drop(columns=["split", "candidate"])
         every = _described(rows)
@@ -159,7 +189,7 @@ def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsLis
 
 
 def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
-    """TFMA's metrics by age band, column and both, and what each photo was given."""
+    """Writes TFMA's metrics by age band, column and both, and the estimate of each photo."""
     config = eval_config(Evaluator())
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="candidate")
@@ -173,11 +203,11 @@ def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def tables(section: Section) -> dict[str, list[dict[str, Any]]]:
-    """The tables of a section by their captions; each row by its columns."""
+    """The tables of a section by caption; each row by column."""
     return {
         block.caption: [
             {
-                column: cell if isinstance(cell, Cell) else Cell(str(cell))
+                column: cell if isinstance(cell, Cell) else as_cell(cell)
                 for column, cell in zip(block.columns, row, strict=True)
             }
             for row in block.rows
@@ -188,11 +218,11 @@ def tables(section: Section) -> dict[str, list[dict[str, Any]]]:
 
 
 def charts(section: Section) -> dict[str, Chart]:
-    """The charts of a section by their titles."""
+    """The charts of a section by title."""
     return {block.title: block for block in section.blocks if isinstance(block, Chart)}
 
 
 def words(section: Section) -> str:
-    """All paragraphs of a section."""
+    """The paragraphs of a section."""
     texts = [block.paragraphs for block in section.blocks if isinstance(block, Text)]
     return "\n".join(paragraph for paragraphs in texts for paragraph in paragraphs)

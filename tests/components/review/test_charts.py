@@ -1,4 +1,4 @@
-"""Charts: what is drawn follows the page, is told in words, and nothing of it acts."""
+"""Charts follow the page's colours, have a description, and contain no scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.review import charts
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert(1)</script>\"'&]]>"
-TURNED = "\u202eabc\u202c"  # right to left
+RIGHT_TO_LEFT = "\u202eabc\u202c"
 
 
 def drawn(label: str = "0–12", number: int = 1) -> str:
@@ -27,16 +27,18 @@ def drawn(label: str = "0–12", number: int = 1) -> str:
         .mark_point(clip=True)
         .encode(x="mae:Q", y=alt.Y("band:N", axis=alt.Axis(labelLimit=0)), color="model:N")
     )
-    return str(charts.svg(spec, f"Title {label}", f"Told {label}", number))
+    return str(charts.svg(spec, f"Title {label}", f"Description {label}", number))
 
 
-@pytest.mark.parametrize("label", [HOSTILE, TURNED, "n" * 300], ids=["hostile", "turned", "long"])
+@pytest.mark.parametrize(
+    "label", [HOSTILE, RIGHT_TO_LEFT, "n" * 300], ids=["hostile", "right_to_left", "long"]
+)
 def test_labels_are_text_and_nothing_else(label: str) -> None:
     root = ElementTree.fromstring(drawn(label))
     assert label in [text.text for text in root.iter(f"{SVG}text")]
-    title, told = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
+    title, description = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
     assert title is not None and title.text == f"Title {label}"
-    assert told is not None and told.text == f"Told {label}"
+    assert description is not None and description.text == f"Description {label}"
     assert not [element.tag for element in root.iter() if element.tag == f"{SVG}script"]
 
 
@@ -49,7 +51,7 @@ def test_a_screen_reader_gets_one_picture_with_its_description() -> None:
     assert not [element.tag for element in root.iter() if element.get("role") not in (None, "img")]
 
 
-def test_no_colour_of_its_own() -> None:
+def test_all_colours_are_those_of_the_page() -> None:
     picture = drawn()
     colours = set(re.findall(r'(?:fill|stroke)="([^"]*)"', picture))
     assert {"var(--series-1)", "var(--series-2)", "currentColor"} <= colours
@@ -57,8 +59,8 @@ def test_no_colour_of_its_own() -> None:
     assert "style=" not in picture
 
 
-def test_ids_are_of_the_charts_own_number() -> None:
-    """Vega counts its ids in one process, which says nothing about two."""
+def test_each_id_contains_the_number_of_the_chart() -> None:
+    """Vega numbers its ids per process, so the charts of two processes may have the same ids."""
     for number in (1, 2):
         picture = drawn(number=number)
         ids = set(re.findall(r' id="([^"]*)"', picture))

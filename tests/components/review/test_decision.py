@@ -1,4 +1,4 @@
-"""Each bound of the gate with what was held to it."""
+"""The table of the gate's bounds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from schemas import features
 from tests.components.review import made
 
 
-def test_a_broken_bound_is_said_to_be(tmp_path: Path) -> None:
+def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
     table = made.photos(200)
     table["candidate"] = table[features.AGE] + 9.0
     inputs = made.run(tmp_path, table)
     file = tmp_path / "evaluation" / "eval_config.json"
     document = json.loads(file.read_text())
-    # made.run sets no thresholds.
+    # The evaluation of made.run has no thresholds.
     document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator()))
     del document["evalConfig"]["modelSpecs"]
     file.write_text(json.dumps(document))
@@ -36,7 +36,7 @@ def test_a_broken_bound_is_said_to_be(tmp_path: Path) -> None:
         "at most 8.00",
         "-1.00",
         photos,
-        "broken",
+        "not met",
     ]
-    assert len(rows) == 2  # nothing is live; the other one is the model server's word
+    assert len(rows) == 2  # no model is live; the other row is the model server's
     assert decision.reasons(inputs) == ["MAE 9.00 years is above the bound of 8.00."]

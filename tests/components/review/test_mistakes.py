@@ -1,4 +1,4 @@
-"""Which labels are suspected, and what leaves the examples."""
+"""The suspected labels, the thumbnails and the charts of the section "Mistakes"."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,21 +37,21 @@ PAIRS = st.integers(0, 250).flatmap(
 
 @given(PAIRS)
 def test_any_estimates_have_scores(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    scores = mistakes.scored(*pair)
+    scores = mistakes.outlier_scores(*pair)
     assert scores.shape == pair[0].shape and np.isfinite(scores).all()
-    assert set(mistakes.suspected(scores)) == set(np.flatnonzero(np.abs(scores) > 3.5))
+    assert set(mistakes.outliers(scores)) == set(np.flatnonzero(np.abs(scores) > 3.5))
 
 
 def test_a_wrong_label_stands_out() -> None:
     random = np.random.default_rng(0)
-    given, errors = random.uniform(0, 90, 500), random.normal(0, 5, 500)
+    estimates, errors = random.uniform(0, 90, 500), random.normal(0, 5, 500)
     errors[123] = 60
-    assert mistakes.suspected(mistakes.scored(given, errors))[0] == 123
+    assert mistakes.outliers(mistakes.outlier_scores(estimates, errors))[0] == 123
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """A run with a label that is far off, and its test photos."""
+    """A run with one wrong label, and its test photos."""
     folder = tmp_path_factory.mktemp("run")
     photos = made.photos(400)
     test = photos.index[photos["split"] == features.TEST]
@@ -74,33 +72,34 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return inputs
 
 
-def test_the_worst_come_first_with_what_is_known_of_them(inputs: Inputs) -> None:
-    worst, likeliest = [b for b in mistakes.section(inputs).blocks if isinstance(b, Photos)]
+def test_the_largest_errors_come_first(inputs: Inputs) -> None:
+    worst, suspects = [b for b in mistakes.section(inputs).blocks if isinstance(b, Photos)]
     assert len(worst.photos) == 3
-    assert worst.photos[0].facts[0] == likeliest.photos[0].facts[0] == "=final_files/<b>,1.jpg"
+    assert worst.photos[0].facts[0] == suspects.photos[0].facts[0] == "=final_files/<b>,1.jpg"
     assert "estimate 400" in worst.photos[0].facts[2]
     with Image.open(io.BytesIO(worst.photos[0].jpeg)) as thumbnail:
         assert thumbnail.size == (96, 48)
     page = render("t", [mistakes.section(inputs)])
-    assert "<b>,1" not in page and page.count("data:image/jpeg") == 3 + len(likeliest.photos)
+    assert "<b>,1" not in page and page.count("data:image/jpeg") == 3 + len(suspects.photos)
 
 
 def changed(inputs: Inputs, folder: Path, change: Callable[[pd.DataFrame], None]) -> Inputs:
-    """The same run with other estimates."""
+    """The same run with changed estimates."""
     table = pd.read_parquet(inputs.artifacts["evaluation"].path / predictions.FILE)
     change(table)
     table.to_parquet(folder / predictions.FILE)
-    evaluation = replace(inputs.artifacts["evaluation"], path=folder)
-    return replace(inputs, artifacts={**inputs.artifacts, "evaluation": evaluation})
+    return made.moved(inputs, evaluation=folder)
 
 
-def test_what_could_not_be_read_is_left_out_and_counted(inputs: Inputs, tmp_path: Path) -> None:
+def test_photos_that_the_model_could_not_read_are_counted_and_left_out(
+    inputs: Inputs, tmp_path: Path
+) -> None:
     def unread(table: pd.DataFrame) -> None:
         table.loc[table.index[:7], "candidate"] = np.nan
 
     some = changed(inputs, tmp_path, unread)
     text = made.words(mistakes.section(some))
-    assert "7 photos, which the model could not read" in text
+    assert "could not read 7 photos" in text
     assert "nan" not in render("t", [mistakes.section(some)]).split("<main")[1].split("<script")[0]
     names = pd.read_parquet(tmp_path / predictions.FILE)[features.FILE_NAME][:7]
     listed = csv.DictReader(io.StringIO(mistakes.suspects_csv(some)))
@@ -114,74 +113,69 @@ def test_what_could_not_be_read_is_left_out_and_counted(inputs: Inputs, tmp_path
     assert len(mistakes.suspects_csv(nothing).splitlines()) == 1
 
 
-def test_without_suspects_there_are_none_to_show(inputs: Inputs, tmp_path: Path) -> None:
+def test_without_suspects_there_are_no_photos_of_them(inputs: Inputs, tmp_path: Path) -> None:
     def even(table: pd.DataFrame) -> None:
         table["candidate"] = table[features.AGE] + 1
 
     section = mistakes.section(changed(inputs, tmp_path, even))
     assert [block.caption for block in section.blocks if isinstance(block, Photos)] == [
-        "The worst mistakes"
+        "The largest errors"
     ]
-    assert "0 labels are suspected" in made.words(section)
+    assert "No label is suspicious" in made.words(section)
 
 
 def test_errors_of_few_photos_are_not_drawn(inputs: Inputs) -> None:
-    title = "Error by age: the middle one and the range of eight photos in ten"
+    title = "Error by age: the median, and the range of eight in ten photos"
     found = mistakes.estimates(inputs)
     bins, counts = np.unique(found.ages // 5 * 5, return_counts=True)
     bound = int(np.median(counts))
     assert 0 < sum(counts >= bound) < len(counts)
-    told = made.charts(mistakes.section(reviewed(inputs, min_photos=bound)))[title].description
+    description = made.charts(mistakes.section(made.reviewed(inputs, min_photos=bound)))[
+        title
+    ].description
     for age, count in zip(bins, counts, strict=True):
-        assert (f"{age:.0f} to {age + 5:.0f} years: " in told) == (count >= bound)
-    assert title not in made.charts(mistakes.section(reviewed(inputs, min_photos=1000)))
+        assert (f"{age:.0f} to {age + 5:.0f} years: " in description) == (count >= bound)
+    assert title not in made.charts(mistakes.section(made.reviewed(inputs, min_photos=1000)))
 
 
 def test_a_square_counts_its_photos(inputs: Inputs) -> None:
-    """The picture of all estimates loses none, however many there are."""
-    chart = made.charts(mistakes.section(inputs))["Estimate against real age"]
+    """The squares of the chart contain each photo once."""
+    chart = made.charts(mistakes.section(inputs))["Estimate and real age"]
     squares = chart.spec.layer[0].data.values
     found = mistakes.estimates(inputs)
     assert sum(square["photos"] for square in squares) == len(found.ages)
     for square in squares:
         assert square["photos"] == sum(
             (square["age"] <= found.ages) & (found.ages < square["to_age"])
-            & (square["given"] <= found.given) & (found.given < square["to_given"])
+            & (square["estimate"] <= found.estimates) & (found.estimates < square["to_estimate"])
         )  # fmt: skip
 
 
 def test_at_the_till(inputs: Inputs) -> None:
-    """Shares of those who would, and would not, be asked for ID, with Wilson's intervals."""
+    """The share of minors that the till does not ask for ID, with Wilson's interval."""
     found, policy = mistakes.estimates(inputs), Policy.load()
     minors = found.ages < policy.legal_age
-    wrong, photos = sum(minors & (found.given >= policy.challenge_age)), sum(minors)
+    wrong, photos = sum(minors & (found.estimates >= policy.challenge_age)), sum(minors)
     (rows,) = (
         rows for name, rows in made.tables(mistakes.section(inputs)).items() if "till" in name
     )
     low, high = proportion_bounds(int(wrong), int(photos))
-    said = rows[0]
-    assert (said["photos"].text, said["of"].text) == (str(wrong), str(photos))
-    share = said["share (95 % interval)"].text
+    row = rows[0]
+    assert (row["photos"].text, row["photos of this age"].text) == (str(wrong), str(photos))
+    share = row["share (95 % interval)"].text
     assert share == f"{wrong / photos:.1%} ({low:.1%} to {high:.1%})"
 
 
 def proportion_bounds(count: int, photos: int) -> tuple[float, float]:
-    """Wilson 1927, as in its definition."""
+    """Wilson's interval by its definition (1927)."""
     z, share = norm.ppf(0.975), count / photos
     middle = (share + z**2 / (2 * photos)) / (1 + z**2 / photos)
     half = z / (1 + z**2 / photos) * np.sqrt(share * (1 - share) / photos + (z / 2 / photos) ** 2)
     return max(middle - half, 0.0), middle + half
 
 
-def reviewed(inputs: Inputs, **options: Any) -> Inputs:
-    """The same with other settings of the section `review`."""
-    return replace(
-        inputs, settings={**inputs.settings, "review": {**inputs.settings["review"], **options}}
-    )
-
-
 def test_thumbnails_can_be_switched_off(inputs: Inputs) -> None:
-    section = mistakes.section(reviewed(inputs, thumbnails=False))
+    section = mistakes.section(made.reviewed(inputs, thumbnails=False))
     assert "data:image" not in render("t", [section])
     assert "=final_files/<b>,1.jpg" in str(made.tables(section))
 
@@ -202,9 +196,9 @@ def test_the_suspects_can_be_left_out(inputs: Inputs, tmp_path: Path) -> None:
     assert {reject.reason for reject in left.rejects} == {Reason.EXCLUDED}
 
 
-def test_the_seeds_question_is_answered_by_figures(inputs: Inputs) -> None:
-    said = made.words(mistakes.section(inputs))
-    assert "The elderly: true here, by more than chance." in said  # as made.photos are
-    assert re.search(r"within 2 years are [\d.]+% \([\d.]+% to [\d.]+%\) of them", said)
-    few = mistakes.section(reviewed(inputs, min_photos=1000))
-    assert "Too few photos to say" in made.words(few)
+def test_errors_of_the_old_and_the_young(inputs: Inputs) -> None:
+    text = made.words(mistakes.section(inputs))
+    assert "Yes, by more than chance." in text  # the photos are made so
+    assert re.search(r"young people, [\d.]+% \([\d.]+% to [\d.]+%\) get an estimate", text)
+    few = mistakes.section(made.reviewed(inputs, min_photos=1000))
+    assert "too few photos to say" in made.words(few)

@@ -1,4 +1,4 @@
-"""The model card has no blanks, and says what the evaluation says."""
+"""The model card has no empty fields, and its figures are those of the evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from components.review.inputs import Inputs, RunFacts
 from schemas import features
 from tests.components.review import made
 
-HEADINGS = [  # of Mitchell et al. 2019, with the uses apart
+HEADINGS = [  # as in Mitchell et al. 2019, plus the out-of-scope uses
     "Model details", "Intended use", "Out-of-scope uses", "Factors", "Metrics", "Evaluation data",
     "Training data", "Quantitative analyses", "Ethical considerations",
     "Caveats and recommendations",
@@ -30,25 +30,25 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return made.run(tmp_path_factory.mktemp("run"), made.photos(300, **columns))
 
 
-def plain(card: str) -> str:
-    """What a reader sees of the card, as HTML."""
+def as_html(card: str) -> str:
+    """The card as HTML."""
     html: str = MarkdownIt("commonmark", {"html": True}).enable("table").render(card)
     return html
 
 
-def assert_no_blanks(card: str) -> None:
+def assert_no_empty_fields(card: str) -> None:
     assert not re.search(r"\bNone\b|\bnan\b|\{\{|\}\}|\{%|: *$|\(\)", card, re.MULTILINE), card
-    html = plain(card)
+    html = as_html(card)
     assert not re.search(r"<(li|td|th|p|h\d)[^>]*>\s*</", html), html
 
 
-def test_headings_and_no_blanks(inputs: Inputs) -> None:
+def test_headings_and_no_empty_fields(inputs: Inputs) -> None:
     card = model_card.markdown(inputs)
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == HEADINGS
-    assert_no_blanks(card)
+    assert_no_empty_fields(card)
 
 
-def test_its_figures_are_those_of_the_evaluation(inputs: Inputs) -> None:
+def test_the_figures_are_those_of_the_evaluation(inputs: Inputs) -> None:
     card = model_card.markdown(inputs)
     folder = inputs.artifacts["evaluation"].path
     result = tfma.load_eval_result(str(folder))
@@ -59,18 +59,18 @@ def test_its_figures_are_those_of_the_evaluation(inputs: Inputs) -> None:
     ):
         value = result.get_metrics_for_slice(slice_key)["mean_absolute_error"]["doubleValue"]
         mae = read(folder)[slice_key]["mean_absolute_error"]
-        told = rf"{re.escape(name)}[^\n]* {value:.2f} \({mae.low:.2f} to {mae.high:.2f}\)"
-        assert re.search(told, card), (name, told)
+        expected = rf"{re.escape(name)}[^\n]* {value:.2f} \({mae.low:.2f} to {mae.high:.2f}\)"
+        assert re.search(expected, card), (name, expected)
 
 
 def test_nothing_from_the_csv_is_markup(inputs: Inputs) -> None:
     card = model_card.markdown(inputs)
     assert "<" not in card
-    html = plain(card)
+    html = as_html(card)
     assert "store &lt;script&gt;alert(1)&lt;/script&gt;|*x*" in html
 
 
-def test_a_run_of_which_little_is_known(inputs: Inputs, tmp_path: Path) -> None:
+def test_a_run_with_few_facts(inputs: Inputs, tmp_path: Path) -> None:
     few = made.run(tmp_path, made.photos(12, seed=1), history={"best_epoch": 1, "epochs": [{}]})
     artifacts = {
         name: dataclasses.replace(artifact, properties={})
@@ -79,9 +79,9 @@ def test_a_run_of_which_little_is_known(inputs: Inputs, tmp_path: Path) -> None:
     }
     facts = RunFacts(who="", when="", code="", run_id="", host="")
     card = model_card.markdown(dataclasses.replace(few, artifacts=artifacts, run=facts))
-    assert "in the run not recorded of not recorded by not recorded" in card
-    assert_no_blanks(card)
-    assert "none: it was not pushed" in card
-    assert "not let through" in card
+    assert "- Run: not recorded\n" in card and "- Started by: not recorded\n" in card
+    assert_no_empty_fields(card)
+    assert "none, because the model was not pushed" in card
+    assert "Decision of the gate: not passed" in card
     assert "no groups to compare" in card
     assert "not stated by the photos' folder" in card

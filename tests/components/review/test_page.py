@@ -1,4 +1,4 @@
-"""The page: what it holds is shown and nothing of it acts; it works alone, for everybody."""
+"""The page shows text as text, is accessible, and works without a network and without scripts."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.browser import Browser
 
 HOSTILE = "<script>document.title='taken'</script>\"'&]]><img src=x onerror=document.title='taken'>"
 LONG = "n" * 300
-KIND = "R&D <kind>"  # a column of a CSV may be called so
+KIND = "R&D <kind>"  # a possible name of a column in a CSV
 
 
 def table(rows: int = 40) -> Table:
-    """Values in no order, one of them none."""
+    """Unsorted values; one of them is NaN."""
     numbers = [*((at * 37) % rows for at in range(rows)), float("nan")]
     return Table(
         f"Slices {HOSTILE}",
@@ -55,7 +55,7 @@ def chart() -> Chart:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of everything, with what must not act everywhere."""
+    """A page with every kind of block, and with hostile text in each."""
     jpeg = io.BytesIO()
     Image.new("RGB", (96, 96), (90, 120, 60)).save(jpeg, "JPEG")
     photo = Photo(jpeg.getvalue(), f"A photo {HOSTILE}", [HOSTILE, LONG])
@@ -101,15 +101,16 @@ def test_ids_are_unique(page: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_what_is_not_a_number_is_last() -> None:
+def test_nan_comes_last() -> None:
     text = render("t", [Section("s", "S", [table(4)])])
     assert re.findall(r'data-order="([^"]*)"', text)[-1] == "1e+300"
     assert "nan" not in html.unescape(re.sub(r"(?s)<(script|style).*?</\1>", "", text))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_is_for_everybody(browser: Browser, page: Path, width: int, dark: bool) -> None:
+def test_accessibility(browser: Browser, page: Path, width: int, dark: bool) -> None:
     browser.open(page, width, dark=dark)
     assert browser.complaints() == []
     assert browser.run("return document.title").startswith("Review <script>")
@@ -125,6 +126,7 @@ def column(browser: Browser, at: int) -> list[str]:
     )
 
 
+@pytest.mark.e2e
 def test_sorting_and_filtering(browser: Browser, page: Path) -> None:
     browser.open(page)
     header = "document.querySelectorAll('table.interactive thead th')[2]"
@@ -133,7 +135,7 @@ def test_sorting_and_filtering(browser: Browser, page: Path) -> None:
     assert values == [f"{number:.2f}" for number in range(40)] + ["–"]
     assert browser.run(f"return {header}.ariaSort") == "ascending"
     browser.run(f"{header}.querySelector('[role=button]').click()")
-    assert column(browser, 2) == [*values[-2::-1], "–"]  # what is no number stays last
+    assert column(browser, 2) == [*values[-2::-1], "–"]  # NaN stays last
     assert browser.run(f"return {header}.ariaSort") == "descending"
     browser.run(
         "const select = document.querySelector('.filters select'); select.value = 'odd';"
@@ -147,7 +149,8 @@ def test_sorting_and_filtering(browser: Browser, page: Path) -> None:
     assert column(browser, 0) == ["slice 17 "]
 
 
-def test_without_scripts_the_tables_are_there(browser: Browser, page: Path) -> None:
+@pytest.mark.e2e
+def test_without_scripts_the_page_shows_the_tables(browser: Browser, page: Path) -> None:
     browser.command("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.chrome.get(page.as_uri())
@@ -157,6 +160,7 @@ def test_without_scripts_the_tables_are_there(browser: Browser, page: Path) -> N
     assert rows == 41
 
 
+@pytest.mark.e2e
 def test_printing_keeps_every_row(browser: Browser, page: Path) -> None:
     browser.open(page)
     printed = browser.printed()
@@ -165,7 +169,8 @@ def test_printing_keeps_every_row(browser: Browser, page: Path) -> None:
     assert "Plain" in printed and "In words" not in printed
 
 
-def test_a_filtered_table_says_so_on_paper(browser: Browser, page: Path) -> None:
+@pytest.mark.e2e
+def test_a_printed_table_shows_that_it_is_filtered(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.run(
         "const field = document.querySelector('.dt-search input'); field.value = '\"slice 17\"';"
@@ -174,7 +179,8 @@ def test_a_filtered_table_says_so_on_paper(browser: Browser, page: Path) -> None
     assert "1 rows of 41" in browser.printed()
 
 
-def test_ink_on_paper_is_dark(browser: Browser, page: Path) -> None:
+@pytest.mark.e2e
+def test_printed_text_is_dark(browser: Browser, page: Path) -> None:
     browser.open(page, dark=True)
     browser.command("Emulation.setEmulatedMedia", media="print",
                     features=[{"name": "prefers-color-scheme", "value": "dark"}])  # fmt: skip

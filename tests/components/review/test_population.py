@@ -1,4 +1,4 @@
-"""The reference population's table: what is read, and what is refused, in one line."""
+"""The reference population: a valid table is read, any other gives a message of one line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_row_for_each_year(people: list[float]) -> None:
 
 
 @given(st.text() | st.lists(st.text(), max_size=9).map(lambda rows: table(*rows)))
-def test_anything_else_is_refused_in_one_line(text: str) -> None:
+def test_any_other_text_gives_a_message_of_one_line(text: str) -> None:
     try:
         shares = population.parse(text).shares
     except UserError as error:
@@ -58,27 +58,27 @@ def test_anything_else_is_refused_in_one_line(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (table("0+,1", head=""), "where the figures come from"),
-        ("", "where the figures come from"),
+        (table("0+,1", head=""), "name the source of the figures"),
+        ("", "name the source of the figures"),
         (SOURCE, "has to be age,people"),
         (SOURCE + "alter,leute\n", "has to be age,people"),
         (table(), "0+"),
-        (table("0-12,5", "14-17,5"), "line 4: the ages have to go on at 13, not at 14"),
-        (table("0-12,5", "12-17,5"), "line 4: the ages have to go on at 13, not at 12"),
-        (table("0-14,5"), "line 3: its ages lie in the bands 0–12 and 13–17"),
-        (table("0+,5"), "line 3: its ages lie in the bands 0–12 and 65+"),
+        (table("0-12,5", "14-17,5"), "line 4: the next age has to be 13, not 14"),
+        (table("0-12,5", "12-17,5"), "line 4: the next age has to be 13, not 12"),
+        (table("0-14,5"), "line 3: the ages lie in the bands 0–12 and 13–17"),
+        (table("0+,5"), "line 3: the ages lie in the bands 0–12 and 65+"),
         (table("0-12,5"), "13+"),
-        (table("twelve,5"), "line 3: 'twelve' is no age"),
-        (table("0-12,many"), "line 3: 'many' is no number of people"),
-        (table("0-12,-1"), "line 3: '-1' is no number of people"),
-        (table("0-12,nan"), "line 3: 'nan' is no number of people"),
+        (table("twelve,5"), "line 3: 'twelve' is not an age"),
+        (table("0-12,many"), "line 3: 'many' is not a number of people"),
+        (table("0-12,-1"), "line 3: '-1' is not a number of people"),
+        (table("0-12,nan"), "line 3: 'nan' is not a number of people"),
         (table("0-12,1,000"), "line 3: 3 cells instead of 2"),
         (table('0-12,"5'), "line 3: "),
         (table("12-0,5"), "line 3: '12-0' ends before it starts"),
-        (table(*(f"{band},0" for band in BANDS)), "no people"),
+        (table(*(f"{band},0" for band in BANDS)), "the sum of the people is not a number above 0"),
     ],
 )
-def test_a_fault(text: str, complaint: str, tmp_path: Path) -> None:
+def test_a_wrong_table(text: str, complaint: str, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     file.write_text(text, "utf-8")
     with pytest.raises(UserError) as raised:
@@ -92,5 +92,5 @@ def test_no_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv: No such file"):
         population.read(str(tmp_path / "nowhere.csv"))
     (tmp_path / "latin.csv").write_bytes("# Bevölkerung\n".encode("latin-1"))
-    with pytest.raises(UserError, match="not a text file in UTF-8"):
+    with pytest.raises(UserError, match="not text in UTF-8"):
         population.read(str(tmp_path / "latin.csv"))

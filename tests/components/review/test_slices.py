@@ -1,10 +1,11 @@
-"""The table and the charts of TFMA's slices."""
+"""The table and the charts of the slices."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -42,14 +43,14 @@ def photos() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def folder(photos: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Their evaluation."""
+    """The evaluation of these photos."""
     folder = tmp_path_factory.mktemp("evaluation")
     made.evaluate(folder, photos, ["gender", "span", "store"])
     return folder
 
 
 def evaluation(name: str, figures: dict[Slice, Metrics]) -> slices.Evaluation:
-    """Of no photo that another evaluation has."""
+    """An evaluation that has no photos in common with another."""
     columns = {features.PHOTO_ID: pa.array([], pa.string()), ABSOLUTE_ERROR: pa.array([], "f8")}
     return slices.Evaluation(name, figures, pa.table(columns))
 
@@ -81,12 +82,12 @@ def test_every_slice_is_in_the_table(folder: Path) -> None:
         count = metrics[""][""][COUNT]["doubleValue"]
         assert row["photos"].value == count
         assert (row["MAE, years"].mark == "few") is (count < FEW)
-        # Not ranked: what is no number stands last.
+        # NaN comes last, so these are not ranked.
         assert math.isnan(float(row["MAE, years"].value or 0)) is (count < FEW)
         assert math.isnan(float(row["MSE, years²"].value or 0)) is (count < FEW)
 
 
-def test_slices_stand_in_their_natural_order(folder: Path) -> None:
+def test_the_order_of_the_slices(folder: Path) -> None:
     keys = [row["slice"].text for row in table(slices.blocks([slices.evaluation("m", folder)], 1))]
     assert keys[0] == "all photos"
     assert keys[1:10] == [f"age {band}" for band in features.AGE_BANDS]
@@ -94,45 +95,47 @@ def test_slices_stand_in_their_natural_order(folder: Path) -> None:
     assert spans == [f"span {number}" for number in range(1, 12)]
 
 
-def test_charts_say_the_same_in_words(folder: Path) -> None:
+def test_the_descriptions_of_the_charts(folder: Path) -> None:
     found = slices.evaluation("this model", folder)
     drawn = charts(slices.blocks([found], FEW))
     assert {title.split(",")[0] for title in drawn} == {
         f"{metric} by {column}"
-        for metric in ("MAE", "Bias (estimate less real age)")
+        for metric in ("MAE", "Bias (estimate minus real age)")
         for column in ("age", "gender", "span")
     } | {"MAE by age and gender"}
-    said = drawn["MAE by age, years, with 95 % intervals"].description
+    description = drawn["MAE by age, years, with 95 % intervals"].description
     for band in features.AGE_BANDS:
         metrics = found.slices[((features.AGE_BAND, band),)]
-        told = f"age {band}: {metrics[MAE]:.2f}, {metrics[COUNT].value:.0f} photos"
-        assert (told in said) is (metrics[COUNT].value >= FEW)
+        expected = f"age {band}: {metrics[MAE]:.2f}, {metrics[COUNT].value:.0f} photos"
+        assert (expected in description) is (metrics[COUNT].value >= FEW)
 
 
-def test_too_many_values_for_a_chart_are_said_to_be(folder: Path) -> None:
+def test_too_many_values_for_a_chart(folder: Path) -> None:
     (text,) = [
         block
         for block in slices.blocks([slices.evaluation("this model", folder)], FEW)
         if isinstance(block, Text)
     ]
-    assert text.paragraphs[1:] == ["store has 20 values, too many for a chart: see the table."]
+    assert text.paragraphs[1:] == [
+        "store has 20 values. That is too many for a chart: see the table."
+    ]
 
 
-def test_too_few_photos_for_a_chart_are_said_to_be(folder: Path) -> None:
+def test_too_few_photos_for_a_chart(folder: Path) -> None:
     blocks = slices.blocks([slices.evaluation("this model", folder)], 1000)
     assert not charts(blocks)
-    said = [text for block in blocks if isinstance(block, Text) for text in block.paragraphs]
+    texts = [text for block in blocks if isinstance(block, Text) for text in block.paragraphs]
     for by in ("age", "gender", "span"):
-        assert said.count(f"No chart by {by}: no part has 1000 photos.") == 1
+        assert texts.count(f"There is no chart by {by}, because no slice has 1000 photos.") == 1
 
 
-def test_what_comes_from_a_table_is_escaped(folder: Path) -> None:
+def test_text_from_the_csv_is_escaped(folder: Path) -> None:
     blocks = slices.blocks([slices.evaluation(made.HOSTILE, folder)] * 2, FEW)
     page = render("t", [Section("slices", "TFMA slices by age", blocks)])
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
 
 
-def test_any_metric_and_any_key_two_models_side_by_side() -> None:
+def test_any_metric_and_any_slice_of_two_models() -> None:
     other = Figure(0.25, math.nan, math.nan)
     key = (("shelf", "<b>"), ("till", "3"))
     metrics = figures(Figure(5.0, 4.0, 6.0), unheard_of=other)
@@ -140,29 +143,27 @@ def test_any_metric_and_any_key_two_models_side_by_side() -> None:
     second = evaluation("second", {OVERALL: figures(Figure(7.0, 6.0, 8.0))})
     rows = table(slices.blocks([first, second], few=30))
     assert rows[0]["first: unheard_of"].text == "0.25"
-    # Of photos that were not the same, a difference has no interval and no mark.
+    # The photos are not the same, so the difference has no interval and no mark.
     assert list(rows[0].values())[-1] == Cell("-2.00", -2.0)
     assert rows[1]["slice"].text == "shelf <b>, till 3" and rows[1]["kind"].text == "shelf × till"
     assert rows[1]["second: MAE, years"].text == list(rows[1].values())[-1].text == "–"
 
 
-def test_a_chart_names_its_models_once() -> None:
+def test_a_chart_names_each_model_once() -> None:
     held: dict[Slice, Metrics] = {((features.AGE_BAND, "0–12"),): figures(Figure(5.0, 4.0, 6.0))}
     both = [evaluation("first", held), evaluation("second", held)]
     chart = charts(slices.blocks(both, FEW))["MAE by age, years, with 95 % intervals"]
     assert svg(chart.spec, "", "", 0).count(">first</text>") == 1
 
 
-def test_the_same_photos_are_held_against_themselves(
-    photos: pd.DataFrame, folder: Path, tmp_path: Path
-) -> None:
-    """The interval is that of a paired t-test, as SciPy has it."""
-    old = photos[features.AGE] >= 45
-    better = photos.assign(candidate=photos["candidate"].where(~old, photos[features.AGE] + 1))
-    made.evaluate(tmp_path, better.sample(frac=1, random_state=0), ["gender", "span", "store"])
-    pair = [slices.evaluation("new", tmp_path), slices.evaluation("old", folder)]
-    rows = {row["slice"].text: row["MAE, years: new less old"] for row in table(
-        slices.blocks(pair, few=2)
+def test_the_same_photos_give_a_paired_comparison(photos: pd.DataFrame, folder: Path) -> None:
+    """The interval is that of SciPy's paired t-test."""
+    old = slices.evaluation("old", folder)
+    young = photos[features.AGE] < 45
+    better = photos.assign(candidate=photos["candidate"].where(young, photos[features.AGE] + 1))
+    new = evaluated("new", better.sample(frac=1, random_state=0), old)
+    rows = {row["slice"].text: row["MAE, years: new minus old"] for row in table(
+        slices.blocks([new, old], few=2)
     )}  # fmt: skip
     after, before = ((one["candidate"] - one[features.AGE]).abs() for one in (better, photos))
     for name, some in {
@@ -180,19 +181,31 @@ def test_the_same_photos_are_held_against_themselves(
     assert rows["age 0–12"].text == "+0.00 (+0.00 to +0.00)" and rows["age 0–12"].mark == ""
 
 
-def test_photos_that_differ_have_no_interval(
-    photos: pd.DataFrame, folder: Path, tmp_path: Path
-) -> None:
-    made.evaluate(tmp_path, photos[1:], ["gender", "span", "store"])
-    pair = [slices.evaluation("new", tmp_path), slices.evaluation("old", folder)]
-    rows = table(slices.blocks(pair, few=2))
-    changes = {row["slice"].text: row["MAE, years: new less old"].text for row in rows}
+def test_different_photos_give_no_interval(photos: pd.DataFrame, folder: Path) -> None:
+    old = slices.evaluation("old", folder)
+    new = evaluated("new", photos[1:], old)
+    rows = table(slices.blocks([new, old], few=2))
+    changes = {row["slice"].text: row["MAE, years: new minus old"].text for row in rows}
     assert "to" not in changes["all photos"]
-    assert any("to" in change for change in changes.values())  # of slices that lack none
+    assert any("to" in change for change in changes.values())  # of slices with the same photos
 
 
-def test_without_numbers_there_is_a_page() -> None:
-    """NaN, as of an estimate that was none; no interval; no count; nothing at all."""
+def evaluated(name: str, photos: pd.DataFrame, like: slices.Evaluation) -> slices.Evaluation:
+    """An evaluation of these photos with the slices of another one, without TFMA."""
+    errors = (photos["candidate"] - photos[features.AGE]).abs().astype(float)
+    held: dict[Slice, Metrics] = {}
+    for key in like.slices:
+        chosen = np.logical_and.reduce([photos[column] == value for column, value in key] or [True])
+        some = errors[np.broadcast_to(chosen, len(errors))]
+        held[key] = figures(Figure(some.mean(), math.nan, math.nan), len(some))
+    columns = {features.PHOTO_ID: photos[features.PHOTO_ID], ABSOLUTE_ERROR: errors}
+    for column in {column for key in like.slices for column, _ in key}:
+        columns[column] = photos[column]
+    return slices.Evaluation(name, held, pa.table(columns))
+
+
+def test_a_page_without_numbers() -> None:
+    """NaN instead of an MAE, no interval, no count, no metrics."""
     nan = Figure(math.nan, math.nan, math.nan)
     band = ((features.AGE_BAND, "18–20"),)
     for metrics in (figures(nan), figures(Figure(5.0, math.nan, math.nan)), {MAE: nan}, {}):
@@ -201,7 +214,7 @@ def test_without_numbers_there_is_a_page() -> None:
             assert "Every slice" in render("t", [Section("slices", "t", blocks)])
 
 
-def test_marks_are_of_whole_intervals() -> None:
+def test_a_mark_needs_the_whole_interval() -> None:
     overall, photos = Figure(5.0, 4.5, 5.5), {"good": 4.9, "bad": 5.1, "": 5.0}
     intervals = {"good": (4.0, 4.99), "bad": (5.01, 6.0), "": (4.0, 6.0)}
     held: dict[Slice, Metrics] = {

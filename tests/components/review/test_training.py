@@ -1,4 +1,4 @@
-"""The section on the training tells the history that the Trainer wrote."""
+"""The section "Training" shows the history that the Trainer wrote."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from components.review import training
 from components.review.page import Section
 from tests.components.review import made
 
-TABLE = "Each epoch; the weights of the marked one were kept"
+TABLE = "Epochs (the model has the weights of the marked one)"
 
 
-def told(tmp_path: Path, **changes: Any) -> Section:
+def section_of(tmp_path: Path, **changes: Any) -> Section:
     return training.section(made.trained(tmp_path, made.HISTORY | changes))
 
 
 def test_curves_phases_and_time(tmp_path: Path) -> None:
-    section = told(tmp_path)
+    section = section_of(tmp_path)
     rows = made.tables(section)[TABLE]
     assert [row["trained"].text for row in rows] == ["last layer", "whole network", "whole network"]
     assert [row["MAE on eval, years"].text for row in rows] == ["9.00", "8.00", "9.00"]
     assert [row["epoch"].mark for row in rows] == ["", "good", ""]
     words = made.words(section)
-    assert "lasted 3 epochs: 60 seconds in all, 20.0 seconds an epoch" in words
-    assert "For 1 epoch only the new last layer was trained" in words
-    assert "Weights of the network: 23,589,761; computed in: bfloat16" in words
-    mae = made.charts(section)["MAE: years off, on average"]
+    assert "took 3 epochs and 60 seconds, which is 20.0 seconds per epoch" in words
+    assert "For 1 epoch, only the new last layer was trained" in words
+    assert "weights in the network: 23,589,761. Number format: bfloat16" in words
+    mae = made.charts(section)["MAE"]
     assert "on eval 9.00 after the first epoch, 8.00 after epoch 2" in mae.description
     for chart in made.charts(section).values():
         chart.spec.to_dict()
@@ -37,18 +37,18 @@ def test_curves_phases_and_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"stopped": "patience"}, "stopped early: for 4 epochs in a row"),
-        ({"stopped": "epochs"}, "all epochs that the configuration allows were over"),
-        ({"stopped": ""}, "Why it stopped is not recorded"),
+        ({"stopped": "patience"}, "did not improve for 4 epochs"),
+        ({"stopped": "epochs"}, "after the number of epochs in the configuration"),
+        ({"stopped": ""}, "reason for the end of the training is not recorded"),
     ],
 )
 def test_why_it_stopped(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
-    assert why in made.words(told(tmp_path, **changes))
+    assert why in made.words(section_of(tmp_path, **changes))
 
 
-def test_one_epoch_of_a_trainer_that_recorded_less(tmp_path: Path) -> None:
+def test_a_history_of_one_epoch_with_few_facts(tmp_path: Path) -> None:
     history = {"best_epoch": 1, "epochs": made.HISTORY["epochs"][:1]}
     section = training.section(made.trained(tmp_path, history))
     assert len(made.tables(section)[TABLE]) == 1
-    assert "lasted 1 epoch: 10 seconds in all" in made.words(section)
+    assert "took 1 epoch and 10 seconds" in made.words(section)
     assert made.words(section).count("not recorded") == 3
