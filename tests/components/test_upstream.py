@@ -38,7 +38,7 @@ def test_beams_torn_element_is_still_there() -> None:
         time.sleep(0.01)
     stream.write(b"the second half")
     stream.close()
-    assert [part for part in sent if part][0] == b"the first half"
+    assert next(part for part in sent if part) == b"the first half"
 
 
 def test_beam_works_with_one_worker_in_the_process() -> None:
