@@ -136,7 +136,7 @@ def _command() -> str:
 
 @functools.cache
 def _commit() -> str:
-    """The commit that is checked out; with `-dirty` after it where the code was changed."""
+    """The commit that is checked out; with `-dirty` after it if more than results was changed."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -144,8 +144,9 @@ def _commit() -> str:
         )
 
     head = git("rev-parse", "--short=7", "HEAD").stdout.strip()
-    unchanged = ("diff", "--quiet", "HEAD", "--", ".", f":!{RESULTS}", f":!{PAGE}")
-    return head if not head or git(*unchanged).returncode == 0 else f"{head}-dirty"
+    results = (":(exclude)benchmarks/results", ":(exclude)docs/benchmarks.md")
+    changed = git("diff", "--quiet", "HEAD", "--", ".", *results).returncode == 1
+    return f"{head}-dirty" if changed else head
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,6 +41,24 @@ def test_a_ratio_of_its_own_is_kept(recorded: Path) -> None:
     results.record("clients", 90.0, "photos/s", 100.0, ratio=0.95)
     (row,) = results.read(recorded)
     assert row.ratio == "0.95"
+
+
+def test_results_do_not_make_a_commit_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "HERE", tmp_path / "benchmarks")
+    files = [tmp_path / "benchmarks" / "results" / "example.csv", tmp_path / "code.py"]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        file.write_text("as committed")
+    author = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+    for command in (("init",), ("add", "."), (*author, "commit", "--message=all")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    files[0].write_text("with a new row")
+    commit = results._commit.__wrapped__()
+    assert len(commit) == 7
+    files[1].write_text("changed")
+    assert results._commit.__wrapped__() == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(
