@@ -41,7 +41,7 @@ _MEASURES = {
     features.AGE: ("Age, years", ".0f"),
     features.WIDTH: ("Width, pixels", ",.0f"),
     features.HEIGHT: ("Height, pixels", ",.0f"),
-    features.SQUARENESS: ("Squareness (shorter by longer side)", ".2f"),
+    features.SQUARENESS: ("Squareness (shorter ÷ longer side)", ".2f"),
     features.BRIGHTNESS: ("Brightness (0 black, 1 white)", ".2f"),
     features.SHARPNESS: ("Sharpness (the higher, the sharper)", ",.0f"),
 }

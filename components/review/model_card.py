@@ -16,6 +16,7 @@ from components.review.decision import fingerprint, pushed_version
 from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Metrics, Slice, figures
 from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Markdown, Section
+from components.review.slices import label
 from components.review.training import read_history, recorded
 from schemas import features
 
@@ -129,7 +130,7 @@ def _measured(found: Mapping[Slice, Metrics], few: int) -> dict[str, Any]:
     bands = {band: found.get(((features.AGE_BAND, band),)) for band in features.AGE_BANDS}
     groups = {key[0]: metrics for key, metrics in found.items() if _is_group(key)}
     crossed = {
-        " and ".join(map(" ".join, key)): metrics
+        label(key): metrics
         for key, metrics in found.items()
         if len(key) == 2 and _count(metrics) >= few
     }
@@ -137,9 +138,7 @@ def _measured(found: Mapping[Slice, Metrics], few: int) -> dict[str, Any]:
     return {
         "overall": _row("all", found[OVERALL], few),
         "bands": rows,
-        "groups": [
-            _row(" ".join(column), metrics, few) for column, metrics in sorted(groups.items())
-        ],
+        "groups": [_row(label((key,)), metrics, few) for key, metrics in sorted(groups.items())],
         "worst_crossed": _worst(crossed) or _TOO_FEW,
         "young": "; ".join(_sentence(row) for row in rows[1:3]),
         "old": _sentence(rows[-1]),
