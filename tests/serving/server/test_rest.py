@@ -182,7 +182,7 @@ def test_status_and_metadata(port: int) -> None:
         ("GET", "/v1/models/photos/versions/8", 404),
         ("GET", "/v1/models/photos/versions/9223372036854775808", 400),
         ("GET", "/v1/models/photos/labels/gone", 400),
-        ("GET", "/v1/models/%FF", 400),
+        ("GET", "/v1/models/%FF", 404),
         ("GET", "/v1/models", 404),
         ("GET", "/", 404),
         ("GET", PREDICT, 405),
