@@ -205,7 +205,7 @@ def _model_spec(request: web.Request) -> ModelSpec:
         spec = ModelSpec(name=asked["name"], version_label=asked.get("label"))
         if "version" in asked:
             spec.version.value = int(asked["version"])
-    except ValueError:  # the number is too large, or a name is not UTF-8
+    except ValueError:  # the number is too large
         raise invalid_argument(f"Malformed request: {request.path}") from None
     return spec
 

@@ -101,7 +101,7 @@ def _named(value: Any, names: list[str], where: str) -> dict[str, Any]:
         return value
     if len(names) == 1 and (not isinstance(value, dict) or _is_b64(value)):
         return {names[0]: value}
-    raise invalid_argument(f"{where} has to be an object with the names {', '.join(names)}")
+    raise invalid_argument(f"{where} has to be an object with the names {', '.join(sorted(names))}")
 
 
 def _is_b64(value: Any) -> bool:

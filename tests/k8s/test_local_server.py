@@ -167,6 +167,7 @@ def test_canary_promotion_and_rollback_under_a_running_server(served: Path, file
         assert age(url + CANARY) == 1
 
 
+@pytest.mark.slow
 def test_a_label_ahead_of_its_version_is_refused_and_tills_keep_theirs(
     served: Path, file: Path
 ) -> None:

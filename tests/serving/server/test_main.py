@@ -167,9 +167,10 @@ def test_a_second_signal_waits_for_nobody(folders: ModelFolders, tmp_path: Path)
         process(f"--model_base_path={tmp_path}", "--model_name=photos") as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        ask = Client(channel).prediction.Predict.future
-        asked = [ask(request(b"x", signature_name="slow")) for _ in range(60)]
-        asked[0].result()
+        client = Client(channel)
+        ask = client.prediction.Predict.future
+        asked = [ask(request(b"x", signature_name="slow")) for _ in range(20)]
+        client.version()
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: server.said("Stopping: no new requests"))
         server.process.send_signal(signal.SIGTERM)

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.server import rest, rest_json
 from serving.server.errors import ServingError
@@ -154,7 +155,7 @@ def test_any_json_is_a_request_or_refused(value: Any, key: str, name: str) -> No
     body = json.dumps({key: value}).encode()
     try:
         request, _ = rest_json.predict_request(
-            body, rest.ModelSpec(name="m"), lambda _: {name: SPECS[name]}
+            body, ModelSpec(name="m"), lambda _: {name: SPECS[name]}
         )
     except ServingError as error:
         assert error.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -182,7 +183,7 @@ def test_status_and_metadata(port: int) -> None:
         ("GET", "/v1/models/photos/versions/8", 404),
         ("GET", "/v1/models/photos/versions/9223372036854775808", 400),
         ("GET", "/v1/models/photos/labels/gone", 400),
-        ("GET", "/v1/models/%FF", 400),
+        ("GET", "/v1/models/%FF", 404),
         ("GET", "/v1/models", 404),
         ("GET", "/", 404),
         ("GET", PREDICT, 405),

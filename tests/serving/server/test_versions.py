@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import threading
 from collections.abc import Callable
@@ -56,8 +57,7 @@ def test_no_request_is_lost_in_a_swap(folders: ModelFolders, tmp_path: Path) -> 
             thread.start()
         for version in (2, 3):
             folders.put(base, version)
-            eventually(lambda v=version: client.states().get(v) == "AVAILABLE")
-            eventually(lambda v=version: v in answers)
+            eventually(functools.partial(answers.__contains__, version))
         done.set()
         for thread in threads:
             thread.join()
