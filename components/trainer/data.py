@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from components.transform import decode_squares
+from components.upstream import without_autotune
 from schemas import features
 
 # So many records (a few kB each) wait to be drawn in random order.
@@ -57,7 +58,7 @@ def train_batches(
         functools.reduce(tf.data.Dataset.concatenate, map(batches, epochs))
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
-        .with_options(_untuned())
+        .with_options(without_autotune())
     )
 
 
@@ -68,19 +69,8 @@ def eval_batches(patterns: Sequence[str], image_size: int, batch_size: int) -> t
         .batch(batch_size)
         .map(lambda records: _decode(records, image_size), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
-        .with_options(_untuned())
+        .with_options(without_autotune())
     )
-
-
-def _untuned() -> tf.data.Options:
-    """Turns tf.data's tuner off.
-
-    Between two looks at the pipeline, the tuner's thread sleeps for up to a minute. When an
-    iterator ends, tf.data waits for that thread: each evaluation would take so much longer.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return options
 
 
 def _records(patterns: Sequence[str]) -> tf.data.Dataset:

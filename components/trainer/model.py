@@ -15,6 +15,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.errors import UserError
 from components.transform import decode_squares
+from components.upstream import without_autotune
 from schemas import features
 
 # Keras' 0.99 averages over hundreds of steps. In a short training, evaluation would use statistics
@@ -232,8 +233,7 @@ class Servable(tf.Module):
         tf.data can go on after an error: it drops the photo, and a blank one comes next.
         """
         blank = tf.zeros((self._image_size, self._image_size, 3), tf.uint8), False
-        options = tf.data.Options()
-        options.autotune.enabled = False
+        options = without_autotune()
         # Else tf.data would optimize this dataset again for each photo.
         options.experimental_optimization.apply_default_optimizations = False
         return (

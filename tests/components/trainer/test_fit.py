@@ -16,8 +16,9 @@ import pytest
 import tensorflow as tf
 
 from components.errors import UserError
-from components.trainer import data, model
+from components.trainer import model
 from components.trainer.fit import EPOCHS, HEAD, PATIENCE, WHOLE, State, Training, whole_optimizer
+from components.upstream import without_autotune
 from tests.components.trainer import tiny
 
 STEPS, BATCH = 4, 8
@@ -56,7 +57,7 @@ def batches(seed: int, steps: int = STEPS, age: float | None = None) -> tf.data.
     images = (noise + ages[:, None, None, None] * 2.5).astype(np.uint8)
     years = ages if age is None else np.full_like(ages, age)
     slices = tf.data.Dataset.from_tensor_slices((images, years))
-    return slices.batch(BATCH).with_options(data._untuned())
+    return slices.batch(BATCH).with_options(without_autotune())
 
 
 def epochs(numbers: range, age: float | None) -> tf.data.Dataset:
