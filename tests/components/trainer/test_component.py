@@ -303,7 +303,7 @@ def test_several_devices_train_one_model(transformed: Transformed, tmp_path: Pat
     component.run_fn(alone)
     for one, other in zip(history(args)["epochs"], history(alone)["epochs"], strict=True):
         assert one.pop("phase") == other.pop("phase")
-        assert one == pytest.approx(other, rel=1e-3, abs=1e-9)
+        assert one == pytest.approx(other, rel=0.01, abs=1e-9)
 
 
 @pytest.mark.slow
