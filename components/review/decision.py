@@ -148,7 +148,7 @@ def _row(label: str, value: Figure, side: str, bound: float, photos: float) -> l
         label,
         value.short(),
         f"{side} {bound:.2f}",
-        Cell(f"{margin:+.2f}", margin),
+        Cell(f"{margin:+z.2f}", margin),
         Cell(f"{photos:,.0f}", photos),
         _verdict(met),
     ]

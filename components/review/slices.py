@@ -147,7 +147,7 @@ def _table(evaluations: Sequence[Evaluation], few: int) -> Table:
         if several:
             too_few = any(_is_few(one, key, few) for one in evaluations[:2])
             change = changes.get(key, UNKNOWN)
-            row.append(_cell(MAE, change, too_few, _mark(change, 0), "+.2f"))
+            row.append(_cell(MAE, change, too_few, _mark(change, 0), "+z.2f"))
         rows.append(row)
     return Table("Every slice", columns, rows, interactive=True, filters=("kind",))
 

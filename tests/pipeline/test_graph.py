@@ -19,7 +19,9 @@ def test_steps_get_their_sections(tmp_path: Path) -> None:
     assert Data.model_validate_json(given["PhotoExampleGen"]["data"]) == loaded.data
     custom = json.loads(given["Transform"]["custom_config"])
     assert custom.items() >= loaded.transform.model_dump().items()
-    assert '"value": 7.5' in given["Evaluator"]["eval_config"]
+    gate = json.loads(given["Evaluator"]["eval_config"])["metrics_specs"][0]["metrics"][0]
+    bound = gate["per_slice_thresholds"][0]["threshold"]["value_threshold"]["upper_bound"]
+    assert bound == 7.5
     assert json.loads(given["Review"]["settings"]) == loaded.model_dump(
         mode="json", exclude={"kubeflow"}
     )

@@ -161,7 +161,7 @@ def test_a_version_is_a_number(
 ) -> None:
     with pytest.raises(SystemExit):
         goodseed("load", file, "--", version)
-    assert f"{version!r} is no version" in capsys.readouterr().err
+    assert f"{version!r} is not a version" in capsys.readouterr().err
 
 
 def test_every_version_named_must_be_in_the_serving_root(file: Path, tmp_path: Path) -> None:
