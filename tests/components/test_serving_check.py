@@ -89,6 +89,7 @@ def test_a_servable_model_is_blessed(tmp_path: Path) -> None:
     assert checked(tmp_path, Servable()) == (1, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("servable", "why"),
     [

@@ -133,6 +133,7 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_canary_promotion_and_rollback_under_a_running_server(served: Path, file: Path) -> None:
     (first,) = (int(folder.name) for folder in served.iterdir())
     goodseed_serving("canary", file, first, "--serving-root", served.parent)

@@ -153,6 +153,7 @@ def test_it_starts_at_the_mean_training_age(
     assert asked["mean_age"] == pytest.approx(np.mean([tiny.parse(r)[2] for r in raw]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_seed_has_one_history(
     transformed: Transformed, tmp_path: Path, weights: list[list[np.ndarray]]
 ) -> None:
@@ -316,6 +317,7 @@ def test_several_devices_scale_the_loss(transformed: Transformed, tmp_path: Path
     assert epochs[-1]["mae"] != epochs[0]["mae"]
 
 
+@pytest.mark.slow
 def test_a_killed_step_goes_on_where_it_was(
     transformed: Transformed,
     tmp_path: Path,

@@ -254,7 +254,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, list
     return state, net.get_weights()
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize(
+    "epoch", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_killed_training_goes_on_as_if_it_had_not_been(
     tmp_path: Path, uninterrupted: tuple[State, list[np.ndarray]], epoch: int
 ) -> None:
@@ -283,6 +285,7 @@ def test_a_training_killed_after_its_last_epoch_has_nothing_left_to_do(tmp_path:
     assert all(entry["mae"] < 1e3 for entry in state.history)
 
 
+@pytest.mark.slow
 def test_early_stopping_outlives_a_kill(tmp_path: Path) -> None:
     def run(folder: str, **more: Any) -> State:
         return train(
@@ -301,6 +304,7 @@ def test_early_stopping_outlives_a_kill(tmp_path: Path) -> None:
     assert_alike(whole, run("killed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["variables", "state file"])
 def test_a_kill_in_the_middle_of_saving_costs_one_epoch(
     tmp_path: Path,

@@ -175,6 +175,7 @@ def unlike_random(net: keras.Model, seed: int = 0) -> None:
             layer.set_weights([gamma, *random.normal(0, 0.1, (2, size)), variance])
 
 
+@pytest.mark.slow
 def test_a_weights_file_is_used_and_its_batch_norms_are_constants(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     theirs = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")

@@ -280,5 +280,6 @@ def test_names_of_volumes_are_labels(override: str) -> None:
         load(override)
 
 
+@pytest.mark.slow
 def test_an_image_by_digest(tmp_path: Path) -> None:
     compile_package(load(f"kubeflow.image=r/g@sha256:{'0' * 64}"), tmp_path / "package.yaml")

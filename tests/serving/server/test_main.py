@@ -130,6 +130,7 @@ def process(*flags: str) -> Iterator[Process]:
         started.ended()
 
 
+@pytest.mark.slow
 def test_serve_drains_at_sigterm(folders: ModelFolders, tmp_path: Path) -> None:
     base, socket = tmp_path / "base", tmp_path / "serve.sock"
     folders.put(base, 1)
