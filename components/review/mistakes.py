@@ -28,8 +28,8 @@ SUSPECTS_FILE = "suspects.csv"
 
 _STEP = 5  # width of a bin in the charts, years
 _YOUNG, _OLD = 25, 55  # years: young is below 25, old is from 55 on
-_CLOSE = 2  # years; an estimate that is off by at most this is almost perfect
-_NEIGHBOURS = 101  # an error is compared with those of so many photos with similar estimates
+_CLOSE = 2  # years; an error of at most this is very small
+_NEIGHBOURS = 101  # number of photos with similar estimates, for the score of an error
 _SUSPICIOUS = 3.5  # bound of the modified z-score
 _SIDE = 96  # longer side of a thumbnail, pixels
 

@@ -34,7 +34,7 @@ from schemas import features
 
 _FIRST = (COUNT, MAE, MEAN_ERROR)  # the first metrics of the table, in this order
 _DIFFERENCE = "_diff"  # TFMA's suffix for the candidate's metric minus the live model's
-_MAX_GROUPS = 12  # a chart shows at most so many values of a column
+_MAX_GROUPS = 12  # the most values of a column that a chart shows
 _SQUARE = "square of the change"  # name of a column; see ABSOLUTE_ERROR
 
 

@@ -95,7 +95,7 @@ class Cluster:
 
         Args:
             endpoint: URL of the API server, or of the Kubeflow in front of it.
-            namespace: of the user's profile if the server has several users; else None.
+            namespace: of the user's profile if the server has several users; None if it has one.
             token_file: read again for each call; None: $KFP_EXISTING_TOKEN, or no token.
             ca_file: PEM of the trusted authorities; None: the well-known ones.
             experiment: the runs' experiment; made if missing.
@@ -110,9 +110,8 @@ class Cluster:
                 raise UserError(f"{option} {file}: no such file, or you may not read it")
         if ca_file:
             _check_authorities(ca_file)
-        logging.getLogger("urllib3").setLevel(
-            logging.ERROR
-        )  # hides its retries; the last error is raised
+        # This hides the warnings about retries. The last error is raised.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
         self.endpoint = endpoint.rstrip("/")
         self._experiment = experiment
         credentials = _Token(token_file) if token_file or _token_of_environment() else None

@@ -133,7 +133,7 @@ class Signature:
             self.run = Batcher(self._run, batching, model, name).run
 
     def arrays(self, protos: Mapping[str, TensorProto]) -> dict[str, np.ndarray]:
-        """The inputs of a request; raises ServingError where they do not fit this signature."""
+        """The inputs of a request; raises ServingError if they do not fit this signature."""
         missing, extra = set(self.inputs) - set(protos), set(protos) - set(self.inputs)
         if missing or extra:
             raise invalid_argument(

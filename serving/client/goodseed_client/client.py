@@ -37,12 +37,12 @@ class _Wait(NamedTuple):
 Outcome = bytes | Exception | None  # None: the timeout was over first
 T = TypeVar("T")
 # A call that does not wait itself: it yields each _Wait and is sent the outcome. So threads and
-# asyncio share all code but the waiting.
+# asyncio share all code except the waiting.
 Call = Generator[_Wait, Outcome, T]
 
 
 class Client:
-    """What AgeClient and AsyncAgeClient share: everything but the waiting.
+    """What AgeClient and AsyncAgeClient share: everything except the waiting.
 
     Thread-safe. A new client does not connect yet, so it may be made while the server is away. A
     process that forks must make its client after the fork: gRPC's threads do not survive it.
@@ -277,7 +277,7 @@ def _outcome(call: grpc.Future[bytes]) -> Future[bytes | Exception]:
 
 
 def _status(outcome: Exception | None) -> tuple[grpc.StatusCode, str]:
-    """Code and details of a call that failed, or that gRPC did not end in time."""
+    """Code and details of a call that failed or that did not end in time."""
     if outcome is None:
         return grpc.StatusCode.DEADLINE_EXCEEDED, ""
     if not isinstance(outcome, grpc.Call):
