@@ -288,7 +288,7 @@ class Cluster:
                 return document
         return None
 
-    def last_words(self, run: Run, step: str) -> str:
+    def error_line(self, run: Run, step: str) -> str:
         """The error line of a failed step, or nothing."""
         try:
             lines = [line for line in self.log(run, step).splitlines() if line.strip()]
@@ -319,7 +319,7 @@ class Cluster:
                 ) from None
             raise _old("1") from None
         if not isinstance(health, dict):
-            raise self._stranger("no JSON")
+            raise self._not_kubeflow("no JSON")
         tag = str(health.get("tag_name", ""))
         known = re.match(r"v?(\d+)\.(\d+)", tag)
         if known and (int(known[1]), int(known[2])) < OLDEST:
@@ -350,9 +350,9 @@ class Cluster:
             raise UserError(f"{error.filename or self.endpoint}: {error.strerror}") from None
         except (TypeError, ValueError, AttributeError) as error:
             # The generated client raises these for an answer that is not the API's.
-            raise self._stranger(str(error)) from None
+            raise self._not_kubeflow(str(error)) from None
 
-    def _stranger(self, why: str) -> UserError:
+    def _not_kubeflow(self, why: str) -> UserError:
         return Unreachable(
             f"{self.endpoint} answers, but not as Kubeflow Pipelines does ({why}); is it a login "
             "page because --token-file is missing?"

@@ -79,7 +79,7 @@ class Batcher:
         model: str,
         signature: str,
     ):
-        """Batches the calls of `call`. The names of the model and the signature are for the metrics."""
+        """Batches the calls of `call`. The names are for the metrics."""
         self._call = call
         self._batching = batching
         self._names = model, signature

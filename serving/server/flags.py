@@ -46,7 +46,7 @@ class Flags:
     max_num_load_retries: int = _flag(5, "how often a load that failed is tried again")
     load_retry_interval_micros: int = _flag(60_000_000, "wait before each try, microseconds")
     enable_model_warmup: bool = _flag(
-        True, "play assets.extra/tf_serving_warmup_requests before a version answers"
+        True, "run the requests of assets.extra/tf_serving_warmup_requests before a version answers"
     )
     enable_batching: bool = _flag(False, "run requests that meet in one batch")
     batching_parameters_file: str = _flag(
@@ -111,7 +111,7 @@ def _check(flags: Flags, parser: argparse.ArgumentParser) -> None:
     if not (flags.port or flags.grpc_socket_path):
         parser.error("--port=0 needs --grpc_socket_path")
     if flags.rest_api_port and flags.rest_api_port == flags.port:
-        parser.error("--rest_api_port must be another than --port")
+        parser.error("--rest_api_port must differ from --port")
     if flags.batching_parameters_file and not flags.enable_batching:
         parser.error("--batching_parameters_file needs --enable_batching")
     for name, (least, most) in _BOUNDS.items():
