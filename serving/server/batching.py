@@ -63,7 +63,7 @@ class Batching:
 class _Request:
     inputs: Arrays
     rows: int
-    asked: float = field(default_factory=time.perf_counter)
+    arrived: float = field(default_factory=time.perf_counter)
     answer: Future[dict[str, np.ndarray]] = field(default_factory=Future)
     # Set when the answer is there, or when this request's thread has to run the next batch.
     woken: threading.Event = field(default_factory=threading.Event)
@@ -181,7 +181,7 @@ class Batcher:
         return True
 
     def _observe(self, batch: list[_Request]) -> None:
-        waited = time.perf_counter() - batch[0].asked
+        waited = time.perf_counter() - batch[0].arrived
         metrics.observe_batch(*self._names, sum(request.rows for request in batch), waited)
 
 

@@ -169,10 +169,10 @@ class Versions:
             self._look.clear()
             models = self._models
             for name in self._versions.keys() - models.keys():
-                self._settle(name, {})
+                self._reconcile(name, {})
             for name, model in models.items():
                 try:
-                    self._settle(name, wanted_versions(model))
+                    self._reconcile(name, wanted_versions(model))
                 except ServingError as error:
                     _log.error("Encountered a filesystem access error: %s", error.message)
 
@@ -182,7 +182,7 @@ class Versions:
         times = [max(0.01, v.next_try - time.monotonic()) for v in known if v.state == LOADING]
         return min(times + [self._wait] * (self._wait > 0), default=None)
 
-    def _settle(self, name: str, folders: dict[int, str]) -> None:
+    def _reconcile(self, name: str, folders: dict[int, str]) -> None:
         """Loads the versions in `folders`, and unloads the others as far as possible."""
         with self._changed:
             known = self._versions.setdefault(name, {})

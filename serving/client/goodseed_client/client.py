@@ -23,7 +23,7 @@ from goodseed_client.policy import Decision, Policy, decide
 logger = logging.getLogger("goodseed.client")
 
 STABLE = "stable"  # operators give this label to the version for tills
-_FORGET_LABEL = 60.0  # seconds until a server that did not know the label is asked for it again
+_LABEL_RETRY = 60.0  # seconds until a server that did not know the label is asked for it again
 _GRACE = 0.05  # seconds that gRPC gets to end a call whose timeout is over
 
 
@@ -138,7 +138,7 @@ class Client:
             request = wire.make_request(jpegs, self._model, self._signature, label)
             left = deadline - time.monotonic()
             if left <= 0:
-                raise self._late(unavailable)
+                raise self._timed_out(unavailable)
             call = self._predict.future(request, timeout=left, wait_for_ready=bool(unavailable))
             try:
                 outcome = yield _Wait(_outcome(call), left + _GRACE)
@@ -148,18 +148,18 @@ class Client:
                 return outcome
             code, details = _status(outcome)
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise self._late(unavailable)
+                raise self._timed_out(unavailable)
             if code is grpc.StatusCode.UNAVAILABLE and not unavailable:
                 unavailable = details or code.name
             elif label and self._label is None and _label_unknown(code, details):
-                self._no_label_until = time.monotonic() + _FORGET_LABEL
+                self._no_label_until = time.monotonic() + _LABEL_RETRY
                 label = ""
             else:
                 away = code is grpc.StatusCode.UNAVAILABLE
                 reason = Reason.NO_SERVER if away else Reason.SERVER_ERROR
                 raise Failure(reason, f"{code.name}: {details}")
 
-    def _late(self, unavailable: str) -> Failure:
+    def _timed_out(self, unavailable: str) -> Failure:
         if unavailable:
             return Failure(Reason.NO_SERVER, unavailable)
         return Failure(Reason.TIMEOUT, f"no answer within {self._timeout} s")
