@@ -188,8 +188,8 @@ def _missing(splits: Splits, inputs: Inputs) -> Iterator[Block]:
             f"most {width:g} years wide. The number of photos needed is n = (1.96 s / d)². Here, s "
             "is the standard deviation of the absolute errors in the band, and d is half the width "
             "(Cochran 1977, Sampling Techniques, section 4.6). For a band with fewer than "
-            f"{min_photos} photos, s is that of the whole test split. Only {share:.0%} of the photos "
-            "go to test, so more photos are missing over all splits than in test.",
+            f"{min_photos} photos, s is that of the whole test split. Only {share:.0%} of the "
+            "photos go to test, so more photos are missing over all splits than in test.",
         ]
     )
     columns = [
