@@ -73,7 +73,7 @@ def ServingCheck(
 
 
 def _photos(examples: Examples, count: int) -> list[bytes]:
-    """`count` photos of the test split, repeated where it has fewer."""
+    """`count` photos of the test split, repeated if it has fewer."""
     pattern = artifact_utils.get_split_uri([examples], features.TEST) + "/*"
     records = tf.data.TFRecordDataset(tf.io.gfile.glob(pattern), "GZIP").take(count)
     spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}

@@ -42,7 +42,7 @@ def trainer(
         image_size: side of the transformed photos, pixels.
         max_pixels: the servable takes no photo with more.
         max_batch_size: the largest batch that a server makes of the servable's photos.
-        resume_root: folder that outlives a killed run, for what the next run needs to go on.
+        resume_root: folder that survives a killed run; the next run continues from it.
     """
     return Trainer(
         run_fn=f"{__name__}.{run_fn.__name__}",

@@ -91,8 +91,8 @@ class Batcher:
         """Runs the signature on `inputs`, alone or together with others.
 
         Raises:
-            ServingError: INVALID_ARGUMENT, the inputs are no batch or too large; UNAVAILABLE, too
-                many requests wait; or what the signature failed with.
+            ServingError: INVALID_ARGUMENT, the inputs differ in their rows or have too many;
+                UNAVAILABLE, too many requests wait; or what the signature failed with.
         """
         request = _Request(inputs, self._rows(inputs))
         self._wait_for_turn(request)

@@ -25,7 +25,7 @@ class Flags:
         "address of the gRPC and REST APIs; tensorflow_model_server, which has no such flag, "
         "listens everywhere: that is --host=0.0.0.0",
     )
-    grpc_socket_path: str = _flag("", "UNIX socket to serve the gRPC API at, too")
+    grpc_socket_path: str = _flag("", "UNIX socket that also serves the gRPC API")
     rest_api_port: int = _flag(0, "port of the REST API, other than --port; 0: none")
     rest_api_timeout_in_ms: int = _flag(30_000, "longest time of a REST call; 0: no bound")
     model_name: str = _flag("default", "name of the model")
@@ -81,7 +81,7 @@ _BOUNDS = {
 
 
 def parse(arguments: Sequence[str]) -> Flags:
-    """Reads the arguments; a mistake in them ends the process with one line and status 2."""
+    """Reads the arguments. A mistake in them ends the process with one line and status 2."""
     parser = argparse.ArgumentParser(
         "goodseed serve", "goodseed serve --model_base_path=DIR [--flag=value …]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False,

@@ -245,7 +245,7 @@ def _finish(call: Call[T]) -> T:
 
 
 async def _finish_async(call: Call[T]) -> T:
-    """Runs a call to its end; the event loop goes on meanwhile."""
+    """Runs a call to its end. The event loop continues meanwhile."""
     try:
         future, timeout = next(call)
         while True:
