@@ -1,4 +1,4 @@
-"""The graph: which steps there are, and what flows between them. A runner decides where they run."""
+"""The graph: its steps, and what flows between them. A runner decides where they run."""
 
 from __future__ import annotations
 

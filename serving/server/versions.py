@@ -189,7 +189,7 @@ class Versions:
             for version in known.values():
                 version.wanted = version.number in folders
             for number, folder in folders.items():
-                # An unloaded version may come back. A failed one may come back only after it was gone.
+                # An unloaded version may come back. A failed one may only after it was gone.
                 if number not in known or (known[number].state == END and not known[number].error):
                     known[number] = Version(name, number, folder)
             for version in known.values():
