@@ -20,27 +20,27 @@ GPU      ?=
 revision  = $(shell git rev-parse --short=12 HEAD)$(shell git diff --quiet HEAD || \
               { printf -; git diff HEAD | sha256sum | cut -c -8; })
 tag       = $(revision)$(if $(GPU),-gpu)
-# The certificates that this machine trusts, a company proxy's among them.
+# The certificates that this machine trusts, also those of a company's proxy.
 ca       := $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-bootstrap:  ## .venv as requirements.lock says; under a second when nothing changed
+bootstrap:  ## .venv as requirements.lock says; fast when nothing changed
 	@./bootstrap.sh
 
 demo: bootstrap  ## Draw photos, train on them, push the model: the whole graph, in runs/demo
 	$(bin)/goodseed sample-photos $(demo)-photos
 	$(bin)/goodseed run --photos $(demo)-photos --run-dir $(demo) --profile demo
 
-# Two workers, as much of a run is one thread. A file's tests stay in one worker, which makes what they
-# share once. The files keep their order: pytest-xdist would put the longest ones last.
+# Two workers, because much of a run uses only one thread. The tests of a file stay in one worker, so
+# their fixtures are made once. The files keep their order: pytest-xdist would put the longest ones last.
 pytest := $(bin)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 test: bootstrap  ## The fast tests, the whole graph once; ARGS="-k name" for some, -n0 for a debugger
 	$(pytest) -m 'not slow and not e2e' $(ARGS)
 
-test-all: bootstrap  ## Every test but those of the image, with coverage
+test-all: bootstrap  ## Every test except those of the image, with coverage
 	$(pytest) --cov --cov-report=term $(ARGS)
 
 test-containers: bootstrap  ## The tests of the image, in an engine that is started if none runs
@@ -65,15 +65,15 @@ lint: bootstrap  ## ruff and mypy, as CI runs them
 	$(bin)/ruff format --check .
 	$(bin)/mypy $(packages) benchmarks tests
 
-# setuptools would put files that are deleted since its last build into the wheels, from build/.
+# An old build/ is deleted first: setuptools would put its files into the wheels, also deleted ones.
 dist: bootstrap  ## Build the wheels of the pipeline and of the client into dist/
 	rm -rf build dist serving/client/build
 	$(build) .
 	$(build) serving/client
 build     = $(bin)/uv build --wheel --no-build-isolation --python $(bin)/python --out-dir dist --quiet
 
-# CUDA's libraries take 3 GB. They have a second lock file, so that .venv does not get them; it takes
-# TensorFlow's version from the first.
+# CUDA's libraries are large. They have a second lock file, so that .venv does not get them. It takes
+# TensorFlow's version from the first one.
 lock: bootstrap  ## Write the lock files from setup.py; ARGS=--upgrade for newer versions
 	$(compile) setup.py --extra dev --output-file requirements.lock
 	echo 'tensorflow[and-cuda]' | \
@@ -82,7 +82,7 @@ compile   = $(bin)/uv pip compile $(ARGS) --universal --python-version 3.11 \
               --generate-hashes --no-emit-index-url --no-emit-find-links \
               --custom-compile-command 'make lock' --quiet
 
-# A newer protoc would need a newer protobuf than the oldest one that the client allows.
+# Code from a newer protoc would not run with the oldest protobuf that the client allows.
 protos: bootstrap  ## Write serving/client/goodseed_client/predict_pb2.py from its .proto
 	$(bin)/uv run --no-project --isolated --with grpcio-tools==1.74.0 \
 	  python -m grpc_tools.protoc -Iserving/client --python_out=serving/client --pyi_out=serving/client \

@@ -105,7 +105,7 @@ def latency() -> list[dict[str, Any]]:
 
 
 def lateness(repeats: int) -> list[dict[str, Any]]:
-    """Milliseconds from the deadline to the last advice; below 0 when it came before."""
+    """Milliseconds from the deadline to the last advice; below 0 if it came earlier."""
     late = {}
     for fault, out_of_order in OUT_OF_ORDER.items():
         taken = []

@@ -7,9 +7,9 @@ process. The work is this: decode, resize and encode each photo twice (once to c
 the square), run the training steps, and predict the eval split after each epoch and the test split
 once. Each part is a bare loop that is already warm.
 
-What the graph adds is the run's wall time less the work. It includes what any script needs before
-it can start: to import TensorFlow, to build the network and to trace its functions. That part is
-also shown alone.
+What the graph adds is the run's wall time minus the time of the work. It includes what any script
+needs before it can start: to import TensorFlow, to build the network and to trace its functions.
+That part is also shown alone.
 
 It appends to results/graph.csv and ends with a line of JSON.
 """
@@ -46,7 +46,7 @@ def run_graph(photos: Path, run_dir: Path, overrides: list[str]) -> tuple[float,
 
 
 def run_work(photos: Path, counts: dict[str, int], overrides: list[str]) -> dict[str, float]:
-    """Seconds of each part of the work; everything that it needs is warm before."""
+    """Seconds of each part of the work. Everything that it needs is warmed up first."""
     import numpy as np
     import tensorflow as tf
 

@@ -42,7 +42,7 @@ SIDE = 96  # pixels
 
 
 def make_photos(source: Path, count: int, folder: Path) -> None:
-    """Fills a folder with `count` photos of another; changed copies where it has fewer."""
+    """Fills a folder with `count` photos from another one. If it has fewer, adds changed copies."""
     with (source / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = [(row["file_name"], row["real_age"]) for row in csv.DictReader(file)]
     pictures = folder / "final_files"
@@ -67,7 +67,7 @@ def _copy(source: Path, target: Path, copy: int) -> None:
 
 
 def beam_context() -> Any:
-    """What an executor is made with: Beam's options as the pipeline has them by default."""
+    """The context for an executor, with the default options of Beam in the pipeline."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 
     from pipeline.config import Beam

@@ -69,7 +69,7 @@ class Goal(NamedTuple):
         return f"{self.of} {self.bound} {self.goal}"
 
     def met(self, row: Row) -> bool:
-        """Whether the row's figure is as good; True where the figure is not known."""
+        """Whether the row's figure reaches the goal; True if the figure is not known."""
         figure = row.ratio if self.of == "ratio" else row.value
         if not figure:
             return True
@@ -87,7 +87,7 @@ def record(
         value: in `unit`.
         unit: for example "ms" or "photos/s"; "" for a number without one.
         reference: what the benchmark compares with, in the same unit, from the same run.
-        ratio: value to reference, where it is not simply their quotient.
+        ratio: value to reference, if it is not simply their quotient.
 
     Returns:
         name, value, unit, reference and ratio, for the line of JSON that ends a benchmark.
@@ -109,7 +109,7 @@ def record(
 
 
 def append(file: Path, row: Row) -> None:
-    """Adds a row to a CSV file, which is made where it is missing."""
+    """Adds a row to a CSV file; makes the file if it is missing."""
     new = not file.exists()
     with file.open("a", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
@@ -130,7 +130,7 @@ def _benchmark() -> str:
 
 def _command() -> str:
     """What started this process, with `python` for the interpreter."""
-    # Not sys.argv: some benchmarks empty it, because TFX hands it on to Beam.
+    # Not sys.argv: some benchmarks empty it, because TFX gives it to Beam.
     return shlex.join(["python", *sys.orig_argv[1:]])
 
 

@@ -195,7 +195,7 @@ def from_many(server: Server, photos: Sequence[bytes], count: int) -> Load:
 
 
 def bare_rate(call: Callable[[Any], Any], batch: Any, callers: int, seconds: float) -> float:
-    """Photos/s of the model in this process, called by so many threads."""
+    """Photos/s of the model in this process, called by `callers` threads."""
     done = [0] * callers
     until = time.perf_counter() + seconds
 
@@ -214,7 +214,7 @@ def bare_rate(call: Callable[[Any], Any], batch: Any, callers: int, seconds: flo
 
 
 def speed(model: Path, photos: Sequence[bytes], seconds: float) -> list[dict[str, Any]]:
-    loaded = tf.saved_model.load(str(model))  # keep it: the signature does not
+    loaded = tf.saved_model.load(str(model))  # the signature does not keep the model alive
     signature = loaded.signatures["serving_default"]
 
     def bare(batch: Any) -> Any:
@@ -237,11 +237,11 @@ def speed(model: Path, photos: Sequence[bytes], seconds: float) -> list[dict[str
         one_bare, one_bare_p99 = percentiles("one photo, in process", reference)
         rate = from_many(server, photos, 8 * CLIENTS).rate
         count = max(4 * CLIENTS, round(rate * seconds / 4))
-        best = most_of(bare, photos, seconds / 4)
+        best = best_setting(bare, photos, seconds / 4)
         batch = tf.constant(list(photos[: best[0]]))
         loads: list[Load] = []
         rates_bare: list[float] = []
-        for _ in range(TURNS):  # in turns, so that other jobs of the machine slow both down
+        for _ in range(TURNS):  # in turns, so that other jobs on the machine slow down both
             rates_bare.append(bare_rate(bare, batch, best[1], seconds / 4))
             loads.append(from_many(server, photos, count))
             print(f"bare {rates_bare[-1]:.1f} photos/s, {CLIENTS} clients {loads[-1].rate:.1f}")
@@ -265,7 +265,9 @@ def speed(model: Path, photos: Sequence[bytes], seconds: float) -> list[dict[str
     ]
 
 
-def most_of(bare: Callable[[Any], Any], photos: Sequence[bytes], seconds: float) -> tuple[int, int]:
+def best_setting(
+    bare: Callable[[Any], Any], photos: Sequence[bytes], seconds: float
+) -> tuple[int, int]:
     """The batch size and the number of callers with which the bare model does most photos/s."""
     batches = {size: tf.constant(list(photos[:size])) for size in (8, 16, 32)}
     found: dict[tuple[int, int], list[float]] = {

@@ -9,7 +9,7 @@ for each core. Everything runs once to warm up and then three times in turns; th
 medians.
 
 The executor starts Beam and traces its graph in each run, even for one photo. The speed after this
-start is therefore measured as the time of all photos less the time of a sixteenth of them. The
+start is therefore measured as the time of all photos minus the time of a sixteenth of them. The
 speed of the whole step is recorded too.
 
 The second command runs Transform and StatisticsGen on each number of photos, in processes of their

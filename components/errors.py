@@ -12,9 +12,9 @@ class UserError(ValueError):
 def one_line(error: BaseException) -> str:
     """One line about an exception.
 
-    For a UserError it is the text, for the system's error about a file the name and the reason, and
-    for any other exception the type and the text. TFX may raise an exception of its own after one
-    of the first two, so the causes are looked at, too.
+    A UserError gives its text. An error of the operating system gives the file and the reason. Any
+    other exception gives its type and its text. TFX may raise its own exception because of one of
+    the first two, so this function looks at the causes too.
     """
     import tensorflow as tf  # slow to import, and only needed after a failure
 

@@ -27,7 +27,7 @@ from components.gate import REASON
 from schemas import features
 
 MODEL_NAME = "candidate"
-PATIENCE = 300  # seconds until a server is taken to hang: a loaded machine needs tens
+PATIENCE = 300  # seconds without an answer before the server counts as hung
 TOLERANCE = 0.05  # years between a photo's age from the server and from the model itself
 ALONE = 5  # photos that are sent one at a time
 # By default gRPC waits longer and longer before it tries again to connect to a server.
@@ -60,7 +60,7 @@ def ServingCheck(
     folder = Path(path_utils.serving_model_dir(model.uri))
     photos = _photos(examples, max_batch_size)
     try:
-        # While the server loads the model, so does this process.
+        # The server and this process load the model at the same time.
         with ThreadPoolExecutor(1) as pool:
             ages = pool.submit(_ages, folder, photos)
             with _server(folder) as channel:
@@ -73,7 +73,7 @@ def ServingCheck(
 
 
 def _photos(examples: Examples, count: int) -> list[bytes]:
-    """`count` photos of the test split, repeated where it has fewer."""
+    """`count` photos of the test split, repeated if it has fewer."""
     pattern = artifact_utils.get_split_uri([examples], features.TEST) + "/*"
     records = tf.data.TFRecordDataset(tf.io.gfile.glob(pattern), "GZIP").take(count)
     spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}

@@ -1,4 +1,4 @@
-"""The graph: which steps there are, and what flows between them. A runner only says where."""
+"""The graph: its steps, and what flows between them. A runner decides where they run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from components.transform import transform
 from components.upstream import BEAM_WORKER
 from pipeline.config import PIPELINE_NAME, Beam, Config
 
-# Never from a cache: the live model changes without the graph, and the page describes one run.
+# Steps that always run: the live model changes without the graph, and the page describes one run.
 NEVER_CACHED = frozenset({"ServedModel", "Pusher", "Review"})
 
 

@@ -1,4 +1,4 @@
-"""What the operating system does for us: memory, standard error, whole files."""
+"""Memory use, standard error, and files that are written whole."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What serves the model: the model server, and the versions and labels that it watches."""
+"""The model server, and the versions and labels that it watches."""

@@ -2,7 +2,7 @@
 
 The file is a ModelServerConfig in protobuf's text format. The server reads it again at intervals
 (--model_config_file_poll_wait_seconds). The file lists the versions to load (policy `specific`), so
-a version that is pushed does not go live by itself. And it gives labels to some of them:
+a version that is pushed does not go live by itself. The file also gives labels to some of them:
 
     stable     the version for all tills
     canary     the version for chosen tills: one on trial, or the stable one
@@ -44,7 +44,7 @@ def load(model: ModelConfig, version: int) -> None:
     versions = model.model_version_policy.specific.versions
     if version in versions:
         raise LabelError(f"version {version} is loaded already")
-    _keep(model, {*versions, version})
+    _set_loaded(model, {*versions, version})
 
 
 def canary(model: ModelConfig, version: int | None) -> None:
@@ -61,7 +61,7 @@ def canary(model: ModelConfig, version: int | None) -> None:
             f"`goodseed serving load` first"
         )
     labels[CANARY] = version
-    _keep(model, set(labels.values()))
+    _set_loaded(model, set(labels.values()))
 
 
 def promote(model: ModelConfig) -> None:
@@ -76,7 +76,7 @@ def promote(model: ModelConfig) -> None:
     if STABLE in labels:
         labels[PREVIOUS] = labels[STABLE]
     labels[STABLE] = labels[CANARY]
-    _keep(model, set(labels.values()))
+    _set_loaded(model, set(labels.values()))
 
 
 def rollback(model: ModelConfig) -> None:
@@ -89,7 +89,7 @@ def rollback(model: ModelConfig) -> None:
         )
     labels[STABLE] = labels[CANARY] = labels[PREVIOUS]
     del labels[PREVIOUS]
-    _keep(model, set(labels.values()))
+    _set_loaded(model, set(labels.values()))
 
 
 def edit(
@@ -161,7 +161,7 @@ def _model(config: ModelServerConfig, name: str | None) -> ModelConfig:
     return model
 
 
-def _keep(model: ModelConfig, versions: set[int]) -> None:
+def _set_loaded(model: ModelConfig, versions: set[int]) -> None:
     model.model_version_policy.specific.versions[:] = sorted(versions)
 
 

@@ -6,7 +6,7 @@ examples and the notes.
 
 1. `_Inspect` runs on all cores. It reads each picture of a chunk, writes its example and notes the
    outcome.
-2. `settle` reads the notes and decides which examples stay, and in which split.
+2. `assign_splits` reads the notes and decides which examples stay, and in which split.
 3. `_write` copies these examples, unchanged, into the shards of their split.
 """
 
@@ -117,7 +117,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         found = labels.read(data)
         with tempfile.TemporaryDirectory(prefix=".", dir=root) as scratch:
             outcomes = self._inspect(found.rows, data, scratch)
-            splits, rejected = settle(found.rows, outcomes, data)
+            splits, rejected = assign_splits(found.rows, outcomes, data)
             rejected = sorted([*found.rejects, *rejected])
             rows = len(found.rows) + len(found.rejects)
             rejects.check_share(rejected, rows, data.max_rejected)
@@ -188,8 +188,8 @@ class _Inspect(beam.DoFn):
             for row in pickle.loads(Path(chunk + _ROWS).read_bytes()):
                 try:
                     photo = self._read(row)
-                except Rejected as no:
-                    outcomes[row.path] = no
+                except Rejected as rejection:
+                    outcomes[row.path] = rejection
                     continue
                 record = _example(row, photo).SerializeToString(deterministic=True)
                 writer.write(record)
@@ -205,7 +205,7 @@ class _Inspect(beam.DoFn):
         return photos.read(os.path.join(self._folder, row.path), folder, self._max_pixels)
 
 
-def settle(
+def assign_splits(
     rows: Sequence[Row], outcomes: Mapping[str, Picture | Rejected], data: Data
 ) -> tuple[dict[str, list[Picture]], list[Reject]]:
     """Which pictures stay, by split and in the order of photo_id, and which rows are rejected.

@@ -179,9 +179,9 @@ def read(data: Data) -> Labels:
             record = dict(zip(columns, cells, strict=False))
             try:
                 rows.append(_row(table, line, record))
-            except Rejected as no:
+            except Rejected as rejection:
                 name = record.get(features.FILE_NAME, "")
-                rejects.append(Reject(table.csv, line, name, no.reason, no.detail))
+                rejects.append(Reject(table.csv, line, name, rejection.reason, rejection.detail))
     if not rows and not rejects:
         raise UserError(f"{Path(photos, tables[0].csv)} has no rows below its header: add photos")
     found = Labels(rows, rejects, list(extra), max(table.span for table in tables))

@@ -1,4 +1,4 @@
-"""The reviewers' page. Its names stand here, because this module imports nothing."""
+"""The reviewers' page. Its names are here, because this module is fast to import."""
 
 PAGE = "index.html"
 PAGE_TYPE = "ReviewPage"  # type name of the artifact

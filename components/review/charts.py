@@ -9,7 +9,7 @@ import vl_convert
 from markupsafe import Markup, escape
 
 # Hues of Okabe & Ito 2008, "Color Universal Design": colour-blind people can tell them apart. Each
-# has its own lightness, so they differ in grey, too. page.css defines them for light and dark.
+# has its own lightness, so they differ in grey too. page.css defines them for light and dark.
 COLOURS = tuple(f"var(--series-{number})" for number in range(1, 5))
 INK, GRID = "currentColor", "var(--grid)"
 FILL = COLOURS[0]  # for a chart with one series

@@ -143,12 +143,12 @@ def _in_band(splits: Splits, band: str) -> int:
 
 
 def _ages(splits: Splits, reference: Population) -> Iterator[Block]:
-    few = under_represented(splits, reference)
+    too_few = under_represented(splits, reference)
     found = {split: counts(photos, features.AGE_BAND) for split, photos in splits.items()}
     yield Text(
         [
             f"The ages are compared with a reference population: {reference.source}",
-            f"Under-represented age bands: {', '.join(few) or 'none'}. An age band is "
+            f"Under-represented age bands: {', '.join(too_few) or 'none'}. An age band is "
             "under-represented if the whole 95 % interval of its share of the photos is below its "
             "share of the population.",
         ]
@@ -164,7 +164,7 @@ def _ages(splits: Splits, reference: Population) -> Iterator[Block]:
             *(found[split].get(band, 0) for split in splits),
             _percent(_in_band(splits, band) / max(_total(splits), 1)),
             _percent(share),
-            Cell("under-represented", mark="bad") if band in few else "enough",
+            Cell("under-represented", mark="bad") if band in too_few else "enough",
         ]
         for band, share in reference.shares.items()
     ]
@@ -174,12 +174,12 @@ def _ages(splits: Splits, reference: Population) -> Iterator[Block]:
 
 def _missing(splits: Splits, inputs: Inputs) -> Iterator[Block]:
     """For each age band, the number of photos that are missing for a narrow interval of its MAE."""
-    found, few = figures(inputs), inputs.min_photos
+    found, min_photos = figures(inputs), inputs.min_photos
     width = inputs.settings["review"]["interval_width"]
     share = size(splits[features.TEST]) / max(_total(splits), 1)
     bands = {band: found.get(((features.AGE_BAND, band),), {}) for band in features.AGE_BANDS}
     rows = [
-        _missing_row(band, metrics, _deviation(found, metrics, few), width, share)
+        _missing_row(band, metrics, _deviation(found, metrics, min_photos), width, share)
         for band, metrics in bands.items()
     ]
     yield Text(
@@ -188,8 +188,8 @@ def _missing(splits: Splits, inputs: Inputs) -> Iterator[Block]:
             f"most {width:g} years wide. The number of photos needed is n = (1.96 s / d)². Here, s "
             "is the standard deviation of the absolute errors in the band, and d is half the width "
             "(Cochran 1977, Sampling Techniques, section 4.6). For a band with fewer than "
-            f"{few} photos, s is that of the whole test split. Only {share:.0%} of the photos go "
-            "to test, so more photos are missing over all splits than in test.",
+            f"{min_photos} photos, s is that of the whole test split. Only {share:.0%} of the "
+            "photos go to test, so more photos are missing over all splits than in test.",
         ]
     )
     columns = [
@@ -214,9 +214,9 @@ def _missing_row(band: str, metrics: Metrics, deviation: float, width: float, sh
     ]
 
 
-def _deviation(found: Mapping[Slice, Metrics], metrics: Metrics, few: int) -> float:
+def _deviation(found: Mapping[Slice, Metrics], metrics: Metrics, min_photos: int) -> float:
     """Standard deviation of the absolute errors, from TFMA's MAE, mean squared error and count."""
-    if not metrics or metrics[COUNT].value < few:
+    if not metrics or metrics[COUNT].value < min_photos:
         metrics = found[OVERALL]
     count = metrics[COUNT].value
     variance = metrics[MSE].value - metrics[MAE].value ** 2

@@ -108,7 +108,7 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
     photos = candidate.get(COUNT, UNKNOWN).value
     rows: list[list[Cell | str]] = []
     for key, by_slice in configured.items():
-        if key.model_name == BASELINE:  # TFMA lists it, too, but does not check it
+        if key.model_name == BASELINE:  # TFMA lists it, but does not check it
             continue
         for _, threshold in by_slice:
             label, value = NAMES.get(key.name, key.name), candidate.get(key.name, UNKNOWN)

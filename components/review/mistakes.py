@@ -28,8 +28,8 @@ SUSPECTS_FILE = "suspects.csv"
 
 _STEP = 5  # width of a bin in the charts, years
 _YOUNG, _OLD = 25, 55  # years: young is below 25, old is from 55 on
-_CLOSE = 2  # years; an estimate that is off by at most this is almost perfect
-_NEIGHBOURS = 101  # an error is compared with those of so many photos with similar estimates
+_CLOSE = 2  # years; an error of at most this is very small
+_NEIGHBOURS = 101  # number of photos with similar estimates, for the score of an error
 _SUSPICIOUS = 3.5  # bound of the modified z-score
 _SIDE = 96  # longer side of a thumbnail, pixels
 
@@ -127,19 +127,19 @@ def _blocks(inputs: Inputs, found: Estimates, unread: int) -> Iterator[Block]:
     if not len(found.ages):
         yield Text(["The evaluation contains no estimates."])
         return
-    few = inputs.min_photos
-    yield Text([_young_and_old(found, few)])
+    min_photos = inputs.min_photos
+    yield Text([_young_and_old(found, min_photos)])
     yield _scatter(found)
     yield _distribution(found)
-    yield _by_age(found, few)
+    yield _by_age(found, min_photos)
     yield _at_the_till(found)
     yield from _photos(inputs, found)
 
 
-def _young_and_old(found: Estimates, few: int) -> str:
+def _young_and_old(found: Estimates, min_photos: int) -> str:
     young, old = found.of(found.ages < _YOUNG), found.of(found.ages >= _OLD)
     question = "Does the model err more with old people than with young people?"
-    if min(len(young.ages), len(old.ages)) < few:
+    if min(len(young.ages), len(old.ages)) < min_photos:
         return (
             f"{question} There are too few photos to say: {len(young.ages):,} of people below "
             f"{_YOUNG} years and {len(old.ages):,} of people from {_OLD} years on."
@@ -224,17 +224,17 @@ def _distribution(found: Estimates) -> Chart:
     return Chart("Distribution of the errors", description, chart)
 
 
-def _by_age(found: Estimates, few: int) -> Block:
+def _by_age(found: Estimates, min_photos: int) -> Block:
     rows = []
     bins = _bins(found.ages)
     for age in np.unique(bins):
         errors = found.errors[bins == age]
-        if len(errors) >= few:
+        if len(errors) >= min_photos:
             low, middle, high = map(float, np.quantile(errors, [0.1, 0.5, 0.9]))
             rows.append({"age": int(age), "to": int(age) + _STEP, "low": low, "middle": middle,
                          "high": high, "photos": len(errors)})  # fmt: skip
     if not rows:
-        missing = f"no group of {_STEP} years has {few} photos"
+        missing = f"no group of {_STEP} years has {min_photos} photos"
         return Text([f"There is no chart of the error by age, because {missing}."])
     base = alt.Chart(alt.InlineData(rows))
     x, x2 = alt.X("age:Q", title="real age, years"), alt.X2("to:Q")
@@ -252,7 +252,7 @@ def _by_age(found: Estimates, few: int) -> Block:
     )
     return Chart(
         "Error by age: the median, and the range of eight in ten photos",
-        f"{description}. Ages with fewer than {few} photos are left out.",
+        f"{description}. Ages with fewer than {min_photos} photos are left out.",
         chart,
     )
 

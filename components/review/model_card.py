@@ -126,24 +126,26 @@ def _spans(inputs: Inputs) -> str:
     return f"up to span {newest}" if newest else "none; all photos are in one folder"
 
 
-def _measured(found: Mapping[Slice, Metrics], few: int) -> dict[str, Any]:
+def _measured(found: Mapping[Slice, Metrics], min_photos: int) -> dict[str, Any]:
     bands = {band: found.get(((features.AGE_BAND, band),)) for band in features.AGE_BANDS}
     groups = {key[0]: metrics for key, metrics in found.items() if _is_group(key)}
     crossed = {
         label(key): metrics
         for key, metrics in found.items()
-        if len(key) == 2 and _count(metrics) >= few
+        if len(key) == 2 and _count(metrics) >= min_photos
     }
-    rows = [_row(band, metrics, few) for band, metrics in bands.items()]
+    rows = [_row(band, metrics, min_photos) for band, metrics in bands.items()]
     return {
-        "overall": _row("all", found[OVERALL], few),
+        "overall": _row("all", found[OVERALL], min_photos),
         "bands": rows,
-        "groups": [_row(label((key,)), metrics, few) for key, metrics in sorted(groups.items())],
+        "groups": [
+            _row(label((key,)), metrics, min_photos) for key, metrics in sorted(groups.items())
+        ],
         "worst_crossed": _worst(crossed) or _TOO_FEW,
         "young": "; ".join(_sentence(row) for row in rows[1:3]),
         "old": _sentence(rows[-1]),
-        "differences": list(_differences(groups, few)),
-        "caveats": list(_caveats(bands, few)),
+        "differences": list(_differences(groups, min_photos)),
+        "caveats": list(_caveats(bands, min_photos)),
     }
 
 
@@ -155,11 +157,11 @@ def _count(metrics: Metrics | None) -> int:
     return round(metrics[COUNT].value) if metrics else 0
 
 
-def _row(name: str, metrics: Metrics | None, few: int) -> Row:
+def _row(name: str, metrics: Metrics | None, min_photos: int) -> Row:
     if not metrics:
         return Row(name, "0", "no photos", "no photos")
     count = _count(metrics)
-    remark = f", {_TOO_FEW}" if count < few else ""
+    remark = f", {_TOO_FEW}" if count < min_photos else ""
     bias = metrics[MEAN_ERROR].value
     return Row(name, f"{count:,}", f"{metrics[MAE]:.2f}{remark}", f"{bias:+.2f}{remark}")
 
@@ -176,13 +178,13 @@ def _worst(slices: Mapping[str, Metrics]) -> str:
     return f"{name}, {metrics[MAE]:.2f} years, {_count(metrics):,} photos"
 
 
-def _differences(groups: Mapping[tuple[str, str], Metrics], few: int) -> Iterator[str]:
+def _differences(groups: Mapping[tuple[str, str], Metrics], min_photos: int) -> Iterator[str]:
     """For each column, the values with the smallest and the largest MAE."""
     for column in sorted({column for column, _ in groups}):
         enough = sorted(
             (metrics[MAE].value, value)
             for (name, value), metrics in groups.items()
-            if name == column and _count(metrics) >= few
+            if name == column and _count(metrics) >= min_photos
         )
         if len(enough) < 2:
             yield f"{column}: there are {_TOO_FEW} whether groups differ."
@@ -204,8 +206,8 @@ def _chance(low: Metrics, high: Metrics) -> str:
     return "The intervals overlap, so the difference may be chance."
 
 
-def _caveats(bands: Mapping[str, Metrics | None], few: int) -> Iterator[str]:
-    enough = {f"{b} years": m for b, m in bands.items() if m and _count(m) >= few}
+def _caveats(bands: Mapping[str, Metrics | None], min_photos: int) -> Iterator[str]:
+    enough = {f"{b} years": m for b, m in bands.items() if m and _count(m) >= min_photos}
     yield f"Age band with the largest MAE: {_worst(enough) or _TOO_FEW}."
-    short = [band for band, metrics in bands.items() if _count(metrics) < few]
+    short = [band for band, metrics in bands.items() if _count(metrics) < min_photos]
     yield f"Age bands with too few test photos: {', '.join(short) or 'none'}."

@@ -205,4 +205,4 @@ def _numeric(table: Table, at: int) -> bool:
     return bool(values) and all(isinstance(value, int | float) for value in values)
 
 
-_LAST = 1e300  # sort key of what is not a number; page.js knows it, too
+_LAST = 1e300  # sort key of a cell without a number; page.js uses it too

@@ -34,7 +34,7 @@ from schemas import features
 
 _FIRST = (COUNT, MAE, MEAN_ERROR)  # the first metrics of the table, in this order
 _DIFFERENCE = "_diff"  # TFMA's suffix for the candidate's metric minus the live model's
-_MAX_GROUPS = 12  # a chart shows at most so many values of a column
+_MAX_GROUPS = 12  # the most values of a column that a chart shows
 _SQUARE = "square of the change"  # name of a column; see ABSOLUTE_ERROR
 
 
@@ -60,29 +60,29 @@ def evaluation(name: str, folder: Path, model: str = "") -> Evaluation:
     return Evaluation(name, read(folder, model), absolute_errors(folder, model or CANDIDATE))
 
 
-def blocks(evaluations: Sequence[Evaluation], few: int) -> list[Block]:
+def blocks(evaluations: Sequence[Evaluation], min_photos: int) -> list[Block]:
     """Charts and the table of all slices.
 
     Args:
         evaluations: the page compares the first with the others.
-        few: a slice with fewer photos is marked "few". It is not drawn and not ranked.
+        min_photos: a slice with fewer photos is marked "few". It is not drawn and not ranked.
     """
     return [
-        Text([*_introduction(evaluations, few)]),
-        *_by_column(evaluations, few),
-        *_crossed(evaluations[0], few),
-        _table(evaluations, few),
+        Text([*_introduction(evaluations, min_photos)]),
+        *_by_column(evaluations, min_photos),
+        *_crossed(evaluations[0], min_photos),
+        _table(evaluations, min_photos),
     ]
 
 
-def _introduction(evaluations: Sequence[Evaluation], few: int) -> Iterator[str]:
+def _introduction(evaluations: Sequence[Evaluation], min_photos: int) -> Iterator[str]:
     yield (
         "A slice is a part of the test photos. There are slices by age band, by each extra column "
         "of the photos' table, and by both. TensorFlow Model Analysis (TFMA) computed the figures. "
         "The intervals are 95 % jackknife intervals. The sign ✓ marks an MAE whose whole interval "
         "is below the MAE of all photos. The sign ✗ marks an MAE whose whole interval is above it. "
-        f"The mark (few) means that a slice has fewer than {few} photos. That is too few to judge "
-        "it, so it comes last if you sort by a figure."
+        f"The mark (few) means that a slice has fewer than {min_photos} photos. That is too few to "
+        "judge it, so it comes last if you sort by a figure."
     )
     if len(evaluations) > 1:
         first, second = evaluations[:2]
@@ -128,7 +128,7 @@ def _columns(one: Evaluation) -> dict[str, list[str]]:
     return found
 
 
-def _table(evaluations: Sequence[Evaluation], few: int) -> Table:
+def _table(evaluations: Sequence[Evaluation], min_photos: int) -> Table:
     keys = sorted({key for one in evaluations for key in one.slices}, key=_order)
     metrics = _metrics(evaluations)
     several = len(evaluations) > 1
@@ -143,9 +143,9 @@ def _table(evaluations: Sequence[Evaluation], few: int) -> Table:
         changes = _changes(*evaluations[:2])
     rows = []
     for key in keys:
-        row = _row(key, evaluations, metrics, few)
+        row = _row(key, evaluations, metrics, min_photos)
         if several:
-            too_few = any(_is_few(one, key, few) for one in evaluations[:2])
+            too_few = any(_is_few(one, key, min_photos) for one in evaluations[:2])
             change = changes.get(key, UNKNOWN)
             row.append(_cell(MAE, change, too_few, _mark(change, 0), "+z.2f"))
         rows.append(row)
@@ -187,7 +187,7 @@ def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _row(
-    key: Slice, evaluations: Sequence[Evaluation], metrics: Sequence[str], few: int
+    key: Slice, evaluations: Sequence[Evaluation], metrics: Sequence[str], min_photos: int
 ) -> list[Cell | str]:
     kind = " × ".join(_title(column) for column, _ in key)
     cells: list[Cell | str] = [Cell(label(key)), kind or "all"]
@@ -196,13 +196,13 @@ def _row(
             figure = one.slices.get(key, {}).get(metric, UNKNOWN)
             overall = one.slices.get(OVERALL, {}).get(MAE, UNKNOWN).value
             mark = _mark(figure, overall) if metric == MAE and key != OVERALL else ""
-            cells.append(_cell(metric, figure, _is_few(one, key, few), mark))
+            cells.append(_cell(metric, figure, _is_few(one, key, min_photos), mark))
     return cells
 
 
-def _is_few(one: Evaluation, key: Slice, few: int) -> bool:
-    """Whether the slice has fewer than `few` photos, or a count that is not known."""
-    return not one.slices.get(key, {}).get(COUNT, UNKNOWN).value >= few
+def _is_few(one: Evaluation, key: Slice, min_photos: int) -> bool:
+    """Whether the slice has fewer than `min_photos` photos, or a count that is not known."""
+    return not one.slices.get(key, {}).get(COUNT, UNKNOWN).value >= min_photos
 
 
 def _cell(metric: str, figure: Figure, too_few: bool, mark: str = "", form: str = ".2f") -> Cell:
@@ -221,19 +221,21 @@ def _mark(figure: Figure, bound: float) -> str:
     return "bad" if figure.low > bound else "good" if figure.high < bound else ""
 
 
-def _by_column(evaluations: Sequence[Evaluation], few: int) -> Iterator[Block]:
+def _by_column(evaluations: Sequence[Evaluation], min_photos: int) -> Iterator[Block]:
     """Charts of MAE and bias by age, and by each extra column."""
     for column, groups in _columns(evaluations[0]).items():
         if len(groups) <= _MAX_GROUPS:
-            charts = list(_interval_charts(evaluations, column, groups, few))
+            charts = list(_interval_charts(evaluations, column, groups, min_photos))
             yield from charts
             if not charts:
                 by = _title(column)
-                yield Text([f"There is no chart by {by}, because no slice has {few} photos."])
+                yield Text(
+                    [f"There is no chart by {by}, because no slice has {min_photos} photos."]
+                )
 
 
 def _interval_charts(
-    evaluations: Sequence[Evaluation], column: str, groups: Sequence[str], few: int
+    evaluations: Sequence[Evaluation], column: str, groups: Sequence[str], min_photos: int
 ) -> Iterator[Chart]:
     by = _title(column)
     for metric, title in ((MAE, "MAE"), (MEAN_ERROR, "Bias (estimate minus real age)")):
@@ -241,7 +243,7 @@ def _interval_charts(
             (one.name, group, one.slices[key][COUNT].value, figure)
             for one in evaluations
             for group in groups
-            if not _is_few(one, key := ((column, group),), few)
+            if not _is_few(one, key := ((column, group),), min_photos)
             for figure in [one.slices[key].get(metric, UNKNOWN)]
             if math.isfinite(figure.value)
         ]
@@ -252,7 +254,7 @@ def _interval_charts(
             )
             yield Chart(
                 f"{title} by {by}, years, with 95 % intervals",
-                f"{description}. Slices with fewer than {few} photos are left out.",
+                f"{description}. Slices with fewer than {min_photos} photos are left out.",
                 _dots(shown, groups, NAMES[metric], f"{by}, years" if by == "age" else by),
             )
 
@@ -285,14 +287,14 @@ def _dots(
     ).properties(height=len(drawn) * (26 if models == 1 else 40))
 
 
-def _crossed(one: Evaluation, few: int) -> Iterator[Block]:
+def _crossed(one: Evaluation, min_photos: int) -> Iterator[Block]:
     """A chart by age band and column, for each extra column."""
     for column, groups in _columns(one).items():
         shown = [
             (band, group, one.slices[key])
             for band in features.AGE_BANDS
             for group in groups
-            if not _is_few(one, key := ((features.AGE_BAND, band), (column, group)), few)
+            if not _is_few(one, key := ((features.AGE_BAND, band), (column, group)), min_photos)
             if math.isfinite(one.slices[key].get(MAE, UNKNOWN).value)
         ]
         if shown and len(groups) <= _MAX_GROUPS:
@@ -303,7 +305,7 @@ def _crossed(one: Evaluation, few: int) -> Iterator[Block]:
             rows = [{"age": b, "group": g, "mae": found[MAE].value} for b, g, found in shown]
             yield Chart(
                 f"MAE by age and {column}, years",
-                f"{description}. Slices with fewer than {few} photos are left out.",
+                f"{description}. Slices with fewer than {min_photos} photos are left out.",
                 _heat(rows, groups, column),
             )
 

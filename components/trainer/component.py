@@ -42,7 +42,7 @@ def trainer(
         image_size: side of the transformed photos, pixels.
         max_pixels: the servable takes no photo with more.
         max_batch_size: the largest batch that a server makes of the servable's photos.
-        resume_root: folder that outlives a killed run, for what the next run needs to go on.
+        resume_root: folder that survives a killed run; the next run continues from it.
     """
     return Trainer(
         run_fn=f"{__name__}.{run_fn.__name__}",
@@ -105,7 +105,7 @@ def run_fn(fn_args: FnArgs) -> None:
 
 
 def _resume_folder(fn_args: FnArgs) -> Path:
-    """The training's own folder: its name depends on all that its weights depend on."""
+    """The folder of this training. Its name depends on everything that the weights depend on."""
     identity = [fn_args.custom_config, fn_args.train_files, fn_args.eval_files]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Path(fn_args.custom_config["resume_root"]) / digest[:16]
@@ -120,7 +120,7 @@ def _strategy() -> tf.distribute.Strategy:
 
 
 def resolve_precision(wanted: str) -> str:
-    """What the knob means on this machine; `auto`: the narrowest type that it multiplies fast."""
+    """The number type for this machine; `auto`: the smallest type that it multiplies fast."""
     if wanted != "auto":
         return wanted
     gpus = tf.config.list_physical_devices("GPU")

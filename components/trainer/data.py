@@ -11,7 +11,7 @@ from components.transform import decode_squares
 from components.upstream import without_autotune
 from schemas import features
 
-# So many records (a few kB each) wait to be drawn in random order.
+# Records in memory, from which the next one is drawn at random.
 SHUFFLE_BUFFER = 16_384
 
 _AGE = {features.AGE: tf.io.FixedLenFeature([], tf.float32)}
@@ -29,14 +29,15 @@ def train_batches(
 ) -> tf.data.Dataset:
     """One epoch after the other; in each, every photo and its mirror image once.
 
-    The order in an epoch depends on the seed and the epoch's number alone, so a training that was
-    killed goes on with the batches that it would have had. An epoch's last, smaller batch is left
-    out, since batch norm would give it the weight of a whole one; another epoch leaves out others.
+    The order in an epoch depends only on the seed and the number of the epoch. So a training that
+    was killed goes on with the same batches. If the last batch of an epoch is smaller, it is left
+    out, because batch norm would learn from it as much as from a full one. Each epoch leaves out
+    other images.
 
     Args:
         patterns: of the transformed examples' files.
         image_size: side of the photos, pixels.
-        batch_size: images a batch.
+        batch_size: images in a batch.
         seed: of the order.
         epochs: their numbers, from 0.
 

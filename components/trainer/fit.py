@@ -21,7 +21,7 @@ from components.trainer.model import TRUNK
 from pipeline import config
 
 HEAD, WHOLE = "head", "whole"
-EPOCHS, PATIENCE = "epochs", "patience"  # why a training stopped: which of the two was used up
+EPOCHS, PATIENCE = "epochs", "patience"  # why a training stopped: it used up one of the two
 LOGS = "logs"  # TensorBoard's folder, beside the saved epochs
 
 
@@ -31,8 +31,8 @@ class State:
 
     best_mae: float = math.inf  # years, on the eval split
     best_epoch: int = 0
-    stopped: str = ""  # EPOCHS or PATIENCE, once it has
-    history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
+    stopped: str = ""  # EPOCHS or PATIENCE, when the training has stopped
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry for each epoch
 
     @property
     def epochs_done(self) -> int:
@@ -46,17 +46,15 @@ class Training:
     Args:
         model: as `model.build` returns it.
         settings: the `trainer` section of the configuration.
-        steps: batches an epoch.
-        folder: where its state is kept between a kill and the next run.
+        steps: batches in an epoch.
+        folder: keeps the state of the training after a kill, for the next run.
     """
 
     def __init__(self, model: keras.Model, settings: config.Trainer, steps: int, folder: Path):
-        # A head on random features learns nothing: random weights learn together from the start.
+        # With random weights, a head alone learns nothing. So all layers train from the start.
         head_epochs = 0 if settings.initial_weights == "none" else settings.head_epochs
-        self._last = {
-            HEAD: head_epochs,
-            WHOLE: head_epochs + settings.epochs,
-        }  # epoch of each phase
+        # The number of each phase's last epoch.
+        self._last = {HEAD: head_epochs, WHOLE: head_epochs + settings.epochs}
         self._model = model
         self._settings = settings
         self._steps = steps
@@ -74,7 +72,7 @@ class Training:
         Args:
             train: gives the batches of the epochs with the given numbers, from 0.
             evaluation: the batches of the eval split.
-            callbacks: further ones, called when an epoch has been saved.
+            callbacks: further callbacks; they are called after the epoch has been saved.
 
         Raises:
             UserError: the loss is no longer a number.
@@ -122,7 +120,8 @@ class Training:
         else:
             optimizer = whole_optimizer(self._settings, self._steps)
         if trunk.output.dtype == "float16":
-            # Small gradients would be zeros. Keras does this alone only for a mixed_float16 model.
+            # Without it, small gradients become zero. Keras adds it by itself only if the policy of
+            # the whole model is mixed_float16.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         self._model.compile(optimizer=optimizer, loss="mse", metrics=["mae"])
         optimizer.build(self._model.trainable_variables)  # so that its variables can be loaded
@@ -133,7 +132,7 @@ def whole_optimizer(settings: config.Trainer, steps: int) -> keras.optimizers.Op
 
     Args:
         settings: the `trainer` section of the configuration.
-        steps: batches an epoch.
+        steps: batches in an epoch.
     """
     steps *= settings.epochs
     warmup = int(steps * settings.warmup_share)
@@ -149,7 +148,7 @@ def whole_optimizer(settings: config.Trainer, steps: int) -> keras.optimizers.Op
 
 
 class SaveEpochs(keras.callbacks.Callback):
-    """Saves each whole epoch, knows the best one, and stops when no better one comes.
+    """Saves each whole epoch, keeps the best one, and stops when no better one comes.
 
     Keras' EarlyStopping forgets its best at each `fit`; BackupAndRestore deletes its backup after
     each. Here the state outlives both a `fit` and the process.
@@ -172,7 +171,7 @@ class SaveEpochs(keras.callbacks.Callback):
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the whole network has had its chance to get better."""
+        """Whether the last `patience` epochs of the whole network brought no better eval MAE."""
         since = max(self.state.best_epoch, self._last[HEAD])
         return self.state.epochs_done - since >= self._patience
 
@@ -188,7 +187,7 @@ class SaveEpochs(keras.callbacks.Callback):
         self._started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
-        """Shows how far the epoch is."""
+        """Reports the progress of the epoch."""
         epoch = f"epoch {self.state.epochs_done + 1}/{self._last[WHOLE]} ({self._phase})"
         report(batch + 1, self.params["steps"], f"steps of {epoch}, MAE {logs['mae']:.2f} years")
 

@@ -18,8 +18,8 @@ from components.transform import decode_squares
 from components.upstream import without_autotune
 from schemas import features
 
-# Keras' 0.99 averages over hundreds of steps. In a short training, evaluation would use statistics
-# of weights that have changed much since.
+# Keras' default of 0.99 averages over hundreds of steps. In a short training, evaluation would use
+# the statistics of weights that have changed much since then.
 BATCH_NORM_MOMENTUM = 0.9
 
 TRUNK = "resnet50"
@@ -201,7 +201,7 @@ class Servable(tf.Module):
         """Photo bytes, string [N], to `age`, float32 [N], years, and `valid`, bool [N].
 
         Bytes that hold no JPEG or PNG, or one of too many pixels, are not valid and have no age
-        (NaN). The other photos in the batch are answered all the same.
+        (NaN). They do not affect the other photos in the batch.
         """
         count = tf.size(image)
         # An empty batch becomes one invalid photo: oneDNN's convolutions fail on empty batches.
@@ -234,7 +234,7 @@ class Servable(tf.Module):
         """
         blank = tf.zeros((self._image_size, self._image_size, 3), tf.uint8), False
         options = without_autotune()
-        # Else tf.data would optimize this dataset again for each photo.
+        # Otherwise tf.data would optimize this dataset again for each photo.
         options.experimental_optimization.apply_default_optimizations = False
         return (
             tf.data.Dataset.from_tensors(photo)
@@ -306,7 +306,7 @@ def export(
 
 
 def _write_warmup(folder: Path, batch_sizes: Sequence[int]) -> None:
-    """Writes the requests that a model server plays first, so that no customer waits for that."""
+    """Writes the requests that a model server runs first, so that no customer waits for warm-up."""
     grey = tf.io.encode_jpeg(tf.fill([256, 256, 3], tf.constant(128, tf.uint8)))
     file = folder / "assets.extra" / "tf_serving_warmup_requests"
     file.parent.mkdir()

@@ -301,7 +301,7 @@ def _end(cluster: Cluster, run: Run, console: Console) -> int:
         summary.show(document, console)
     failed = [step.name for step in run.steps if step.state == "FAILED"]
     for step in failed:
-        print(f"goodseed: {step}: {cluster.last_words(run, step)}", file=sys.stderr)
+        print(f"goodseed: {step}: {cluster.error_line(run, step)}", file=sys.stderr)
     if run.state != "SUCCEEDED" and not failed:
         print(f"goodseed: the run is {run.state.lower()} {run.error}".rstrip(), file=sys.stderr)
     if run.state == "SUCCEEDED" and not document:
@@ -321,15 +321,15 @@ class _Steps:
     def __init__(self, console: Console, running: Callable[[str], None]):
         self._console = console
         self._running = running
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def __call__(self, run: Run) -> None:
         from pipeline.kubeflow.client import OVER
 
         for step in run.steps:
-            if step.state in OVER and step.name not in self._told:
-                self._told.add(step.name)
-                place = f"({len(self._told)}/{len(run.steps)})"
+            if step.state in OVER and step.name not in self._printed:
+                self._printed.add(step.name)
+                place = f"({len(self._printed)}/{len(run.steps)})"
                 took = "" if step.seconds is None else f", {step.seconds:,.0f} s"
                 self._console.print(
                     f"{place} {step.name}: {step.state.lower()}{took}", highlight=False

@@ -58,6 +58,6 @@ def _run(options: argparse.Namespace) -> NoReturn:
             print(f"goodseed: the whole log is in {loaded.run_dir}/run.log", file=terminal)
         sys.stdout.flush()
         terminal.flush()
-        # Without the interpreter's shutdown: it waits for threads that a failed Beam job left, and
-        # TensorFlow's teardown crashed after a full disk.
+        # This skips the interpreter's shutdown. The shutdown waits for threads that a failed Beam
+        # job left, and TensorFlow's part of it crashed after a full disk.
         os._exit(summary.exit_status(document))

@@ -95,7 +95,7 @@ class Cluster:
 
         Args:
             endpoint: URL of the API server, or of the Kubeflow in front of it.
-            namespace: of the user's profile if the server has several users; else None.
+            namespace: of the user's profile if the server has several users; None if it has one.
             token_file: read again for each call; None: $KFP_EXISTING_TOKEN, or no token.
             ca_file: PEM of the trusted authorities; None: the well-known ones.
             experiment: the runs' experiment; made if missing.
@@ -110,9 +110,8 @@ class Cluster:
                 raise UserError(f"{option} {file}: no such file, or you may not read it")
         if ca_file:
             _check_authorities(ca_file)
-        logging.getLogger("urllib3").setLevel(
-            logging.ERROR
-        )  # hides its retries; the last error is raised
+        # This hides the warnings about retries. The last error is raised.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
         self.endpoint = endpoint.rstrip("/")
         self._experiment = experiment
         credentials = _Token(token_file) if token_file or _token_of_environment() else None
@@ -289,7 +288,7 @@ class Cluster:
                 return document
         return None
 
-    def last_words(self, run: Run, step: str) -> str:
+    def error_line(self, run: Run, step: str) -> str:
         """The error line of a failed step, or nothing."""
         try:
             lines = [line for line in self.log(run, step).splitlines() if line.strip()]
@@ -320,7 +319,7 @@ class Cluster:
                 ) from None
             raise _old("1") from None
         if not isinstance(health, dict):
-            raise self._stranger("no JSON")
+            raise self._not_kubeflow("no JSON")
         tag = str(health.get("tag_name", ""))
         known = re.match(r"v?(\d+)\.(\d+)", tag)
         if known and (int(known[1]), int(known[2])) < OLDEST:
@@ -351,9 +350,9 @@ class Cluster:
             raise UserError(f"{error.filename or self.endpoint}: {error.strerror}") from None
         except (TypeError, ValueError, AttributeError) as error:
             # The generated client raises these for an answer that is not the API's.
-            raise self._stranger(str(error)) from None
+            raise self._not_kubeflow(str(error)) from None
 
-    def _stranger(self, why: str) -> UserError:
+    def _not_kubeflow(self, why: str) -> UserError:
         return Unreachable(
             f"{self.endpoint} answers, but not as Kubeflow Pipelines does ({why}); is it a login "
             "page because --token-file is missing?"

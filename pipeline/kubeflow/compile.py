@@ -214,8 +214,8 @@ def _component(
 def _kind(name: str) -> type[dsl.Artifact]:
     """Kubeflow's type for one of TFX's types.
 
-    The server knows only its own types. A step takes TFX's types from the graph. `dsl.Artifact`
-    would not do, because the compiler connects it with every type.
+    The server knows only its own types. A step takes TFX's types from the graph. `dsl.Artifact` is
+    too general: the compiler connects it with every type, so it would not notice a wrong input.
     """
     return dsl.Model if name in ("Model", "PushedModel") else dsl.Dataset
 

@@ -20,11 +20,11 @@ RUN_ID = "KFP_RUN_ID"
 ACCOUNT = "KFP_SERVICE_ACCOUNT"  # of the Review step only
 
 _KEEP = ".keep"  # a file for empty folders, which an object store can't hold
-_LOGS = "executor-logs"  # an output that some servers add, and their launcher fills
+_LOGS = "executor-logs"  # an output that some servers add and that their launcher fills
 
 
 class Slot(NamedTuple):
-    """The place of an artifact. That of an input has the metadata that its producer wrote."""
+    """The place of an artifact. The slot of an input has the metadata from the input's producer."""
 
     name: str
     uri: str

@@ -68,6 +68,6 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Without the interpreter's shutdown, which waits for threads: those of a failed Beam job may
-    # never end.
+    # This skips the interpreter's shutdown. The shutdown waits for threads, and those of a failed
+    # Beam job may never end.
     os._exit(status)

@@ -1,4 +1,4 @@
-"""The metadata store of a run folder, read without TFX, whose import takes many seconds."""
+"""The metadata store of a run folder, read without TFX, because its import is slow."""
 
 from __future__ import annotations
 

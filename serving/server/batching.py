@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batching:
-    """What counts of BatchingParameters, with TensorFlow Serving's defaults.
+    """The fields of BatchingParameters that have an effect, with TensorFlow Serving's defaults.
 
     Attributes:
         max_batch_size: rows of the largest batch; a larger request is refused.
@@ -63,7 +63,7 @@ class Batching:
 class _Request:
     inputs: Arrays
     rows: int
-    asked: float = field(default_factory=time.perf_counter)
+    arrived: float = field(default_factory=time.perf_counter)
     answer: Future[dict[str, np.ndarray]] = field(default_factory=Future)
     # Set when the answer is there, or when this request's thread has to run the next batch.
     woken: threading.Event = field(default_factory=threading.Event)
@@ -79,7 +79,7 @@ class Batcher:
         model: str,
         signature: str,
     ):
-        """Stands before `call`; the names are for the metrics."""
+        """Batches the calls of `call`. The names are for the metrics."""
         self._call = call
         self._batching = batching
         self._names = model, signature
@@ -91,8 +91,8 @@ class Batcher:
         """Runs the signature on `inputs`, alone or together with others.
 
         Raises:
-            ServingError: INVALID_ARGUMENT, the inputs are no batch or too large; UNAVAILABLE, too
-                many requests wait; or what the signature failed with.
+            ServingError: INVALID_ARGUMENT, the inputs differ in their rows or have too many;
+                UNAVAILABLE, too many requests wait; or what the signature failed with.
         """
         request = _Request(inputs, self._rows(inputs))
         self._wait_for_turn(request)
@@ -163,13 +163,13 @@ class Batcher:
             request.answer.set_exception(error)
 
     def _run_together(self, batch: list[_Request]) -> bool:
-        """Runs the requests as one batch; False: it failed, so that each has to run alone."""
+        """Runs the requests as one batch. False: it failed, and each request has to run alone."""
         ends = np.cumsum([request.rows for request in batch])
         try:
             outputs = self._call(
                 {name: np.concatenate([r.inputs[name] for r in batch]) for name in batch[0].inputs}
             )
-        except Exception as error:  # which of the requests is the cause is not known
+        except Exception as error:  # it does not say which request is the cause
             _log.info("A batch of %d failed, its requests run one by one: %s", len(batch), error)
             return False
         if any(len(array) != ends[-1] for array in outputs.values()):
@@ -181,7 +181,7 @@ class Batcher:
         return True
 
     def _observe(self, batch: list[_Request]) -> None:
-        waited = time.perf_counter() - batch[0].asked
+        waited = time.perf_counter() - batch[0].arrived
         metrics.observe_batch(*self._names, sum(request.rows for request in batch), waited)
 
 

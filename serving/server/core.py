@@ -65,7 +65,7 @@ class Core:
         return self._servable(request.model_spec).predict(request)
 
     def signature(self, spec: ModelSpec) -> Signature:
-        """The signature that would answer; raises ServingError where there is none."""
+        """The signature that would answer; raises ServingError if there is none."""
         return self._servable(spec).signature(spec.signature_name)
 
     def get_model_metadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
@@ -101,8 +101,8 @@ class Core:
     ) -> ReloadConfigResponse:
         """Takes another configuration, and waits until the models that it adds answer.
 
-        The wait ends after RELOAD_SECONDS, when the client has gone (`is_active`), and when
-        another configuration comes: so only one request waits at a time.
+        The wait ends after RELOAD_SECONDS, when the client has gone (`is_active`), or when another
+        configuration comes. So only one request waits at a time.
         """
         added = self.reload(request.config)
 
@@ -163,7 +163,8 @@ class Core:
     def _checked_labels(self, models: list[ModelConfig]) -> dict[str, dict[str, int]]:
         """The labels by model.
 
-        A label may point at a version that answers; a new one, where that is allowed, at any.
+        A label may point at a version that answers. If the flags allow it, a new label may point at
+        any version.
         """
         may_point_ahead = self._flags.allow_version_labels_for_unavailable_models
         for model in models:

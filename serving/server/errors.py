@@ -9,7 +9,7 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 class ServingError(Exception):
-    """A failure with a status code, which TensorFlow and gRPC number alike, and a text."""
+    """A failure with a text and a status code. TensorFlow and gRPC use the same numbers."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)

@@ -25,7 +25,7 @@ class Flags:
         "address of the gRPC and REST APIs; tensorflow_model_server, which has no such flag, "
         "listens everywhere: that is --host=0.0.0.0",
     )
-    grpc_socket_path: str = _flag("", "UNIX socket to serve the gRPC API at, too")
+    grpc_socket_path: str = _flag("", "UNIX socket that also serves the gRPC API")
     rest_api_port: int = _flag(0, "port of the REST API, other than --port; 0: none")
     rest_api_timeout_in_ms: int = _flag(30_000, "longest time of a REST call; 0: no bound")
     model_name: str = _flag("default", "name of the model")
@@ -46,7 +46,7 @@ class Flags:
     max_num_load_retries: int = _flag(5, "how often a load that failed is tried again")
     load_retry_interval_micros: int = _flag(60_000_000, "wait before each try, microseconds")
     enable_model_warmup: bool = _flag(
-        True, "play assets.extra/tf_serving_warmup_requests before a version answers"
+        True, "run the requests of assets.extra/tf_serving_warmup_requests before a version answers"
     )
     enable_batching: bool = _flag(False, "run requests that meet in one batch")
     batching_parameters_file: str = _flag(
@@ -81,7 +81,7 @@ _BOUNDS = {
 
 
 def parse(arguments: Sequence[str]) -> Flags:
-    """Reads the arguments; a mistake in them ends the process with one line and status 2."""
+    """Reads the arguments. A mistake in them ends the process with one line and status 2."""
     parser = argparse.ArgumentParser(
         "goodseed serve", "goodseed serve --model_base_path=DIR [--flag=value …]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False,
@@ -111,7 +111,7 @@ def _check(flags: Flags, parser: argparse.ArgumentParser) -> None:
     if not (flags.port or flags.grpc_socket_path):
         parser.error("--port=0 needs --grpc_socket_path")
     if flags.rest_api_port and flags.rest_api_port == flags.port:
-        parser.error("--rest_api_port must be another than --port")
+        parser.error("--rest_api_port must differ from --port")
     if flags.batching_parameters_file and not flags.enable_batching:
         parser.error("--batching_parameters_file needs --enable_batching")
     for name, (least, most) in _BOUNDS.items():

@@ -109,7 +109,7 @@ def _answer(
     context: grpc.ServicerContext,
     count: Callable[[str], None] = lambda status: None,
 ) -> Any:
-    """Calls `method`; tells the client of each failure, and `count` the status's name."""
+    """Calls `method`. Tells the client about a failure, and gives `count` the status's name."""
     try:
         if not context.is_active():  # the client went while its request waited for a thread
             raise ServingError(grpc.StatusCode.CANCELLED, "the client has gone")
@@ -132,7 +132,7 @@ def _options(channel_arguments: str) -> list[tuple[str, int | str]]:
     options: dict[str, int | str] = {
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-        # Else Linux lets a second server listen at the same port, and shares its requests out.
+        # Otherwise Linux lets a second server listen at the same port, and gives it some requests.
         "grpc.so_reuseport": 0,
     }
     for argument in filter(None, channel_arguments.split(",")):

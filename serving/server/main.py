@@ -25,12 +25,12 @@ class _Stop(BaseException):  # not an Exception: no handler of errors may catch 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serves until SIGTERM or SIGINT, and ends the process; its status says why.
+    """Serves until SIGTERM or SIGINT, then ends the process. The exit status says why.
 
     0: stopped; 1: it could not start; 2: a mistake in the flags.
     """
     flags = parse(arguments)
-    # Weights do not change while they are served: oneDNN may bring them into its own order once.
+    # Weights do not change while they are served, so oneDNN may reorder them once and keep them.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     # Imported only now, so that a mistake in the flags is reported at once.
     import tensorflow as tf
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     from serving.server.errors import ServingError
     from serving.server.server import Server
 
-    gc.freeze()  # what was imported stays: the collector need not search it
+    gc.freeze()  # the imported objects stay, so garbage collection can skip them
     if flags.version:
         print(f"TensorFlow ModelServer: goodseed serve\nTensorFlow Library: {tf.__version__}")
         return STOPPED
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
                 signal.signal(number, _stop)
             server.start()
             # Python's handler runs in the main thread. The kernel may give the signal to another
-            # thread, which does not end a sleep here: so it is a short one.
+            # thread, and this does not end a sleep of the main thread. So each sleep is short.
             while True:
                 time.sleep(0.5)
         except _Stop:
@@ -82,7 +82,7 @@ def _set_up_log() -> None:
         level=logging.INFO,
         force=True,
     )
-    # TensorFlow warns of its own loader; gRPC prints a traceback for each request that it can't
+    # TensorFlow warns about its own loader. gRPC prints a traceback for each request that it can't
     # parse or that is answered with an error.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("grpc").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What the server counts, under TensorFlow Serving's names, labels and buckets, for Prometheus."""
+"""The metrics for Prometheus, with TensorFlow Serving's names, labels and buckets."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from prometheus_client.metrics_core import Metric
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 
-# Names of models come from requests. Made-up names must not fill the memory: what comes after so
-# many names is counted under the empty name.
+# Names of models come from requests. Made-up names must not fill the memory: after so many names,
+# all further ones are counted under the empty name.
 MAX_NAMES = 1000
 
 _registry = prometheus_client.CollectorRegistry()
@@ -68,12 +68,12 @@ _names_lock = threading.Lock()
 
 
 def observe_request(model: str, method: str, status: str, seconds: float, api: str) -> None:
-    """Counts one request; only one that succeeded has a latency.
+    """Counts one request. If it succeeded, also its latency.
 
     Args:
         model: the name in the request.
         method: "Predict" by gRPC, "predict" by REST: the label `API`.
-        status: name of the status code, "OK" or e.g. "NOT_FOUND".
+        status: name of the status code, for example "OK" or "NOT_FOUND".
         seconds: from the whole request to the answer.
         api: "GRPC" or "REST": the label `entrypoint`.
     """
@@ -98,7 +98,7 @@ def observe_batch(model: str, signature: str, rows: int, waited: float) -> None:
 
 
 def observe_load(model: str, version: int, seconds: float, failed: bool) -> None:
-    """Counts one attempt to load a version; only one that succeeded has a latency."""
+    """Counts one attempt to load a version. If it succeeded, also its latency."""
     path = f"{model}/{version}"
     _load_attempt_count.labels(path, "fail" if failed else "success").inc()
     if not failed:

@@ -30,7 +30,7 @@ from serving.server.core import DRAIN_SECONDS, METADATA_FIELD, Core
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.flags import Flags
 
-# More than a batch of the largest photos that a camera makes, in base64.
+# Enough for a batch of the largest photos that a camera makes, in base64.
 MAX_BODY_BYTES = 128 * 2**20
 BODY_SECONDS = 30.0  # for a body to come
 
@@ -64,7 +64,7 @@ class RestApi:
         """Starts to answer; without `metrics_path` there is no page of the metrics.
 
         Raises:
-            ServingError: UNAVAILABLE; the address can't be had.
+            ServingError: UNAVAILABLE; it can't listen at the address.
         """
         self._pool = ThreadPoolExecutor(flags.grpc_max_threads, "rest")
         self._core = core
@@ -114,7 +114,7 @@ class RestApi:
     async def _middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Refuses what may not call; an answer to any failure is `{"error": …}`."""
+        """Refuses requests from pages of other sites. Answers each failure with `{"error": …}`."""
         try:
             self._refuse_other_pages(request)
             return await handler(request)

@@ -96,7 +96,7 @@ def _columns(instances: Any, names: list[str]) -> dict[str, list[Any]]:
 
 
 def _named(value: Any, names: list[str], where: str) -> dict[str, Any]:
-    """Values by the names of the inputs; where there is one input, its name may be left out."""
+    """Values by the names of the inputs. If there is only one input, its name may be left out."""
     if isinstance(value, dict) and set(value) == set(names):
         return value
     if len(names) == 1 and (not isinstance(value, dict) or _is_b64(value)):
@@ -109,7 +109,7 @@ def _is_b64(value: Any) -> bool:
 
 
 def _array(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
-    """Nested lists as an array; raises ServingError where they are ragged or of another type."""
+    """Nested lists as an array; raises ServingError if they are ragged or of another type."""
     shape: list[int] = []
     leaves = [value]
     try:
@@ -123,7 +123,7 @@ def _array(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
         kinds = (bool,) if dtype.is_bool else (int,) if dtype.is_integer else (int, float)
         if not all(type(leaf) in kinds for leaf in leaves):
             raise ValueError(f"its values have to be of type {dtype.name}")
-        with np.errstate(over="ignore"):  # what is too large for a float32 is infinite
+        with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite
             return np.array(leaves, dtype.as_numpy_dtype).reshape(shape)
     except (ValueError, OverflowError) as error:
         raise invalid_argument(f"input {name}: {error}") from error

@@ -102,13 +102,13 @@ class Servable:
                     raise invalid_argument(f"{path} has more than {MAX_WARM_UP_RECORDS} records")
                 log = PredictionLog.FromString(record.numpy())
                 if log.WhichOneof("log_type") != "predict_log":
-                    raise invalid_argument(f"{path} has a record that is no Predict request")
+                    raise invalid_argument(f"{path} has a record that is not a Predict request")
                 self.predict(log.predict_log.request)
         except DecodeError as error:
             raise invalid_argument(f"Failed to parse warmup record from {path}") from error
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
-        _log.info("Played the warm-up requests of %s version %d", self.name, self.version)
+        _log.info("Ran the warm-up requests of %s version %d", self.name, self.version)
 
 
 class Signature:
@@ -133,7 +133,7 @@ class Signature:
             self.run = Batcher(self._run, batching, model, name).run
 
     def arrays(self, protos: Mapping[str, TensorProto]) -> dict[str, np.ndarray]:
-        """The inputs of a request; raises ServingError where they do not fit this signature."""
+        """The inputs of a request; raises ServingError if they do not fit this signature."""
         missing, extra = set(self.inputs) - set(protos), set(protos) - set(self.inputs)
         if missing or extra:
             raise invalid_argument(

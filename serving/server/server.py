@@ -1,4 +1,4 @@
-"""All that runs in a server, put together as the flags say."""
+"""Builds, starts and stops the parts of a server, as the flags say."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """The core, the gRPC API, the REST API and the look at the configuration file."""
+    """The core, the gRPC API, the REST API and the polling of the configuration file."""
 
     def __init__(self, flags: Flags):
-        """Reads the configuration files; raises ServingError where one is missing or wrong."""
+        """Reads the configuration files; raises ServingError if one is missing or wrong."""
         self.flags = flags
         self._config = _model_config(flags)
         self._metrics_path = _metrics_path(flags)
@@ -35,7 +35,7 @@ class Server:
         """Loads the models, then listens: a client that can connect gets an answer.
 
         Raises:
-            ServingError: a model can't be loaded, or an address can't be had.
+            ServingError: it can't load a model, or can't listen at an address.
         """
         self._core.versions.wait_until_available(self._core.reload(self._config))
         if self.flags.model_config_file and self.flags.model_config_file_poll_wait_seconds > 0:

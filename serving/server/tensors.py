@@ -61,7 +61,7 @@ def _check_values(name: str, proto: tensor_pb2.TensorProto, dtype: tf.DType, exp
     carried = len(getattr(proto, _field(dtype)))
     if proto.tensor_content:
         if dtype is tf.string:
-            raise invalid_argument(f"input {name}: strings belong into string_val")
+            raise invalid_argument(f"input {name}: strings belong in string_val")
         carried, rest = divmod(len(proto.tensor_content), dtype.size)
         if rest:
             raise invalid_argument(f"input {name}: tensor_content ends within a value")

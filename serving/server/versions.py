@@ -1,4 +1,4 @@
-"""Which versions of which models are there: found on disk, loaded, swapped, unloaded."""
+"""Finds the versions of the models on disk, and loads, swaps and unloads them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Version:
-    """One version of a model, from when its folder was seen.
+    """A version of a model whose folder was seen.
 
     Attributes:
         state: of ModelVersionStatus.
@@ -65,8 +65,8 @@ class Versions:
     """The versions of all models; every method may be called from any thread.
 
     One thread looks at the folders and loads and unloads, one version at a time. A version that is
-    no longer wanted goes when a wanted one can answer, or when none is wanted. A request keeps its
-    servable until it is answered: to unload means that no new request gets it.
+    no longer wanted is unloaded when a wanted one can answer, or when none is wanted. After that,
+    no new request gets it. A request that already has its servable keeps it until the answer.
     """
 
     def __init__(self, load: Callable[[str, int, str], Servable], flags: Flags):
@@ -95,7 +95,7 @@ class Versions:
             self._look.set()
 
     def close(self) -> None:
-        """Ends the look for versions; those that are loaded still answer."""
+        """Stops looking for versions. Loaded versions still answer."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -159,7 +159,7 @@ class Versions:
         settled = [n for n, v in known.items() if v.servable or (v.state == END and v.wanted)]
         return known[max(settled)] if settled else None
 
-    # What follows runs in the thread.
+    # The methods below run in the thread of `_run`.
 
     def _run(self) -> None:
         while True:
@@ -169,10 +169,10 @@ class Versions:
             self._look.clear()
             models = self._models
             for name in self._versions.keys() - models.keys():
-                self._settle(name, {})
+                self._reconcile(name, {})
             for name, model in models.items():
                 try:
-                    self._settle(name, wanted_versions(model))
+                    self._reconcile(name, wanted_versions(model))
                 except ServingError as error:
                     _log.error("Encountered a filesystem access error: %s", error.message)
 
@@ -182,14 +182,14 @@ class Versions:
         times = [max(0.01, v.next_try - time.monotonic()) for v in known if v.state == LOADING]
         return min(times + [self._wait] * (self._wait > 0), default=None)
 
-    def _settle(self, name: str, folders: dict[int, str]) -> None:
+    def _reconcile(self, name: str, folders: dict[int, str]) -> None:
         """Loads the versions in `folders`, and unloads the others as far as possible."""
         with self._changed:
             known = self._versions.setdefault(name, {})
             for version in known.values():
                 version.wanted = version.number in folders
             for number, folder in folders.items():
-                # A version that ended without an error comes back; a failed one has to go first.
+                # An unloaded version may come back. A failed one may only after it was gone.
                 if number not in known or (known[number].state == END and not known[number].error):
                     known[number] = Version(name, number, folder)
             for version in known.values():
@@ -229,7 +229,7 @@ class Versions:
 
     def _unload(self, version: Version) -> None:
         self._change(version, END)
-        gc.collect()  # a loaded model refers to itself: this frees its weights now
+        gc.collect()  # a loaded model has reference cycles: this frees its weights now
         _log.info("Unloaded servable version %s", version)
 
     def _change(self, version: Version, state: int, servable: Servable | None = None) -> None:

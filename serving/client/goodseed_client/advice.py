@@ -1,4 +1,4 @@
-"""What a till is told, and why."""
+"""The advice for a till, and its reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Kind(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why; these codes do not change, and a new version of this client may add some."""
+    """Why the cashier should do it. The codes do not change; a new version may add some."""
 
     OLD_ENOUGH = "old_enough"
     TOO_YOUNG = "too_young"
@@ -64,7 +64,7 @@ class Advice:
 
     reason: Reason
     age: float | None  # years; None if there is no valid answer
-    model_version: int | None  # None if no server told it
+    model_version: int | None  # None if the server did not send it
     latency_ms: float  # of the whole call, with the preparation of the photo
 
     @property

@@ -1,4 +1,4 @@
-"""The audit file: one JSON line per advice, and nothing of the photo."""
+"""The audit file: one JSON line per advice, without the photo and without the age."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Audit:
     """Appends lines to a file. Thread-safe.
 
     Each process needs a file of its own: two processes would rotate each other's files. The file is
-    opened anew for each line, so other programs may move it away at any time. A file that would
+    opened again for each line, so other programs may move it away at any time. A file that would
     grow beyond `max_bytes` becomes `<name>.1`, the old `<name>.1` becomes `<name>.2`, and so on;
     the oldest is deleted.
 
     Args:
         path: path of the file.
-        till: name of the till; it stands in every line.
+        till: name of the till; every line contains it.
         max_bytes: maximum size of each file.
         keep: number of old files to keep.
     """
@@ -44,7 +44,7 @@ class Audit:
         self._max_bytes = max_bytes
         self._keep = keep
         self._lock = threading.Lock()
-        self._lost = 0  # lines that could not be written since the last one that could
+        self._lost = 0  # lines that were lost since the last line in the file
 
     def write(self, advice: Advice, policy: Policy) -> None:
         """Appends a line. If that fails, the log says so; nothing is raised."""

@@ -140,7 +140,7 @@ def write_ages(
 
 
 def _answered(client: AgeClient, photos: Photos, size: int) -> Generator[list[Row]]:
-    """The rows with the columns ADDED, in order, one request's at a time.
+    """The rows with the columns ADDED, in order: those of one request at a time.
 
     A few requests run at the same time.
     """
@@ -192,8 +192,8 @@ def _predict(client: AgeClient, jpegs: Sequence[bytes]) -> tuple[list[wire.Predi
         try:
             return client.predict(jpegs, _TIMEOUT)
         except Failure as failure:
-            passing = failure.reason in (Reason.NO_SERVER, Reason.TIMEOUT)
-            if not passing or time.monotonic() > give_up:
+            temporary = failure.reason in (Reason.NO_SERVER, Reason.TIMEOUT)
+            if not temporary or time.monotonic() > give_up:
                 raise
             time.sleep(1)
 

@@ -23,7 +23,7 @@ from goodseed_client.policy import Decision, Policy, decide
 logger = logging.getLogger("goodseed.client")
 
 STABLE = "stable"  # operators give this label to the version for tills
-_FORGET_LABEL = 60.0  # seconds until a server that did not know the label is asked for it again
+_LABEL_RETRY = 60.0  # seconds until a server that did not know the label is asked for it again
 _GRACE = 0.05  # seconds that gRPC gets to end a call whose timeout is over
 
 
@@ -37,12 +37,12 @@ class _Wait(NamedTuple):
 Outcome = bytes | Exception | None  # None: the timeout was over first
 T = TypeVar("T")
 # A call that does not wait itself: it yields each _Wait and is sent the outcome. So threads and
-# asyncio share all code but the waiting.
+# asyncio share all code except the waiting.
 Call = Generator[_Wait, Outcome, T]
 
 
 class Client:
-    """What AgeClient and AsyncAgeClient share: everything but the waiting.
+    """What AgeClient and AsyncAgeClient share: everything except the waiting.
 
     Thread-safe. A new client does not connect yet, so it may be made while the server is away. A
     process that forks must make its client after the fork: gRPC's threads do not survive it.
@@ -138,7 +138,7 @@ class Client:
             request = wire.make_request(jpegs, self._model, self._signature, label)
             left = deadline - time.monotonic()
             if left <= 0:
-                raise self._late(unavailable)
+                raise self._timed_out(unavailable)
             call = self._predict.future(request, timeout=left, wait_for_ready=bool(unavailable))
             try:
                 outcome = yield _Wait(_outcome(call), left + _GRACE)
@@ -148,18 +148,18 @@ class Client:
                 return outcome
             code, details = _status(outcome)
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise self._late(unavailable)
+                raise self._timed_out(unavailable)
             if code is grpc.StatusCode.UNAVAILABLE and not unavailable:
                 unavailable = details or code.name
             elif label and self._label is None and _label_unknown(code, details):
-                self._no_label_until = time.monotonic() + _FORGET_LABEL
+                self._no_label_until = time.monotonic() + _LABEL_RETRY
                 label = ""
             else:
                 away = code is grpc.StatusCode.UNAVAILABLE
                 reason = Reason.NO_SERVER if away else Reason.SERVER_ERROR
                 raise Failure(reason, f"{code.name}: {details}")
 
-    def _late(self, unavailable: str) -> Failure:
+    def _timed_out(self, unavailable: str) -> Failure:
         if unavailable:
             return Failure(Reason.NO_SERVER, unavailable)
         return Failure(Reason.TIMEOUT, f"no answer within {self._timeout} s")
@@ -245,7 +245,7 @@ def _finish(call: Call[T]) -> T:
 
 
 async def _finish_async(call: Call[T]) -> T:
-    """Runs a call to its end; the event loop goes on meanwhile."""
+    """Runs a call to its end. The event loop continues meanwhile."""
     try:
         future, timeout = next(call)
         while True:
@@ -277,7 +277,7 @@ def _outcome(call: grpc.Future[bytes]) -> Future[bytes | Exception]:
 
 
 def _status(outcome: Exception | None) -> tuple[grpc.StatusCode, str]:
-    """Code and details of a call that failed, or that gRPC did not end in time."""
+    """Code and details of a call that failed or that did not end in time."""
     if outcome is None:
         return grpc.StatusCode.DEADLINE_EXCEEDED, ""
     if not isinstance(outcome, grpc.Call):

@@ -22,7 +22,7 @@ MAX_SIDE = 512  # pixels of the longer side; the models see at most 224
 MAX_BYTES = 60_000
 _QUALITIES = (95, 85, 70, 50, 30)  # the first that keeps MAX_BYTES; above 95, ages get no better
 
-# Larger photos are refused before they are decoded. 50 megapixels take 150 MB of memory.
+# Larger photos are refused before they are decoded, because decoding takes much memory.
 MAX_PIXELS = 50_000_000
 _MAX_FILE_BYTES = 64 * 2**20
 # A normal progressive JPEG has about ten scans. Decoding each scan may take as long as decoding a
@@ -110,9 +110,9 @@ def _small(image: Image.Image) -> Image.Image:
     image.draft(None, size)  # decodes a large JPEG at a lower resolution
     image.load()
     small = _colours(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    with contextlib.suppress(Exception):  # the pixels may be sound where the EXIF data is damaged
+    with contextlib.suppress(Exception):  # the EXIF data may be damaged, and the pixels good
         ImageOps.exif_transpose(small, in_place=True)
-    if small.mode == "RGBA":  # on white, as the training photos
+    if small.mode == "RGBA":  # put it on white, as in the training photos
         white = Image.new("RGBA", small.size, "white")
         small = Image.alpha_composite(white, small).convert("RGB")
     return small

@@ -80,7 +80,7 @@ def decide(answer: bytes | Failure, policy: Policy) -> Decision:
     """The advice on one photo, for any answer of the server.
 
     The reason is OLD_ENOUGH only if the age is valid and between the challenge age and 120 years,
-    and the model's output `challenge`, where it has one, is false.
+    and the model's output `challenge` is false or missing.
 
     Args:
         answer: the bytes of a PredictResponse, or why there is no answer.

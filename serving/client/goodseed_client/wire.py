@@ -27,7 +27,7 @@ from goodseed_client.predict_pb2 import (
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
-# gRPC does not report a malformed address: it tries to reach it. And it takes ports modulo 65536.
+# gRPC does not report a malformed address: it tries to reach it. It also takes ports modulo 65536.
 _ADDRESS = re.compile(r"unix:.+|(dns:///)?[^\s/]+:(?P<port>[0-9]{1,5})")
 
 # The signature's input and outputs. CHALLENGE is optional: the model itself asks for ID.

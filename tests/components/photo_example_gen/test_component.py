@@ -14,7 +14,7 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
 from components.errors import UserError
 from components.photo_example_gen import PhotoExampleGen
-from components.photo_example_gen.component import Picture, settle
+from components.photo_example_gen.component import Picture, assign_splits
 from components.photo_example_gen.labels import Row, Table
 from components.photo_example_gen.rejects import Reason, Rejected
 from pipeline.config import Data
@@ -225,7 +225,7 @@ def row(line: int, age: float, path: str = "", split: str | None = None) -> Row:
 
 def settled(rows, outcomes, conflict_years=3.0):
     data = Data(photos="photos", conflict_years=conflict_years)
-    splits, rejected = settle(rows, outcomes, data)
+    splits, rejected = assign_splits(rows, outcomes, data)
     kept = {split: [picture.file for picture in pictures] for split, pictures in splits.items()}
     return kept, {(reject.row, str(reject.reason)) for reject in rejected}
 

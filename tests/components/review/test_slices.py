@@ -141,7 +141,7 @@ def test_any_metric_and_any_slice_of_two_models() -> None:
     metrics = figures(Figure(5.0, 4.0, 6.0), unheard_of=other)
     first = evaluation("first", {OVERALL: metrics, key: metrics})
     second = evaluation("second", {OVERALL: figures(Figure(7.0, 6.0, 8.0))})
-    rows = table(slices.blocks([first, second], few=30))
+    rows = table(slices.blocks([first, second], min_photos=30))
     assert rows[0]["first: unheard_of"].text == "0.25"
     # The photos are not the same, so the difference has no interval and no mark.
     assert list(rows[0].values())[-1] == Cell("-2.00", -2.0)
@@ -163,7 +163,7 @@ def test_the_same_photos_give_a_paired_comparison(photos: pd.DataFrame, folder: 
     better = photos.assign(candidate=photos["candidate"].where(young, photos[features.AGE] + 1))
     new = evaluated("new", better.sample(frac=1, random_state=0), old)
     rows = {row["slice"].text: row["MAE, years: new minus old"] for row in table(
-        slices.blocks([new, old], few=2)
+        slices.blocks([new, old], min_photos=2)
     )}  # fmt: skip
     after, before = ((one["candidate"] - one[features.AGE]).abs() for one in (better, photos))
     for name, some in {
@@ -184,7 +184,7 @@ def test_the_same_photos_give_a_paired_comparison(photos: pd.DataFrame, folder: 
 def test_different_photos_give_no_interval(photos: pd.DataFrame, folder: Path) -> None:
     old = slices.evaluation("old", folder)
     new = evaluated("new", photos[1:], old)
-    rows = table(slices.blocks([new, old], few=2))
+    rows = table(slices.blocks([new, old], min_photos=2))
     changes = {row["slice"].text: row["MAE, years: new minus old"].text for row in rows}
     assert "to" not in changes["all photos"]
     assert any("to" in change for change in changes.values())  # of slices with the same photos

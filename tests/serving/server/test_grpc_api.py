@@ -110,7 +110,7 @@ def tensor(dtype: int, shape: list[int], **values: Any) -> TensorProto:
         (tensor(DT_STRING, [1] * 33, string_val=[b"x"]), "0 to 32 dimensions"),
         (tensor(DT_STRING, [1, 1], string_val=[b"x"]), "has the shape [1, 1]"),
         (tensor(DT_STRING, [-1], string_val=[b"x"]), "has the shape [-1]"),
-        (tensor(DT_STRING, [1], tensor_content=b"x"), "strings belong into string_val"),
+        (tensor(DT_STRING, [1], tensor_content=b"x"), "strings belong in string_val"),
         (tensor(DT_INT64, [1], int64_val=[1]), "has to be of type string"),
         (tensor(999, [1]), "has to be of type string"),
         (TensorProto(dtype=DT_STRING, tensor_shape={"unknown_rank": True}), "dimensions"),

@@ -65,7 +65,7 @@ def test_flags_are_read(given_: str, name: str, value: Any) -> None:
         ("--port=65536", "--port must be from 0 to 65535; was 65536"),
         ("--rest_api_port=-1", "--rest_api_port must be from 0 to 65535; was -1"),
         ("--port=0", "--port=0 needs --grpc_socket_path"),
-        ("--rest_api_port=8500", "--rest_api_port must be another than --port"),
+        ("--rest_api_port=8500", "--rest_api_port must differ from --port"),
         ("--enable_batching=yes", "argument --enable_batching: 'yes' is neither true nor false"),
         ("--batching_parameters_file=x", "--batching_parameters_file needs --enable_batching"),
         ("--model_base_path=", "--model_base_path or --model_config_file is needed"),
