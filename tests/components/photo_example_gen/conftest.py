@@ -69,7 +69,7 @@ class Output:
     rejects: list[dict[str, str]]
 
     def examples(self, *splits: str) -> list[dict[str, Any]]:
-        """The examples of some splits (none named: all), each as feature → value or None."""
+        """The examples of the named splits, or of all: each maps features to values or None."""
         return [
             {name: _value(feature) for name, feature in example.features.feature.items()}
             for split in splits or self.records

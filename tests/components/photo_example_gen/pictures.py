@@ -18,7 +18,7 @@ def noise(seed: int = 0, width: int = 12, height: int = 8) -> Image.Image:
 
 
 def smooth(width: int = 64, height: int = 48) -> Image.Image:
-    """A picture that JPEG hardly changes, and that looks different however it is turned."""
+    """A picture that JPEG hardly changes. Each rotation of it looks different."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x * 3, y * 4, x + y], -1).astype(np.uint8))
 
@@ -31,12 +31,12 @@ def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
 
 
 def decoded(data: bytes) -> Image.Image:
-    """What a picture file shows."""
+    """The image in a picture file."""
     return Image.open(BytesIO(data))
 
 
 def exif(orientation: int) -> Image.Exif:
-    """Metadata that say only how a camera was held."""
+    """EXIF metadata with an orientation only."""
     tags = Image.Exif()
     tags[ORIENTATION] = orientation
     return tags

@@ -25,7 +25,7 @@ STEPS, BATCH = 4, 8
 
 
 class Killed(Exception):
-    """Stands in for a kill."""
+    """Ends a training as a kill would."""
 
 
 @pytest.fixture(autouse=True)
@@ -350,7 +350,7 @@ def test_float16_alone_scales_its_loss(tmp_path: Path, precision: str) -> None:
 def test_xla_compiles_each_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, initial_weights: str
 ) -> None:
-    """On one GPU, Keras compiles the steps by XLA; here it has to be told so."""
+    """On one GPU, Keras compiles the steps by XLA. Here the test asks for it."""
     compiled = functools.partialmethod(keras.Model.compile, jit_compile=True)
     monkeypatch.setattr(keras.Model, "compile", compiled)
     net = network(precision=precision, initial_weights=initial_weights)

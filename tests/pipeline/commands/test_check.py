@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
-from tests.serving.client.out_of_order import free_port
+from tests.serving.client.faulty_servers import free_port
 from tests.serving.client.photos import encoded, picture
 from tests.serving.client.server import everybody_is, serving
 

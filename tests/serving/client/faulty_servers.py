@@ -1,4 +1,4 @@
-"""Servers that fail, each in another way."""
+"""Servers that fail in different ways."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def say_nothing(connection: socket.socket) -> None:
         pass
 
 
-OUT_OF_ORDER: dict[str, Callable[[], AbstractContextManager[str]]] = {
+FAULTY_SERVERS: dict[str, Callable[[], AbstractContextManager[str]]] = {
     "nobody": nobody,
     "slow": slow,
     "killed": killed,

@@ -1,4 +1,4 @@
-"""There is one line per advice, and a full disk stops no advice."""
+"""There is one line for each advice, and a full disk does not stop an advice."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_path_that_no_file_can_have(caplog: pytest.LogCaptureFixture) -> None:
     assert "audit lines are being lost" in caplog.text
 
 
-def test_a_full_disk_stops_no_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_advices_continue_on_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs to mount a small file system, as root may")

@@ -16,7 +16,7 @@ from goodseed_client.batch import find, write_ages
 from goodseed_client.photo import prepare
 from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 
-from tests.serving.client.out_of_order import free_port
+from tests.serving.client.faulty_servers import free_port
 from tests.serving.client.photos import encoded, picture
 from tests.serving.client.server import Answer, everybody_is, response, serving, start
 
@@ -102,7 +102,7 @@ def test_photos_keep_their_ages_in_order(photos: Path, tmp_path: Path) -> None:
     assert [row["age"] for row in rows(output)] == expected
 
 
-def test_a_server_that_comes_late(
+def test_a_server_that_starts_late(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "_TIMEOUT", 0.3)

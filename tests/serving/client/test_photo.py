@@ -51,14 +51,16 @@ def refused(photo: object) -> Failure:
     return error.value
 
 
-def test_every_way_to_hand_over_a_photo(tmp_path: Path) -> None:
+def test_every_type_of_photo(tmp_path: Path) -> None:
     image = picture()
     frame = np.asarray(image)
     data = encoded(image, "PNG")
     path = tmp_path / "photo"
     path.write_bytes(data)
     photos = [path, str(path), data, bytearray(data), memoryview(data), image, frame]
-    photos.append(np.ascontiguousarray(frame[..., ::-1])[..., ::-1])  # OpenCV's, flipped
+    photos.append(
+        np.ascontiguousarray(frame[..., ::-1])[..., ::-1]
+    )  # OpenCV's order of colours, flipped
     assert len({prepare(photo) for photo in photos}) == 1  # type: ignore[arg-type]
     assert difference(prepare(image), image) < 2
     assert difference(prepare(np.asarray(image.convert("L"))), image) < 2
@@ -77,7 +79,7 @@ def test_every_mode(mode: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_are_made_upright(orientation: int) -> None:
     upright = np.asarray(picture())
-    as_stored = {  # what a camera in this position writes
+    as_stored = {  # as a camera in this orientation stores it
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
@@ -100,7 +102,7 @@ def test_photos_are_made_upright(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damaged_metadata_does_not_spoil_a_photo() -> None:
+def test_damaged_metadata_is_ignored() -> None:
     data = encoded(picture(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff damaged")
     assert difference(prepare(data), picture()) < 3
 
@@ -221,7 +223,7 @@ def is_sound(advice: Advice) -> bool:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", BOMB_WARNING)
 def test_damaged_photos_get_an_advice() -> None:
-    """benchmarks/client.py does this with 20,000."""
+    """benchmarks/client.py does this with more photos."""
     with serving(everybody_is(40)) as server, AgeClient(server, timeout=10) as client:
         advices = [client.check(photo) for photo in fuzzed(600)]
     assert all(map(is_sound, advices))

@@ -1,4 +1,4 @@
-"""Whatever a server answers: only a valid age, at or above the challenge age, lets one pass."""
+"""For every answer of a server, only a valid age at or above the challenge age passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOATS = st.one_of(
 
 @st.composite
 def tensors(draw: st.DrawFn, dtype: DataType) -> dict[str, object]:
-    """The fields of a TensorProto: one good value, or one thing is wrong."""
+    """The fields of a TensorProto: a good value, or one wrong field."""
     fields: dict[str, object] = {
         "dtype": dtype,
         "shape": [1],

@@ -27,7 +27,7 @@ POISON = b"poison"
 
 
 class Photos(tf.Module):
-    """A photo's age is its length, and its objection tells the version."""
+    """A photo's age is its length; `model_version` is the version of the model."""
 
     def __init__(self, version: int):
         super().__init__()
@@ -41,7 +41,7 @@ class Photos(tf.Module):
         return {
             "age": tf.where(valid, length, float("nan")),
             "valid": valid,
-            "objection": tf.fill(tf.shape(image), self._version.read_value()),
+            "model_version": tf.fill(tf.shape(image), self._version.read_value()),
         }
 
     @tf.function(input_signature=IMAGES)
@@ -109,7 +109,7 @@ def free_port() -> int:
 
 
 def request(*photos: bytes, model: str = "photos", **spec: Any) -> PredictRequest:
-    """Asks about photos; `spec` are further fields of the ModelSpec."""
+    """A request for the ages of photos; `spec` are more fields of the ModelSpec."""
     made = PredictRequest()
     made.model_spec.name = model
     for name, value in spec.items():
@@ -123,7 +123,7 @@ def request(*photos: bytes, model: str = "photos", **spec: Any) -> PredictReques
 
 
 class Client:
-    """Both services of a server."""
+    """Calls both services of a server."""
 
     def __init__(self, channel: grpc.Channel):
         self.channel = channel
@@ -137,7 +137,7 @@ class Client:
         """The version that answers."""
         response = self.predict(request(b"photo", model=model, **spec))
         assert list(response.outputs["age"].float_val) == [5.0]
-        assert response.outputs["objection"].string_val[0].decode() == str(
+        assert response.outputs["model_version"].string_val[0].decode() == str(
             response.model_spec.version.value
         )
         return int(response.model_spec.version.value)

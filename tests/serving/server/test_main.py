@@ -85,7 +85,7 @@ def test_any_command_line_is_read_or_refused(arguments: list[str]) -> None:
 
 
 class Process:
-    """A `goodseed serve` that runs, and its log."""
+    """A running `goodseed serve` and its log."""
 
     def __init__(self, *flags: str):
         self.port = free_port()
@@ -146,7 +146,7 @@ def test_serve_drains_at_sigterm(folders: ModelFolders, tmp_path: Path) -> None:
             assert client.version() == 1
             with grpc.insecure_channel(f"unix:{socket}") as by_socket:
                 assert Client(by_socket).version() == 1
-            # A model whose folder never appears does not end the look at the file.
+            # While a model waits for its folder, the file is still polled.
             file.write_text(str(config(photos=base, absent=tmp_path / "absent")))
             eventually(lambda: server.said("Could not find base path"))
             file.write_text(str(config(photos=base, more=base)))

@@ -1,4 +1,4 @@
-"""The REST API with a real model: forms of JSON, codes, and who may not call."""
+"""The REST API with a real model: forms of JSON, status codes, and refused callers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serving.server.rest import RestApi
 from tests.serving.server.models import config, flags_of, free_port, serving
 
 PHOTO = {"b64": base64.b64encode(b"photo").decode()}
-ANSWER = {"age": 5.0, "valid": True, "objection": "3"}
+ANSWER = {"age": 5.0, "valid": True, "model_version": "3"}
 PREDICT = "/v1/models/photos:predict"
 JSON = {"Content-Type": "application/json"}
 
@@ -94,7 +94,7 @@ def test_other_signatures(port: int) -> None:
     )
 
 
-def test_no_age_is_nan(port: int) -> None:
+def test_the_age_of_a_broken_photo_is_nan(port: int) -> None:
     (row,) = post(port, {"instances": [""]})[1]["predictions"]
     assert np.isnan(row["age"])
     assert row["valid"] is False
@@ -131,7 +131,7 @@ def test_a_body_that_is_wrong(port: int, body: object, text: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"inputs":' + b"[" * 100_000])
-def test_a_body_that_is_no_json(port: int, body: bytes) -> None:
+def test_a_body_that_is_not_json(port: int, body: bytes) -> None:
     status, found = call(port, "POST", PREDICT, body)
     assert (status, json.loads(found)["error"][:15]) == (400, "JSON Parse erro")
 
@@ -193,7 +193,7 @@ def test_status_and_metadata(port: int) -> None:
         ("DELETE", "/v1/models/photos", 405),
     ],
 )
-def test_what_is_not_there(port: int, method: str, path: str, status: int) -> None:
+def test_unknown_paths_and_methods(port: int, method: str, path: str, status: int) -> None:
     body = json.dumps({"instances": [PHOTO]}).encode() if method == "POST" else None
     found, text = call(port, method, path, body)
     assert found == status
@@ -217,9 +217,7 @@ def test_what_is_not_there(port: int, method: str, path: str, status: int) -> No
         ({"Origin": "null"}, 403),
     ],
 )
-def test_what_a_browser_can_be_made_to_send(
-    port: int, headers: dict[str, str], status: int
-) -> None:
+def test_headers_that_a_browser_may_send(port: int, headers: dict[str, str], status: int) -> None:
     body = json.dumps({"instances": [PHOTO]}).encode()
     assert call(port, "POST", PREDICT, body, headers)[0] == status
 
