@@ -37,8 +37,9 @@ from goodseed_client.policy import decide
 from PIL import Image
 
 from benchmarks.results import record
+from tests.pictures import encoded
 from tests.serving.client.faulty_servers import FAULTY_SERVERS
-from tests.serving.client.photos import encoded, picture
+from tests.serving.client.photos import picture
 from tests.serving.client.server import everybody_is, serving
 from tests.serving.client.test_photo import fuzzed
 

@@ -16,7 +16,8 @@ from tfx.types import standard_artifacts
 
 from components.photo_example_gen import Executor, PhotoExampleGen
 from pipeline.config import Data
-from tests.components.photo_example_gen.pictures import encoded, noise
+from tests.components.photo_example_gen.pictures import noise
+from tests.pictures import encoded
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from PIL import Image
-
-ORIENTATION = 0x0112  # EXIF's tag
 
 
 def noise(seed: int = 0, width: int = 12, height: int = 8) -> Image.Image:
@@ -23,20 +20,6 @@ def smooth(width: int = 64, height: int = 48) -> Image.Image:
     return Image.fromarray(np.stack([x * 3, y * 4, x + y], -1).astype(np.uint8))
 
 
-def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    """A picture file's bytes."""
-    out = BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
-
-
 def decoded(data: bytes) -> Image.Image:
     """The image in a picture file."""
     return Image.open(BytesIO(data))
-
-
-def exif(orientation: int) -> Image.Exif:
-    """EXIF metadata with an orientation only."""
-    tags = Image.Exif()
-    tags[ORIENTATION] = orientation
-    return tags

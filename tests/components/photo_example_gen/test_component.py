@@ -19,7 +19,8 @@ from components.photo_example_gen.labels import Row, Table
 from components.photo_example_gen.rejects import Reason, Rejected
 from pipeline.config import Data
 from schemas import features
-from tests.components.photo_example_gen.pictures import decoded, encoded, exif, noise, smooth
+from tests.components.photo_example_gen.pictures import decoded, noise, smooth
+from tests.pictures import encoded, exif
 
 MULTI_THREADING = ("--direct_running_mode=multi_threading", "--direct_num_workers=3")
 

@@ -15,31 +15,13 @@ from PIL import Image
 from components.photo_example_gen import photos
 from components.photo_example_gen.photos import Photo
 from components.photo_example_gen.rejects import Reason, Rejected
-from tests.components.photo_example_gen.pictures import (
-    ORIENTATION,
-    encoded,
-    exif,
-    noise,
-    smooth,
-)
+from tests.components.photo_example_gen.pictures import noise, smooth
+from tests.pictures import ORIENTATION, as_stored, encoded, exif, png
 
 # These tests also decode damaged pictures themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 MAX_PIXELS = 1_000_000
-
-
-def png(width: int, height: int, depth: int, color: int, data: bytes) -> bytes:
-    """A PNG whose header and compressed data may contradict each other."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    signature = b"\x89PNG\r\n\x1a\n"
-    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 @pytest.fixture
@@ -88,22 +70,11 @@ def test_data_after_a_jpeg_is_dropped(read, trailer):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_orientation_is_applied(read, orientation, format):
-    upright = np.asarray(smooth())
-    as_stored = {  # as a camera in this orientation stores it
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.swapaxes(0, 1),
-        6: upright.swapaxes(0, 1)[::-1],
-        7: upright.swapaxes(0, 1)[::-1, ::-1],
-        8: upright.swapaxes(0, 1)[:, ::-1],
-    }[orientation]
-    stored = Image.fromarray(np.ascontiguousarray(as_stored))
+    stored = as_stored(smooth(), orientation)
     photo = read(encoded(stored, format, exif=exif(orientation)))
-    assert_shows(photo, upright, tolerance=24)
+    assert_shows(photo, smooth(), tolerance=24)
     if format != "TIFF":  # for a TIFF, Pillow itself gives the upright size
-        assert (photo.height, photo.width) == as_stored.shape[:2]
+        assert (photo.width, photo.height) == stored.size
 
 
 def test_damaged_exif_does_not_reject_a_picture(read):

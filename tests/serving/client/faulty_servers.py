@@ -16,15 +16,10 @@ from pathlib import Path
 import grpc
 from goodseed_client.predict_pb2 import PredictRequest
 
+from tests.ports import free_port
 from tests.serving.client.server import ages, serving
 
 ROOT = Path(__file__).parents[3]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import pytest
 from goodseed_client import Advice, AgeClient, Kind, Policy, Reason
 from goodseed_client.audit import Audit
 
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.serving.client.photos import picture
 from tests.serving.client.server import everybody_is, serving
 
 ADVICE = Advice(Reason.OLD_ENOUGH, 40.5, 7, 12.345)

@@ -16,8 +16,9 @@ from goodseed_client.batch import find, write_ages
 from goodseed_client.photo import prepare
 from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 
-from tests.serving.client.faulty_servers import free_port
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.ports import free_port
+from tests.serving.client.photos import picture
 from tests.serving.client.server import Answer, everybody_is, response, serving, start
 
 ADDED = ["age", "age_group", "model_version", "reason"]

@@ -22,8 +22,10 @@ from goodseed_client import client as client_module
 from goodseed_client.photo import prepare
 from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 
-from tests.serving.client.faulty_servers import FAULTY_SERVERS, free_port, process, slow
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.ports import free_port
+from tests.serving.client.faulty_servers import FAULTY_SERVERS, process, slow
+from tests.serving.client.photos import picture
 from tests.serving.client.server import (
     VERSION,
     Answer,
@@ -37,9 +39,7 @@ from tests.serving.client.server import (
 
 PHOTO = encoded(picture())
 TIMEOUT = 0.6  # seconds: enough for an answer here, and not long to wait
-TOLERANCE = (
-    1.0  # seconds after the deadline, for a loaded machine; benchmarks measure the real ones
-)
+TOLERANCE = 1.0  # seconds after the deadline, for a loaded machine; benchmarks measure it
 
 
 def check(server: str, timeout: float = 5, photo: Any = PHOTO, **options: Any) -> Advice:

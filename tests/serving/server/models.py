@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.server.flags import Flags
 from serving.server.server import Server
+from tests.ports import free_port
 
 IMAGES = [tf.TensorSpec([None], tf.string, name="image")]
 POISON = b"poison"
@@ -100,12 +100,6 @@ def config(**bases: Path | str) -> ModelServerConfig:
             name=name, base_path=str(base), model_platform="tensorflow"
         )
     return made
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def request(*photos: bytes, model: str = "photos", **spec: Any) -> PredictRequest:

@@ -26,12 +26,12 @@ from hypothesis import strategies as st
 from serving.server.config_files import SSLConfig
 from serving.server.flags import Flags, parse
 from tests.conftest import ROOT, goodseed_command
+from tests.ports import free_port
 from tests.serving.server.models import (
     Client,
     ModelFolders,
     config,
     eventually,
-    free_port,
     request,
     serving,
 )

@@ -21,7 +21,8 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from serving.server import rest, rest_json
 from serving.server.errors import ServingError
 from serving.server.rest import RestApi
-from tests.serving.server.models import config, flags_of, free_port, serving
+from tests.ports import free_port
+from tests.serving.server.models import config, flags_of, serving
 
 PHOTO = {"b64": base64.b64encode(b"photo").decode()}
 ANSWER = {"age": 5.0, "valid": True, "model_version": "3"}
