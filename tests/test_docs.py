@@ -75,7 +75,7 @@ def test_a_broken_link_is_found(link: str) -> None:
     assert list(broken_links(f"# Heading\n\n[text]({link})\n", ROOT / "page.md")) == [link]
 
 
-def test_links_in_code_and_to_other_sites_are_not_looked_at() -> None:
+def test_links_in_code_and_to_other_sites_are_not_checked() -> None:
     text = "# Heading\n\n`[text](fly.md)` [text](https://example.org/fly) [text](#heading)\n"
     assert not list(broken_links(text, ROOT / "page.md"))
 

@@ -89,7 +89,7 @@ def test_every_goal_names_a_figure() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    """If this fails: python -m benchmarks.results."""
+    """If this fails, run python -m benchmarks.results."""
     assert results.PAGE.read_text("utf-8") == results.page()
 
 

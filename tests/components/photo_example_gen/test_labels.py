@@ -1,3 +1,5 @@
+"""The CSV of the labels: its dialects, its rejected rows, and the layouts of the folder."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Every picture file becomes an upright JPEG, or is rejected with a reason."""
+
 from __future__ import annotations
 
 import os

@@ -142,7 +142,7 @@ def test_rejects_by_reason_with_examples(section: Section) -> None:
     assert f"labels.csv row 2: {synthetic.HOSTILE} (No such" in rows[1]["examples"].text
 
 
-def test_drift_since_the_span_before(section: Section) -> None:
+def test_drift_since_the_previous_span(section: Section) -> None:
     rows = {
         row["feature"].text: row for row in synthetic.tables(section)["Drift since the span before"]
     }

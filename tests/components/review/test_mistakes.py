@@ -105,19 +105,19 @@ def test_photos_that_the_model_could_not_read_are_counted_and_left_out(
     listed = csv.DictReader(io.StringIO(mistakes.suspects_csv(some)))
     assert not {row["file_name"] for row in listed} & set(names)
 
-    def none(table: pd.DataFrame) -> None:
+    def no_estimates(table: pd.DataFrame) -> None:
         table["candidate"] = np.nan
 
-    nothing = changed(inputs, tmp_path, none)
+    nothing = changed(inputs, tmp_path, no_estimates)
     assert "no estimates" in synthetic.text_of(mistakes.section(nothing))
     assert len(mistakes.suspects_csv(nothing).splitlines()) == 1
 
 
 def test_without_suspects_there_are_no_photos_of_them(inputs: Inputs, tmp_path: Path) -> None:
-    def even(table: pd.DataFrame) -> None:
+    def one_year_too_old(table: pd.DataFrame) -> None:
         table["candidate"] = table[features.AGE] + 1
 
-    section = mistakes.section(changed(inputs, tmp_path, even))
+    section = mistakes.section(changed(inputs, tmp_path, one_year_too_old))
     assert [block.caption for block in section.blocks if isinstance(block, Photos)] == [
         "The largest errors"
     ]

@@ -17,7 +17,7 @@ AGES = [float(age) for age in range(1, 14)]  # each photo has an age of its own
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two patterns, one of them of two files."""
+    """Two patterns; one of them matches two files."""
     folder = tmp_path_factory.mktemp("squares")
     tiny.write_squares(folder / "a" / "one.gz", AGES[:4], first=0)
     tiny.write_squares(folder / "a" / "two.gz", AGES[4:9], first=4)

@@ -1,4 +1,4 @@
-"""The loop: phases, learning rate, early stopping, and going on after a kill."""
+"""The loop: phases, learning rate, early stopping, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def network(
 
 
 def batches(seed: int, steps: int = STEPS, age: float | None = None) -> tf.data.Dataset:
-    """Photos whose brightness grows with the age; or such photos, all with one age."""
+    """Photos whose brightness grows with their ages. With `age`, all have this age as the label."""
     random = np.random.default_rng(seed)
     ages = random.uniform(10, 80, steps * BATCH).astype(np.float32)
     noise = random.integers(0, 40, (len(ages), tiny.SIZE, tiny.SIZE, 3))
@@ -308,7 +308,7 @@ def test_a_kill_in_the_middle_of_saving_costs_one_epoch(
     monkeypatch: pytest.MonkeyPatch,
     at: str,
 ) -> None:
-    """The training also goes on from a folder that has been moved."""
+    """The training also resumes from a folder that has been moved."""
     with pytest.raises(Killed):
         train(tmp_path / "here", network(), on_epoch=stop_after(2), **PHASES)
     write_text, savez = Path.write_text, np.savez

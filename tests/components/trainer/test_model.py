@@ -107,7 +107,7 @@ def test_batch_norm_forgets_quickly(network: keras.Model) -> None:
 def test_the_trunk_computes_in_its_precision(
     monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """Weights and the output are float32 all the same, and so is Keras' global policy."""
+    """The weights, the output and Keras' global policy stay float32."""
     monkeypatch.setattr(model, "_trunk", tiny.trunk)
     net = build(precision)
     trunk = net.get_layer(model.TRUNK)
@@ -141,7 +141,7 @@ def test_what_is_served_is_the_trained_network_in_float32(network: keras.Model) 
 )
 @settings(deadline=None, max_examples=20)
 def test_folding_changes_no_output(seed: int, use_bias: bool, **shape: Any) -> None:
-    """A block as ResNet's: both branches of the sum have a convolution and a batch norm."""
+    """A block like ResNet's: both branches of the sum have a convolution and a batch norm."""
     photo = keras.Input((9, 9, 3))
     branches = [
         keras.layers.BatchNormalization()(keras.layers.Conv2D(4, use_bias=use_bias, **shape)(photo))

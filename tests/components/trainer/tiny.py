@@ -35,7 +35,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 def settings(**changes: Any) -> config.Trainer:
-    """The `trainer` section for a training of seconds, with some knobs set otherwise."""
+    """The section `trainer` for a training that takes seconds; `changes` replace knobs."""
     return config.Trainer(**_SETTINGS | changes)
 
 

@@ -1,3 +1,5 @@
+"""`goodseed kfp` against a server that answers as Kubeflow Pipelines does."""
+
 from __future__ import annotations
 
 import datetime

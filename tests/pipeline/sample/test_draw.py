@@ -192,7 +192,7 @@ def test_another_folder_is_never_overwritten(tmp_path: Path, count: int) -> None
     assert contents(mine) == before
 
 
-def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").write_text("mine")
     with pytest.raises(UserError, match="photos exists"):
         draw_sample(tmp_path / "photos", 1)

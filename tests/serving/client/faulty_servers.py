@@ -36,7 +36,7 @@ def process(port: int = 0, age: float = 40) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def nobody() -> Iterator[str]:
+def no_server() -> Iterator[str]:
     yield f"127.0.0.1:{free_port()}"
 
 
@@ -115,7 +115,7 @@ def say_nothing(connection: socket.socket) -> None:
 
 
 FAULTY_SERVERS: dict[str, Callable[[], AbstractContextManager[str]]] = {
-    "nobody": nobody,
+    "no server": no_server,
     "slow": slow,
     "killed": killed,
     "frozen": frozen,

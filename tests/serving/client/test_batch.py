@@ -81,7 +81,7 @@ def test_a_csv_keeps_its_columns(photos: Path, server: str, tmp_path: Path) -> N
 
 
 def test_photos_keep_their_ages_in_order(photos: Path, tmp_path: Path) -> None:
-    """Each row gets the age of its photo, in whatever order the requests end."""
+    """Each row gets the age of its photo, although the requests end in another order."""
 
     def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         jpegs = request.inputs["image"].string_val

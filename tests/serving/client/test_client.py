@@ -148,7 +148,7 @@ def test_a_bad_answer_is_a_challenge_and_its_cause_is_logged(
 
 
 def test_outputs_of_newer_models() -> None:
-    """Their `challenge` counts; outputs that the client does not know are ignored."""
+    """The output `challenge` is obeyed. Unknown outputs are ignored."""
     more = {"age_low": (DT_FLOAT, [20.0]), "p_minor": (DT_FLOAT, [0.2])}
     with serving(answers_with(ages(40, challenge=(DT_BOOL, [False]), **more))) as server:
         assert check(server).reason is Reason.OLD_ENOUGH
@@ -297,7 +297,7 @@ def test_a_photo_that_takes_too_long_to_prepare() -> None:
         assert client.check(PHOTO).kind is Kind.NO_CHALLENGE
 
 
-def test_a_pipe_is_no_photo(tmp_path: Path) -> None:
+def test_a_named_pipe_is_not_a_photo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with AgeClient("127.0.0.1:1") as client:
         assert client.check(tmp_path / "pipe").reason is Reason.BAD_PHOTO

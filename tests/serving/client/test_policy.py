@@ -112,7 +112,7 @@ def test_every_policy(age: float, challenge_age: float, raw: bool) -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_has_a_sentence_and_one_alone_passes(reason: Reason) -> None:
+def test_every_reason_has_a_message_and_only_one_passes(reason: Reason) -> None:
     assert MESSAGES[reason].endswith(".")
     assert (reason.kind == "NO_CHALLENGE") == (reason is Reason.OLD_ENOUGH)
     assert decide(Failure(reason, "why"), POLICY).cause == "why"

@@ -120,7 +120,7 @@ def test_the_client_imports_only_its_requirements() -> None:
     assert done.stderr == ""
 
 
-def test_the_protos_find_each_other() -> None:
+def test_the_protos_import_each_other() -> None:
     folder = Path(wire.__file__).parent
     imports = re.findall('import "(.*)"', (folder / "prediction_service.proto").read_text())
     assert imports == [DESCRIPTOR.name]

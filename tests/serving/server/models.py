@@ -80,7 +80,7 @@ class ModelFolders:
         self._folder = folder
 
     def put(self, base: Path, version: int) -> Path:
-        """Makes `base/version` appear whole, as a push does."""
+        """Puts the complete `base/version` in place by one rename, as a push does."""
         kept = self._folder / str(version)
         if not kept.exists():
             module = Photos(version)

@@ -1,4 +1,4 @@
-"""The scheduler: a lone request runs at once, requests that meet run together."""
+"""The scheduler: a single request runs at once, requests that meet run together."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
-def test_a_lone_request_runs_at_once(pool: ThreadPoolExecutor) -> None:
+def test_a_single_request_runs_at_once(pool: ThreadPoolExecutor) -> None:
     clients = Clients(pool)
     assert clients.ask(1, 2).result() == [2, 4]
     assert clients.ask(3).result() == [6]

@@ -106,7 +106,7 @@ class Process:
         return any(text in line for line in list(self.lines)) or self.process.poll() is not None
 
     def signal_beside_the_main_thread(self, number: int) -> None:
-        """Sends a signal to another thread, as the kernel does now and then."""
+        """Sends a signal to another thread, as the kernel may do."""
         pid = self.process.pid
         other = max(int(thread) for thread in os.listdir(f"/proc/{pid}/task"))
         assert other != pid

@@ -241,7 +241,7 @@ def test_a_huge_body_is_refused(port: int) -> None:
 
 
 class Held:
-    """A core whose predictions wait."""
+    """A core whose predictions wait until `go` is set."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -263,7 +263,7 @@ def test_a_call_that_takes_too_long() -> None:
         api.stop()
 
 
-def test_stop_answers_what_was_asked() -> None:
+def test_stop_answers_the_open_calls() -> None:
     core, port = Held(), free_port()
     api = RestApi(core, flags_of(rest_api_port=port), None)  # type: ignore[arg-type]
     answers: list[int] = []

@@ -237,7 +237,7 @@ def test_a_waiting_reload_does_not_block_other_requests(
         waits = config(photos=base, absent=absent)
         ask = client.models.HandleReloadConfigRequest.future
         asked = [ask(ReloadConfigRequest(config=waits))]
-        for n in range(8):  # more than there are threads: each ends the wait of the one before
+        for n in range(8):  # more than there are threads; each ends the wait of the previous reload
             waits = config(photos=base, **{f"absent{n}": absent})
             asked.append(ask(ReloadConfigRequest(config=waits)))
         for one in asked[:-1]:
@@ -250,7 +250,7 @@ def test_a_waiting_reload_does_not_block_other_requests(
         client.reload(config(photos=base))
 
 
-def test_a_reload_does_not_wait_for_ever(
+def test_a_reload_has_a_time_limit(
     folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tmp_path / "base"
