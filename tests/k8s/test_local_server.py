@@ -20,7 +20,7 @@ import pytest
 
 from pipeline import cli
 from serving.versions import push
-from tests.k8s.manifests import ROOT, build
+from tests.k8s.manifests import K8S, build
 
 STABLE = "/v1/models/goodseed_age/labels/stable"
 CANARY = "/v1/models/goodseed_age/labels/canary"
@@ -51,7 +51,7 @@ def push_model(base: Path, age: float) -> int:
 @pytest.fixture
 def file(tmp_path: Path, served: Path) -> Path:
     """The prod overlay's models.config, with the path of `served` instead of the volume's."""
-    text = (ROOT / "overlays/prod/models.config").read_text()
+    text = (K8S / "overlays/prod/models.config").read_text()
     assert '"/models/goodseed_age"' in text
     path = tmp_path / "models.config"
     path.write_text(text.replace('"/models/goodseed_age"', json.dumps(str(served))))
@@ -72,15 +72,15 @@ def server(file: Path) -> Iterator[str]:
         "rest_api_port": str(ports[1]),
         "model_config_file": str(file),
         "model_config_file_poll_wait_seconds": "1",
-        "batching_parameters_file": str(ROOT / "base/config/batching.config"),
-        "monitoring_config_file": str(ROOT / "base/config/monitoring.config"),
+        "batching_parameters_file": str(K8S / "base/config/batching.config"),
+        "monitoring_config_file": str(K8S / "base/config/monitoring.config"),
     }
     arguments = [f"--{name}={value.replace('$(CPUS)', '1')}" for name, value in flags.items()]
     log = file.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", "serve", *arguments],
-            stdout=output, stderr=output, cwd=ROOT.parent, env={**os.environ, "PYTHONPATH": "."},
+            stdout=output, stderr=output, cwd=K8S.parent, env={**os.environ, "PYTHONPATH": "."},
         )  # fmt: skip
     url = f"http://127.0.0.1:{ports[1]}"
     try:

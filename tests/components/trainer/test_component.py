@@ -22,8 +22,7 @@ from components.trainer.fit import SaveEpochs
 from schemas import features
 from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
-
-ROOT = Path(__file__).parents[3]
+from tests.conftest import ROOT
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from goodseed_client import AgeClient, Reason
 from components import predictions
 from pipeline.local.store import metadata_store
 from tests.conftest import ROOT, Finished, goodseed, goodseed_command
+from tests.disks import small_disk
 from tests.pipeline.conftest import Command, First, arguments
 from tests.serving.client.test_photo import BOMB_WARNING, fuzzed, is_sound
 from tests.serving.server.test_main import process
@@ -312,17 +313,12 @@ def versions_are_whole(run_dir: Path) -> bool:
 def test_a_full_disk_is_one_line(
     megabytes: int, step: str, drawn_photos: Path, tmp_path: Path
 ) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs to mount a small file system, as root may")
-    try:
+    with small_disk(tmp_path, f"{megabytes}m"):
         finished = goodseed(*arguments(drawn_photos, tmp_path / "run"))
         assert finished.status == 1
         assert "No space left on device" in finished.err
         assert "Traceback" not in finished.out + finished.err
         assert finished.err.startswith(f"goodseed: {step}: ")
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @pytest.mark.e2e
