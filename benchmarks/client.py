@@ -37,8 +37,9 @@ from goodseed_client.policy import decide
 from PIL import Image
 
 from benchmarks.results import record
-from tests.serving.client.out_of_order import OUT_OF_ORDER
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.serving.client.faulty_servers import FAULTY_SERVERS
+from tests.serving.client.photos import picture
 from tests.serving.client.server import everybody_is, serving
 from tests.serving.client.test_photo import fuzzed
 
@@ -107,9 +108,9 @@ def latency() -> list[dict[str, Any]]:
 def lateness(repeats: int) -> list[dict[str, Any]]:
     """Milliseconds from the deadline to the last advice; below 0 if it came earlier."""
     late = {}
-    for fault, out_of_order in OUT_OF_ORDER.items():
+    for fault, faulty_server in FAULTY_SERVERS.items():
         taken = []
-        with out_of_order() as server, AgeClient(server, timeout=DEADLINE) as client:
+        with faulty_server() as server, AgeClient(server, timeout=DEADLINE) as client:
             for _ in range(repeats):
                 start = time.monotonic()
                 advice = client.check(SMALL)

@@ -32,7 +32,7 @@ from serving.server import rest_json
 from serving.server.core import Core
 from serving.server.flags import Flags
 from serving.server.rest import RestApi
-from tests.serving.server.models import free_port
+from tests.ports import free_port
 
 REPEATS = 30
 

@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks.results import record
 from components.review import PAGE
 from schemas import features
-from tests.browser import opened
+from tests.browser import headless_browser
 
 _SORT = """
 const [column, done] = arguments;
@@ -75,22 +75,22 @@ def main() -> None:
     parser.add_argument("--stores", type=int, default=50, help="slices beside the age bands")
     options = parser.parse_args()
     from components.review.component import write
-    from tests.components.review import made
+    from tests.components.review import synthetic
 
     stores = [f"store {at % options.stores}" for at in range(options.photos)]
-    photos = made.photos(options.photos, store=stores)
+    photos = synthetic.photos(options.photos, store=stores)
     photos["split"] = features.TEST
     photos.loc[: options.photos // 100, "split"] = features.TRAIN
     photos.loc[: options.photos // 200, "split"] = features.EVAL
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        inputs = made.run(folder, photos)
+        inputs = synthetic.run(folder, photos)
         test = photos[photos["split"] == features.TEST]
         make_examples(folder / "examples" / "Split-test", list(test[features.PHOTO_ID]))
         started = time.perf_counter()
         write(inputs, folder / "review")
         built = time.perf_counter() - started
-        with opened() as browser:
+        with headless_browser() as browser:
             browser.open(folder / "review" / PAGE)
             painted = browser.run(_PAINT)
             sorting = sorted(

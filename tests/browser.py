@@ -24,7 +24,7 @@ _TABLES_ARE_READY = """return [...document.querySelectorAll("table.interactive")
 
 
 @contextmanager
-def opened() -> Iterator[Browser]:
+def headless_browser() -> Iterator[Browser]:
     """Opens a browser. Without one, skips the test; fails it if GOODSEED_REQUIRE_BROWSER is set."""
     driver = shutil.which("chromedriver")
     if not (driver and shutil.which("chromium")):
@@ -65,7 +65,7 @@ class Browser:
         """Runs a command of the DevTools protocol."""
         return self.chrome.execute_cdp_cmd(name, arguments)
 
-    def complaints(self) -> list[str]:
+    def console_messages(self) -> list[str]:
         """The messages of the console since the page was opened."""
         return [entry["message"] for entry in self.chrome.get_log("browser")]
 
@@ -73,9 +73,9 @@ class Browser:
         """Runs the body of a function in the page and gives its result."""
         return self.chrome.execute_script(script, *arguments)
 
-    def barriers(self) -> list[str]:
+    def accessibility_violations(self) -> list[str]:
         """The serious and critical problems that axe-core finds, and their elements."""
-        self.command("Page.setBypassCSP", enabled=True)  # so that axe may run
+        self.command("Page.setBypassCSP", enabled=True)  # the page's policy would block axe
         self.run(AXE_SCRIPT)
         found = self.chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
         return [

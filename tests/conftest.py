@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from pipeline.sample.draw import draw_sample
-from tests.browser import Browser, opened
+from tests.browser import Browser, headless_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -73,5 +73,5 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Headless Chromium; without it, tests fail if GOODSEED_REQUIRE_BROWSER is set."""
-    with opened() as browser:
+    with headless_browser() as browser:
         yield browser

@@ -1,4 +1,4 @@
-"""The pages: every link leads somewhere, and every command, option and knob exists."""
+"""Every link in the pages has a target, and every command, option and knob exists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.server import flags
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("serving/client/*.md")])
-OF_THE_PAST = ("CHANGELOG.md", "docs/benchmarks.md")  # their commands may be gone
+HISTORICAL_PAGES = ("CHANGELOG.md", "docs/benchmarks.md")  # their commands may not exist any more
 FENCE = re.compile(r"^(```+)(\w*)\n(.*?)^\1$", re.M | re.S)
 INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+")
 SPAN = re.compile(r"`([^`]+)`")
@@ -32,16 +32,18 @@ FOLDERS = ("benchmarks", "components", "docs", "k8s", "pipeline", "schemas", "te
 IN_TREE = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*|serving/(?:client|server)/[\w./-]*")
 
 
-def shown(page: Path) -> str:
+def relative_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=shown)
-def test_links_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=relative_name)
+def test_every_link_has_a_target(page: Path) -> None:
     assert not list(broken_links(page.read_text("utf-8"), page))
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if shown(p) not in OF_THE_PAST], ids=shown)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if relative_name(p) not in HISTORICAL_PAGES], ids=relative_name
+)
 def test_commands_and_knobs_and_files_exist(page: Path) -> None:
     assert not list(mistakes(page.read_text("utf-8")))
 
@@ -70,11 +72,11 @@ def test_a_mistake_is_found(text: str) -> None:
 
 @pytest.mark.parametrize("link", ["fly.md", "README.md#fly", "#fly"])
 def test_a_broken_link_is_found(link: str) -> None:
-    assert list(broken_links(f"# Sit\n\n[text]({link})\n", ROOT / "page.md")) == [link]
+    assert list(broken_links(f"# Heading\n\n[text]({link})\n", ROOT / "page.md")) == [link]
 
 
-def test_links_in_code_and_to_other_sites_are_not_looked_at() -> None:
-    text = "# Sit\n\n`[text](fly.md)` [text](https://example.org/fly) [text](#sit)\n"
+def test_links_in_code_and_to_other_sites_are_not_checked() -> None:
+    text = "# Heading\n\n`[text](fly.md)` [text](https://example.org/fly) [text](#heading)\n"
     assert not list(broken_links(text, ROOT / "page.md"))
 
 
@@ -102,13 +104,13 @@ def broken_links(text: str, page: Path) -> Iterator[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """What GitHub makes of the headings."""
+    """The anchors that GitHub makes from the headings."""
     headings = HEADING.findall(FENCE.sub("", text))
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def mistakes(text: str) -> Iterator[str]:
-    """What a page says about commands, knobs and files and is not so."""
+    """The commands, knobs and files of a page that do not exist."""
     blocks = [code for _, kind, code in FENCE.findall(text) if kind in ("", "sh")]
     prose = FENCE.sub("", text)
     spans = SPAN.findall(INDENTED.sub("", prose))
@@ -126,7 +128,7 @@ def mistakes(text: str) -> Iterator[str]:
 
 
 def commands(code: str) -> Iterator[list[str]]:
-    """Each simple command's words; what is no shell gives words that no check knows."""
+    """The words of each simple command. Other code gives words that no check knows."""
     for line in re.sub(r"\\\n", " ", code).splitlines():
         for part in re.split(r"&&|\||;", line):
             try:
@@ -150,7 +152,7 @@ def wrong_command(words: list[str]) -> Iterator[str]:
 
 
 def wrong_arguments(arguments: list[str]) -> Iterator[str]:
-    """Of `goodseed`, as its own help has it."""
+    """Commands and options that the help of `goodseed` does not have."""
     path: tuple[str, ...] = ()
     for word in arguments:
         subcommands = SUBCOMMAND.findall(help_of(path))
@@ -212,7 +214,7 @@ def options(arguments: list[str]) -> Iterator[str]:
 
 
 def wrong_knob(section: str, key: str) -> Iterator[str]:
-    if (section, key) == ("section", "key"):  # what stands for any of them
+    if (section, key) == ("section", "key"):  # a placeholder
         return
     field = config.Config.model_fields.get(section)
     known = getattr(field.annotation, "model_fields", {}) if field else {}

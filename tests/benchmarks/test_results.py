@@ -1,4 +1,4 @@
-"""Benchmarks' results: what is recorded, and the page that is written from it."""
+"""The benchmarks' results: the rows that are recorded, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "example.csv"
 
 
-def test_a_figure_is_appended_with_its_reference_and_where_it_is_from(recorded: Path) -> None:
+def test_a_figure_is_appended_with_its_reference_and_its_origin(recorded: Path) -> None:
     results.record("size", 3, "MB")
     figure = results.record("a call", 2.50001, "ms", 2.0)
     assert figure == {
@@ -37,7 +37,7 @@ def test_a_figure_is_appended_with_its_reference_and_where_it_is_from(recorded: 
     assert call.date and call.machine.endswith("cores")
 
 
-def test_a_ratio_of_its_own_is_kept(recorded: Path) -> None:
+def test_a_given_ratio_is_kept(recorded: Path) -> None:
     results.record("clients", 90.0, "photos/s", 100.0, ratio=0.95)
     (row,) = results.read(recorded)
     assert row.ratio == "0.95"
@@ -80,8 +80,8 @@ def test_an_unknown_figure_misses_no_goal() -> None:
     assert Goal("example", "a call", "ratio", "at most", "1").met(unknown)
 
 
-def test_every_goal_is_one_of_a_figure() -> None:
-    """A figure that a benchmark records, or that a file has."""
+def test_every_goal_names_a_figure() -> None:
+    """The source of the benchmark has the figure's name, or its results have it."""
     for benchmark, name in results.goals():
         source = results.HERE / f"{benchmark}.py"
         recorded = {row.name for row in results.read(results.RESULTS / f"{benchmark}.csv")}
@@ -89,7 +89,7 @@ def test_every_goal_is_one_of_a_figure() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    """If this fails: python -m benchmarks.results."""
+    """If this fails, run python -m benchmarks.results."""
     assert results.PAGE.read_text("utf-8") == results.page()
 
 

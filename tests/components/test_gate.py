@@ -1,4 +1,4 @@
-"""The reasons why the gate is shut."""
+"""The reasons why a model does not pass the gate."""
 
 from __future__ import annotations
 

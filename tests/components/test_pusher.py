@@ -42,7 +42,7 @@ def test_a_blessed_model_is_pushed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("blessed", "servable"), [(0, 1), (1, 0)])
-def test_an_unblessed_or_unservable_model_is_not(
+def test_an_unblessed_or_unservable_model_is_not_pushed(
     blessed: int, servable: int, tmp_path: Path
 ) -> None:
     artifact = pushed(tmp_path, blessed, servable)

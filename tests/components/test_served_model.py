@@ -36,5 +36,5 @@ def test_the_newest_version_is_copied(tmp_path: Path) -> None:
     assert copied.read_text() == "version 20"
 
 
-def test_it_runs_in_every_run() -> None:
+def test_served_model_and_pusher_are_never_cached() -> None:
     assert {"ServedModel", "Pusher"} < NEVER_CACHED

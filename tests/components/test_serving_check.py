@@ -16,7 +16,7 @@ MAX_BATCH_SIZE = 6
 
 
 class Servable(tf.Module):
-    """A photo's age is its length in kB, as long as it has some."""
+    """The age is the photo's length in kB. A very short photo is not valid."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -25,7 +25,7 @@ class Servable(tf.Module):
         return {"age": tf.where(valid, kilobytes, float("nan")), "valid": valid}
 
 
-class Dicing(Servable):
+class RandomAges(Servable):
     """Gives another age each time."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
@@ -44,8 +44,8 @@ class Failing(Servable):
             return answer | {"age": tf.identity(answer["age"])}
 
 
-class Trusting(Servable):
-    """Takes everything for a photo."""
+class AcceptsEverything(Servable):
+    """Says that everything is a valid photo."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -53,7 +53,7 @@ class Trusting(Servable):
         return {"age": tf.zeros_like(answer["age"]), "valid": tf.ones_like(answer["valid"])}
 
 
-class Silent(Servable):
+class NoValidOutput(Servable):
     """Does not say which photos are valid."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
@@ -62,7 +62,7 @@ class Silent(Servable):
 
 
 def checked(folder: Path, servable: Servable, photos: int = 4) -> tuple[int, str]:
-    """The blessing and its reason for a model and so many photos in the test split."""
+    """The blessing and its reason for a model and a test split of this many photos."""
     model, examples, blessing = Model(), Examples(), InfraBlessing()
     model.uri, examples.uri = str(folder / "model"), str(folder / "examples")
     examples.split_names = '["test"]'
@@ -94,10 +94,10 @@ def test_a_servable_model_is_blessed(tmp_path: Path) -> None:
     ("servable", "why"),
     [
         (Broken, "the model server ended: "),
-        (Dicing, "years off the model's own"),
+        (RandomAges, "years off the model's own"),
         (Failing, f"{MAX_BATCH_SIZE} photos: INVALID_ARGUMENT: "),
-        (Trusting, "one of them broken"),
-        (Silent, "it has no output valid"),
+        (AcceptsEverything, "one of them broken"),
+        (NoValidOutput, "it has no output valid"),
     ],
 )
 def test_what_can_not_be_served_is_not(servable: type[Servable], why: str, tmp_path: Path) -> None:

@@ -95,10 +95,9 @@ def test_tfmas_wrong_merge_is_still_there() -> None:
 
 
 def longest_end(options: tf.data.Options, count: int = 16) -> float:
-    """Seconds of the slowest end among some iterators, 0.7 s after their start.
+    """Ends some iterators while their tuners sleep; returns the seconds of the slowest end.
 
-    Their tuners sleep from 0.63 s to 1.27 s after the start. Not every end has to wait for its
-    tuner: which of two threads is faster decides it.
+    An end does not always wait for its tuner. It depends on which of two threads is faster.
     """
     numbers = tf.data.Dataset.range(8).map(lambda n: n, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = numbers.prefetch(2).with_options(options)

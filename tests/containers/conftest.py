@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-# Kubeflow and OpenShift run a container so: any user, no capabilities, a read-only root.
+# Kubeflow and OpenShift run a container with any user, no capabilities and a read-only root.
 POD = [
     "--user=1000620000:0",
     "--cap-drop=ALL",

@@ -44,7 +44,7 @@ def test_size(inspected: dict[str, Any]) -> None:
 
 
 def test_the_user_is_a_number_and_not_root(inspected: dict[str, Any]) -> None:
-    # With a name, `runAsNonRoot` could not check it.
+    # Kubernetes can check `runAsNonRoot` only if the user is a number.
     assert re.fullmatch(r"[1-9]\d*:0", inspected["Config"]["User"])
 
 
@@ -72,7 +72,7 @@ def test_nobody_can_write_to_code(in_pod: Run) -> None:
 
 
 def test_all_code_is_compiled(in_pod: Run) -> None:
-    """Without this, each start compiles again, because it can't write the result."""
+    """Otherwise each start would compile it again, because it can't write the result."""
     missing = in_pod(
         "python", "-c", """
 import importlib.util, pathlib, py_compile, sys

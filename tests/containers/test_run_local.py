@@ -32,7 +32,7 @@ def package(image: str, tmp_path: Path) -> Path:
     return file
 
 
-def a_thousand(faces: Path, folder: Path) -> Path:
+def first_1000(faces: Path, folder: Path) -> Path:
     """A folder with the first 1,000 of the real photos."""
     (folder / "final_files").mkdir(parents=True)
     with open(faces / "labels.csv") as source, open(folder / "labels.csv", "w") as target:
@@ -46,19 +46,19 @@ def a_thousand(faces: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("which", ["drawn", "faces"])
-def test_a_run_in_containers_is_the_run_on_this_machine(
+def test_a_run_in_containers_gives_the_results_of_a_local_run(
     which: str, package: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     if which == "faces":
-        photos = a_thousand(request.getfixturevalue("faces"), tmp_path / "photos")
+        photos = first_1000(request.getfixturevalue("faces"), tmp_path / "photos")
     else:
         photos = request.getfixturevalue("drawn_photos")
     here, pods = tmp_path / "here", tmp_path / "pods"
     alone = goodseed(
         "run", "--photos", photos, "--run-dir", here, "--profile", "demo", *sets(*OPTIONS)
     )
-    boxed = goodseed("kfp", "run-local", package, "--photos", photos, "--run-dir", pods)
-    assert boxed.status == alone.status == 0, boxed.out[-3000:] + boxed.err
+    in_containers = goodseed("kfp", "run-local", package, "--photos", photos, "--run-dir", pods)
+    assert in_containers.status == alone.status == 0, in_containers.out[-3000:] + in_containers.err
 
     expected = json.loads((here / "summary.json").read_text())
     (file,) = pods.glob("runs/*/summary.json")

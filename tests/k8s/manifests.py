@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2] / "k8s"
+K8S = Path(__file__).parents[2] / "k8s"
 
 Object = dict[str, Any]
 
@@ -75,7 +75,7 @@ def build(target: str) -> Manifests:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("needs kubectl to build the overlays")
-    command = [kubectl, "kustomize", str(ROOT / target)]
+    command = [kubectl, "kustomize", str(K8S / target)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     assert not built.stderr  # deprecations
@@ -84,7 +84,7 @@ def build(target: str) -> Manifests:
 
 def _base() -> list[Object]:
     """The same as kustomize makes, without the suffixes of the ConfigMaps' names."""
-    folder = ROOT / "base"
+    folder = K8S / "base"
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     objects: list[Object] = [
         yaml.safe_load((folder / name).read_text()) for name in kustomization["resources"]

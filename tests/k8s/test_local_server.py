@@ -20,11 +20,11 @@ import pytest
 
 from pipeline import cli
 from serving.versions import push
-from tests.k8s.manifests import ROOT, build
+from tests.k8s.manifests import K8S, build
 
 STABLE = "/v1/models/goodseed_age/labels/stable"
 CANARY = "/v1/models/goodseed_age/labels/canary"
-SOON = 60  # seconds; a bound for a stuck test, not a figure
+SOON = 60  # seconds; it ends a test that is stuck
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def push_model(base: Path, age: float) -> int:
 
 @pytest.fixture
 def file(tmp_path: Path, served: Path) -> Path:
-    """The prod overlay's models.config, but for the path of the volume."""
-    text = (ROOT / "overlays/prod/models.config").read_text()
+    """The prod overlay's models.config, with the path of `served` instead of the volume's."""
+    text = (K8S / "overlays/prod/models.config").read_text()
     assert '"/models/goodseed_age"' in text
     path = tmp_path / "models.config"
     path.write_text(text.replace('"/models/goodseed_age"', json.dumps(str(served))))
@@ -72,15 +72,15 @@ def server(file: Path) -> Iterator[str]:
         "rest_api_port": str(ports[1]),
         "model_config_file": str(file),
         "model_config_file_poll_wait_seconds": "1",
-        "batching_parameters_file": str(ROOT / "base/config/batching.config"),
-        "monitoring_config_file": str(ROOT / "base/config/monitoring.config"),
+        "batching_parameters_file": str(K8S / "base/config/batching.config"),
+        "monitoring_config_file": str(K8S / "base/config/monitoring.config"),
     }
     arguments = [f"--{name}={value.replace('$(CPUS)', '1')}" for name, value in flags.items()]
     log = file.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", "serve", *arguments],
-            stdout=output, stderr=output, cwd=ROOT.parent, env={**os.environ, "PYTHONPATH": "."},
+            stdout=output, stderr=output, cwd=K8S.parent, env={**os.environ, "PYTHONPATH": "."},
         )  # fmt: skip
     url = f"http://127.0.0.1:{ports[1]}"
     try:
@@ -118,7 +118,7 @@ def status(url: str) -> int | None:
 
 
 def age(url: str) -> float:
-    """What a till would get: the age of one photo."""
+    """The age that a till would get for one photo."""
     body = json.dumps({"instances": [{"image": {"b64": "AAAA"}}]}).encode()
     request = urllib.request.Request(f"{url}:predict", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
@@ -154,7 +154,7 @@ def test_canary_promotion_and_rollback_under_a_running_server(served: Path, file
         goodseed_serving("load", file, second, "--serving-root", served.parent)
         loaded = f"{url}/v1/models/goodseed_age/versions/{second}/metadata"
         eventually(lambda: status(loaded) == 200)
-        assert age(url + STABLE) == age(url + CANARY) == 1  # loaded, and nobody's yet
+        assert age(url + STABLE) == age(url + CANARY) == 1  # loaded, but no label points to it
 
         goodseed_serving("canary", file, second)
         eventually(lambda: age(url + CANARY) == 2)
@@ -185,7 +185,7 @@ def test_a_label_ahead_of_its_version_is_refused_and_tills_keep_theirs(
         eventually(lambda: refusal in log.read_text(errors="replace"))
         assert age(url + STABLE) == 1
         file.write_text(text)
-    # A server that starts so has no stable version: not ready, whatever else it has.
+    # A server that starts with this file has no stable version, so it is not ready.
     file.write_text(text.replace(f"value: {first}", f"value: {absent}"))
     with server(file) as url:
         eventually(lambda: status(f"{url}/v1/models/goodseed_age/metadata") == 200)

@@ -66,7 +66,7 @@ def test_the_account_has_few_rights(manifests: Manifests) -> None:
         assert not {"delete", "update", "escalate", "bind"} & set(rule["verbs"])
 
 
-def test_the_network_policy_allows_no_way_in_and_few_ways_out(manifests: Manifests) -> None:
+def test_the_network_policy_allows_no_ingress_and_little_egress(manifests: Manifests) -> None:
     policy = manifests.one("NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"] and "ingress" not in policy
     for rule in policy["egress"]:

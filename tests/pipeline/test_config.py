@@ -101,7 +101,7 @@ def test_any_override_is_taken_or_refused(text: str) -> None:
 
 
 def test_it_imports_no_component_and_nothing_heavy() -> None:
-    """Components import their section from it."""
+    """The components import their sections from it, so it can't import them."""
     program = (
         "import sys, pipeline.config; "
         "print(sorted({name.split('.')[0] for name in sys.modules} & set(sys.argv[1:])),"

@@ -75,7 +75,7 @@ def test_a_version_goes_from_push_to_every_till_and_back(
     assert state(file) == ({"stable": 1, "canary": 1}, [1])
 
 
-def test_a_trial_ends_without_a_trace(file: Path) -> None:
+def test_a_canary_can_be_taken_back(file: Path) -> None:
     for change in (["canary", 1], ["promote"], ["load", 2], ["canary", 2], ["canary", "stable"]):
         assert goodseed(change[0], file, *change[1:]) == 0
     assert state(file) == ({"stable": 1, "canary": 1}, [1])
@@ -188,7 +188,7 @@ def test_a_link_and_the_file_mode_stay(file: Path, tmp_path: Path) -> None:
 
 @example(f"# a new line for Python, not for protobuf:\x0b\n{CONFIG}".encode())
 @given(st.one_of(st.binary(), st.text().map(lambda text: f"#{text}\n{CONFIG}".encode())))
-def test_whatever_the_file_holds(content: bytes) -> None:
+def test_any_file_is_edited_or_left_as_it_is(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "models.config"
         path.write_bytes(content)
@@ -258,7 +258,7 @@ class Operator(RuleBasedStateMachine):
         assert self.server.labels == {"stable": previous, "canary": previous}
 
     @invariant()
-    def what_has_a_label_is_loaded(self) -> None:
+    def every_labelled_version_is_loaded(self) -> None:
         assert set(self.server.labels.values()) <= self.server.loaded
 
 

@@ -16,7 +16,8 @@ from tfx.types import standard_artifacts
 
 from components.photo_example_gen import Executor, PhotoExampleGen
 from pipeline.config import Data
-from tests.components.photo_example_gen.pictures import encoded, noise
+from tests.components.photo_example_gen.pictures import noise
+from tests.pictures import encoded
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ class Output:
     rejects: list[dict[str, str]]
 
     def examples(self, *splits: str) -> list[dict[str, Any]]:
-        """The examples of some splits (none named: all), each as feature → value or None."""
+        """The examples of the named splits, or of all: each maps features to values or None."""
         return [
             {name: _value(feature) for name, feature in example.features.feature.items()}
             for split in splits or self.records

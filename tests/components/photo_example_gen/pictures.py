@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from PIL import Image
-
-ORIENTATION = 0x0112  # EXIF's tag
 
 
 def noise(seed: int = 0, width: int = 12, height: int = 8) -> Image.Image:
@@ -18,25 +15,11 @@ def noise(seed: int = 0, width: int = 12, height: int = 8) -> Image.Image:
 
 
 def smooth(width: int = 64, height: int = 48) -> Image.Image:
-    """A picture that JPEG hardly changes, and that looks different however it is turned."""
+    """A picture that JPEG hardly changes. Each rotation of it looks different."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x * 3, y * 4, x + y], -1).astype(np.uint8))
 
 
-def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    """A picture file's bytes."""
-    out = BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
-
-
 def decoded(data: bytes) -> Image.Image:
-    """What a picture file shows."""
+    """The image in a picture file."""
     return Image.open(BytesIO(data))
-
-
-def exif(orientation: int) -> Image.Exif:
-    """Metadata that say only how a camera was held."""
-    tags = Image.Exif()
-    tags[ORIENTATION] = orientation
-    return tags

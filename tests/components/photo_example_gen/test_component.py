@@ -1,3 +1,5 @@
+"""The step PhotoExampleGen: its examples, its rejects, its splits and its cache."""
+
 from __future__ import annotations
 
 import os
@@ -19,7 +21,8 @@ from components.photo_example_gen.labels import Row, Table
 from components.photo_example_gen.rejects import Reason, Rejected
 from pipeline.config import Data
 from schemas import features
-from tests.components.photo_example_gen.pictures import decoded, encoded, exif, noise, smooth
+from tests.components.photo_example_gen.pictures import decoded, noise, smooth
+from tests.pictures import encoded, exif
 
 MULTI_THREADING = ("--direct_running_mode=multi_threading", "--direct_num_workers=3")
 
@@ -111,7 +114,7 @@ def test_every_reason_is_counted_and_listed(make_faces, run):
     assert {reject["csv"] for reject in output.rejects} == {"labels.csv"}
     assert output.property("rejects") == Counter(reason for _, reason in expected)
     assert sum(output.property("examples").values()) == 60
-    assert not output.examples("train")[0]["image"].startswith(b"no")
+    assert all(example["image"].startswith(b"\xff\xd8") for example in output.examples())
 
 
 def test_too_many_rejects_stop_the_step_and_leave_nothing(make_faces, run, tmp_path):
@@ -128,7 +131,7 @@ def test_too_many_rejects_stop_the_step_and_leave_nothing(make_faces, run, tmp_p
     assert run(photos, max_rejected=4 / 64)
 
 
-def test_copies_of_a_picture_are_no_fault(make_faces, run):
+def test_copies_of_a_picture_do_not_count_as_errors(make_faces, run):
     copies = {f"copy-{i}.jpg": encoded(noise(i)) for i in range(20)}
     rows = [(name, i) for i, name in enumerate(copies)]
     output = run(make_faces(60, rows, copies), max_rejected=0)
@@ -136,7 +139,7 @@ def test_copies_of_a_picture_are_no_fault(make_faces, run):
     assert output.rejects[0]["detail"] == "same as labels.csv row 2"
 
 
-def test_photos_that_are_left_out_are_no_fault(make_faces, run, tmp_path):
+def test_excluded_photos_do_not_count_as_errors(make_faces, run, tmp_path):
     listed = tmp_path / "suspects.csv"
     listed.write_text("file_name\n" + "".join(f"final_files/{i}.jpg\n" for i in range(20)))
     output = run(make_faces(80), max_rejected=0, exclude=str(listed))
@@ -152,15 +155,15 @@ def test_too_few_photos_for_three_splits(make_faces, run):
         run(make_faces(0, [("absent.jpg", 3)], name="none"))
 
 
-def test_a_picture_is_on_one_side_and_stays_there(make_faces, run):
+def test_a_picture_is_in_one_split_and_stays_there(make_faces, run):
     copies = {f"copy-{i}.jpg": encoded(noise(i)) for i in range(3)}
     few = run(make_faces(80, name="few"))
     many = run(make_faces(400, [(name, 1) for name in copies], copies, name="many"))
-    sides = {split: {e["photo_id"] for e in many.examples(split)} for split in features.SPLITS}
-    assert sum(map(len, sides.values())) == len(set().union(*sides.values())) == 400
+    ids = {split: {e["photo_id"] for e in many.examples(split)} for split in features.SPLITS}
+    assert sum(map(len, ids.values())) == len(set().union(*ids.values())) == 400
     for split in features.SPLITS:
-        assert {example["photo_id"] for example in few.examples(split)} <= sides[split]
-    assert {split: round(len(ids) / 400, 1) for split, ids in sides.items()} == {
+        assert {example["photo_id"] for example in few.examples(split)} <= ids[split]
+    assert {split: round(len(found) / 400, 1) for split, found in ids.items()} == {
         "train": 0.7,
         "eval": pytest.approx(0.15, abs=0.051),
         "test": pytest.approx(0.15, abs=0.051),
@@ -175,7 +178,7 @@ def test_shares_are_as_configured(make_faces, run):
     assert shares == {split: pytest.approx(share, abs=0.08) for split, share in expected.items()}
 
 
-def test_the_result_depends_on_nothing_but_the_photos(make_faces, run):
+def test_the_result_depends_on_the_photos_only(make_faces, run):
     photos = make_faces(150, [("broken.jpg", 3), ("5.jpg", 5)], {"broken.jpg": b"broken"})
     first, second = run(photos), run(photos, beam_args=MULTI_THREADING)
     assert first.records == second.records
@@ -203,8 +206,8 @@ def test_spans_are_read_together(make_faces, run):
 
 
 def test_appa_real_keeps_its_splits(make_faces, run):
-    sides = {"train": (0, 30), "valid": (29, 10), "test": (0, 12)}
-    for name, (seed, count) in sides.items():
+    folders = {"train": (0, 30), "valid": (29, 10), "test": (0, 12)}
+    for name, (seed, count) in folders.items():
         photos = make_faces(
             count, name="appa", seed=seed, csv_name=f"gt_avg_{name}.csv", folder=name
         )
@@ -230,13 +233,13 @@ def settled(rows, outcomes, conflict_years=3.0):
     return kept, {(reject.row, str(reject.reason)) for reject in rejected}
 
 
-def same(*paths: str, photo_id: str = "0" * 64) -> dict[str, Picture | Rejected]:
+def one_picture(*paths: str, photo_id: str = "0" * 64) -> dict[str, Picture | Rejected]:
     return {path: Picture(photo_id, path, 0, 1) for path in paths}
 
 
 def test_ages_may_differ_by_as_much_as_is_configured():
     rows = [row(2, 20), row(3, 22), row(4, 23)]
-    outcomes = same("2.jpg", "3.jpg", "4.jpg")
+    outcomes = one_picture("2.jpg", "3.jpg", "4.jpg")
     kept, rejected = settled(rows, outcomes)
     assert kept == {"train": ["2.jpg"], "eval": [], "test": []}
     assert rejected == {(3, "duplicate picture"), (4, "duplicate picture")}
@@ -247,7 +250,7 @@ def test_ages_may_differ_by_as_much_as_is_configured():
 
 def test_a_file_listed_twice():
     rows = [row(2, 20, "a.jpg"), row(3, 21, "a.jpg"), row(4, 20, "b.jpg"), row(5, 60, "b.jpg")]
-    outcomes = same("a.jpg") | same("b.jpg", photo_id="f" * 64)
+    outcomes = one_picture("a.jpg") | one_picture("b.jpg", photo_id="f" * 64)
     kept, rejected = settled(rows, outcomes)
     assert kept["train"] == ["a.jpg"]
     assert rejected == {(3, "duplicate row"), (4, "age conflict"), (5, "age conflict")}
@@ -256,7 +259,7 @@ def test_a_file_listed_twice():
 @pytest.mark.parametrize("splits", [("train", "eval", "test"), ("test", "train", "eval")])
 def test_the_copy_in_the_last_split_is_kept(splits):
     rows = [row(line, 20, split, split) for line, split in enumerate(splits, 2)]
-    kept, rejected = settled(rows, same(*splits))
+    kept, rejected = settled(rows, one_picture(*splits))
     assert kept == {"train": [], "eval": [], "test": ["test"]}
     assert len(rejected) == 2
 
@@ -278,7 +281,7 @@ def run_pipeline(photos: Path, home: Path, *, statistics: bool = False) -> list[
     return sorted((home / "artifacts" / "PhotoExampleGen" / "examples").iterdir())
 
 
-def test_statistics_gen_reads_it(make_faces, tmp_path):
+def test_statistics_gen_reads_the_examples(make_faces, tmp_path):
     run_pipeline(make_faces(60), tmp_path, statistics=True)
     counts = [
         tfdv.load_stats_binary(str(path)).datasets[0].num_examples
@@ -288,7 +291,7 @@ def test_statistics_gen_reads_it(make_faces, tmp_path):
     assert sum(counts) == 60
 
 
-def test_runs_again_when_the_photos_change(make_faces, tmp_path):
+def test_the_step_runs_again_when_the_photos_change(make_faces, tmp_path):
     photos = make_faces(60)
     (first,) = run_pipeline(photos, tmp_path)
     assert run_pipeline(photos, tmp_path) == [first]  # from the cache

@@ -1,3 +1,5 @@
+"""The CSV of the labels: its dialects, its rejected rows, and the layouts of the folder."""
+
 from __future__ import annotations
 
 import os
@@ -31,7 +33,7 @@ def names_and_ages(found: Labels) -> list[tuple[str, float]]:
     return [(row.file_name, row.age) for row in found.rows]
 
 
-TWO = [("a.jpg", 23.0), ("b.jpg", 45.5)]
+TWO_ROWS = [("a.jpg", 23.0), ("b.jpg", 45.5)]
 
 
 @pytest.mark.parametrize(
@@ -50,9 +52,9 @@ TWO = [("a.jpg", 23.0), ("b.jpg", 45.5)]
         'note,file_name,real_age\n"x, y; z",a.jpg,23\n"two\nlines",b.jpg,45.5,surplus\n',
     ],
 )
-def test_ways_to_write_a_csv(read, text):
+def test_csv_dialects(read, text):
     found = read(text)
-    assert names_and_ages(found) == TWO
+    assert names_and_ages(found) == TWO_ROWS
     assert not found.rejects
 
 
@@ -62,12 +64,12 @@ def test_windows_1251(read):
     assert [row.extra for row in found.rows] == [{"пол": "жен"}, {"пол": "муж"}]
 
 
-def test_one_line_that_is_not_utf8_spoils_no_other(read):
+def test_a_line_that_is_not_utf8_does_not_change_the_others(read):
     found = read("file_name,real_age\nИра.jpg,23\n".encode() + b"caf\xe9\x98.jpg,30\n")
     assert [row.file_name for row in found.rows] == ["Ира.jpg", "caf\u0439\ufffd.jpg"]
 
 
-def test_rows_are_counted_as_an_editor_counts_lines(read):
+def test_row_numbers_are_line_numbers(read):
     text = (
         'note,file_name,real_age\n"two\nlines",a.jpg,23\n\nx,b.jpg,45.5\n"three\n\nlines",c.jpg,\n'
     )
@@ -121,12 +123,12 @@ def test_a_row_may_be_short(read):
     "name",
     ["../a.jpg", "..", "a/../../b.jpg", "/etc/passwd", r"..\a.jpg", r"C:\a.jpg", r"\\host\a.jpg"],
 )
-def test_paths_that_lead_out(read, name):
+def test_paths_outside_the_folder_are_rejected(read, name):
     assert [r.reason for r in read(f"file_name,real_age\n{name},23\n").rejects] == [Reason.OUTSIDE]
 
 
 @pytest.mark.parametrize("name", ["sub/a.jpg", r"sub\a.jpg", "./sub/a.jpg", "x/../sub//a.jpg"])
-def test_paths_that_stay_inside(read, name):
+def test_paths_inside_the_folder_are_accepted(read, name):
     (row,) = read(f"file_name,real_age\n{name},23\n").rows
     assert (row.file_name, row.path) == (name, "final_files/sub/a.jpg")
 
@@ -147,7 +149,7 @@ def test_paths_that_stay_inside(read, name):
         ("file_name,real_age\n" + "x" * 200_000 + ",3\n", "row 2 is not CSV"),
     ],
 )
-def test_a_csv_that_cannot_be_used_is_named_in_one_line(read, text, says):
+def test_an_unusable_csv_is_a_one_line_error(read, text, says):
     with pytest.raises(UserError) as info:
         read(text)
     assert says in str(info.value)
@@ -166,7 +168,7 @@ def test_a_csv_that_cannot_be_used_is_named_in_one_line(read, text, says):
         ),
     )
 )
-def test_any_csv_gives_rows_or_one_line(read, data):
+def test_any_csv_gives_rows_or_a_one_line_error(read, data):
     try:
         found = read(data)
     except UserError as error:
@@ -244,7 +246,7 @@ def test_folders_without_a_known_layout(make_folder, tmp_path):
         labels.find(Data(photos=str(root)))
 
 
-def test_fingerprint_changes_with_what_is_read_and_with_nothing_else(make_folder):
+def test_the_fingerprint_covers_what_is_read_and_nothing_else(make_folder):
     root = make_folder([("a.jpg", 23)], {"a.jpg": b"one", "b.jpg": b"two"})
     picture, csv_file = root / "final_files" / "a.jpg", root / "labels.csv"
     first = fingerprint(Data(photos=str(root)))
@@ -308,26 +310,26 @@ def test_listed_photos_are_left_out(leave_out, text):
         ("file_name\n" + "x" * 5000 + "\n", "row 2: no photo 'xxx"),
     ],
 )
-def test_a_list_that_does_not_fit_is_an_error(leave_out, text, said):
+def test_an_unusable_list_is_an_error(leave_out, text, said):
     with pytest.raises(UserError, match=said):
         leave_out(text)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200))
-def test_any_bytes_leave_out_or_are_an_error(leave_out, data):
+def test_any_list_leaves_photos_out_or_is_an_error(leave_out, data):
     try:
         leave_out(b"file_name\n" + data)
     except UserError as error:
         assert len(str(error).splitlines()) == 1
 
 
-def test_the_fingerprint_knows_the_list(leave_out, tmp_path):
+def test_the_fingerprint_covers_the_list(leave_out, tmp_path):
     listed = str(tmp_path / "suspects.csv")
-    prints = [fingerprint(Data(photos=str(tmp_path)))]
+    fingerprints = [fingerprint(Data(photos=str(tmp_path)))]
     for name in ("b", "c"):
         leave_out(f"file_name\nfinal_files/{name}.jpg\n")
-        prints.append(fingerprint(Data(photos=str(tmp_path), exclude=listed)))
-    assert len(set(prints)) == 3
+        fingerprints.append(fingerprint(Data(photos=str(tmp_path), exclude=listed)))
+    assert len(set(fingerprints)) == 3
     with pytest.raises(UserError, match="cannot read"):
         fingerprint(Data(photos=str(tmp_path), exclude=str(tmp_path / "none.csv")))

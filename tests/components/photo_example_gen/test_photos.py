@@ -1,3 +1,5 @@
+"""Every picture file becomes an upright JPEG, or is rejected with a reason."""
+
 from __future__ import annotations
 
 import os
@@ -15,31 +17,13 @@ from PIL import Image
 from components.photo_example_gen import photos
 from components.photo_example_gen.photos import Photo
 from components.photo_example_gen.rejects import Reason, Rejected
-from tests.components.photo_example_gen.pictures import (
-    ORIENTATION,
-    encoded,
-    exif,
-    noise,
-    smooth,
-)
+from tests.components.photo_example_gen.pictures import noise, smooth
+from tests.pictures import ORIENTATION, as_stored, encoded, exif, png
 
-# These tests decode damaged pictures themselves, too.
+# These tests also decode damaged pictures themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 MAX_PIXELS = 1_000_000
-
-
-def png(width: int, height: int, depth: int, color: int, data: bytes) -> bytes:
-    """A PNG whose header and compressed data may contradict each other."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    signature = b"\x89PNG\r\n\x1a\n"
-    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 @pytest.fixture
@@ -88,22 +72,11 @@ def test_data_after_a_jpeg_is_dropped(read, trailer):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_orientation_is_applied(read, orientation, format):
-    upright = np.asarray(smooth())
-    as_stored = {  # as a camera in this orientation stores it
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.swapaxes(0, 1),
-        6: upright.swapaxes(0, 1)[::-1],
-        7: upright.swapaxes(0, 1)[::-1, ::-1],
-        8: upright.swapaxes(0, 1)[:, ::-1],
-    }[orientation]
-    stored = Image.fromarray(np.ascontiguousarray(as_stored))
+    stored = as_stored(smooth(), orientation)
     photo = read(encoded(stored, format, exif=exif(orientation)))
-    assert_shows(photo, upright, tolerance=24)
+    assert_shows(photo, smooth(), tolerance=24)
     if format != "TIFF":  # for a TIFF, Pillow itself gives the upright size
-        assert (photo.height, photo.width) == as_stored.shape[:2]
+        assert (photo.width, photo.height) == stored.size
 
 
 def test_damaged_exif_does_not_reject_a_picture(read):
@@ -223,7 +196,7 @@ def test_measures(read, monkeypatch):
     assert read(encoded(noise(0, 2, 80), "PNG")).sharpness == 0
 
 
-def test_measures_the_sharpest(read):
+def test_a_checkerboard_has_the_highest_sharpness(read):
     checkers = np.indices((80, 100)).sum(0) % 2 * 255
     photo = read(encoded(Image.fromarray(checkers.astype(np.uint8)), "PNG"))
     assert photo.sharpness == 1020**2
@@ -243,14 +216,14 @@ def rejected(read, data: bytes, max_pixels: int = MAX_PIXELS) -> Rejected:
 
 
 def test_too_many_pixels_are_refused_before_decoding(read):
-    # Decoding this one would take 2.7 GB.
+    # The pixels of this picture would fill the memory.
     bomb = png(30_000, 30_000, 8, 2, zlib.compress(bytes(1000)))
-    no = rejected(read, bomb)
-    assert no.reason == Reason.TOO_MANY_PIXELS
-    assert "900000000 pixels" in no.detail  # this is above Pillow's own limit
-    no = rejected(read, png(2000, 1000, 8, 2, zlib.compress(bytes(1000))))
-    assert no.reason == Reason.TOO_MANY_PIXELS
-    assert "2000 × 1000" in no.detail
+    rejection = rejected(read, bomb)
+    assert rejection.reason == Reason.TOO_MANY_PIXELS
+    assert "900000000 pixels" in rejection.detail  # this is above Pillow's own limit
+    rejection = rejected(read, png(2000, 1000, 8, 2, zlib.compress(bytes(1000))))
+    assert rejection.reason == Reason.TOO_MANY_PIXELS
+    assert "2000 × 1000" in rejection.detail
     huge = encoded(Image.new("L", (30_000, 30_000 // 600)), "PNG")
     assert rejected(read, huge).reason == Reason.TOO_MANY_PIXELS
     assert rejected(read, encoded(noise()), max_pixels=95).reason == Reason.TOO_MANY_PIXELS
@@ -259,7 +232,7 @@ def test_too_many_pixels_are_refused_before_decoding(read):
 
 def test_a_zip_bomb_does_no_harm(read):
     flood = zlib.compress(bytes(200_000_000), 9)  # 200 kB that would become 200 MB
-    assert read(png(8, 8, 8, 2, flood)).width == 8  # only what the header announces is unpacked
+    assert read(png(8, 8, 8, 2, flood)).width == 8  # only the announced pixels are unpacked
     text = png(8, 8, 8, 2, zlib.compress(bytes(8 * 25)))
     note = b"zTXtnote\0\0" + flood
     chunk = struct.pack(">I", len(note) - 4) + note + struct.pack(">I", zlib.crc32(note))
@@ -297,7 +270,7 @@ def test_names_without_a_file(tmp_path, name):
     assert info.value.reason in (Reason.MISSING, Reason.OUTSIDE)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_named_pipe_is_rejected(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Rejected, match="missing file"):
         photos.read(str(tmp_path / "pipe"), str(tmp_path), MAX_PIXELS)
@@ -340,13 +313,13 @@ def damaged_pictures(draw) -> bytes:
 def test_any_bytes_give_a_photo_or_a_reason(read, data):
     try:
         photo = read(data)
-    except Rejected as no:
-        assert no.reason in (Reason.UNREADABLE, Reason.TOO_MANY_PIXELS)
+    except Rejected as rejection:
+        assert rejection.reason in (Reason.UNREADABLE, Reason.TOO_MANY_PIXELS)
     else:
         assert pixels(photo).size == photo.width * photo.height * 3
 
 
-def test_pillows_warnings_stay_inside(read):
+def test_pillow_warnings_are_not_shown(read):
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         filters = list(warnings.filters)

@@ -12,16 +12,16 @@ from components.review import decision
 from components.review.page import Cell
 from pipeline.config import Evaluator
 from schemas import features
-from tests.components.review import made
+from tests.components.review import synthetic
 
 
 def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
-    table = made.photos(200)
+    table = synthetic.photos(200)
     table["candidate"] = table[features.AGE] + 9.0
-    inputs = made.run(tmp_path, table)
+    inputs = synthetic.run(tmp_path, table)
     file = tmp_path / "evaluation" / "eval_config.json"
     document = json.loads(file.read_text())
-    # The evaluation of made.run has no thresholds.
+    # The evaluation of synthetic.run has no thresholds.
     document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator()))
     del document["evalConfig"]["modelSpecs"]
     file.write_text(json.dumps(document))

@@ -18,7 +18,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.gate import MAE
 from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Figure, interval, read
 from schemas import features
-from tests.components.review import made
+from tests.components.review import synthetic
 
 
 @given(st.lists(st.floats(-120, 120), min_size=2, max_size=30))
@@ -43,9 +43,9 @@ def test_one_photo_has_no_interval(count: float) -> None:
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     folder = tmp_path_factory.mktemp("run")
-    photos = made.photos(400, gender=["female", made.HOSTILE] * 200)
+    photos = synthetic.photos(400, gender=["female", synthetic.HOSTILE] * 200)
     test = photos[photos["split"] == features.TEST]
-    made.evaluate(folder, test, ["gender"])
+    synthetic.evaluate(folder, test, ["gender"])
     return folder, test
 
 

@@ -26,7 +26,7 @@ from components.review import mistakes
 from components.review.inputs import Inputs
 from components.review.page import Photos, render
 from schemas import features
-from tests.components.review import made
+from tests.components.review import synthetic
 
 PAIRS = st.integers(0, 250).flatmap(
     lambda n: st.tuples(
@@ -53,11 +53,11 @@ def test_a_wrong_label_stands_out() -> None:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     """A run with one wrong label, and its test photos."""
     folder = tmp_path_factory.mktemp("run")
-    photos = made.photos(400)
+    photos = synthetic.photos(400)
     test = photos.index[photos["split"] == features.TEST]
     middle = (photos.loc[test, features.AGE] - 40).abs().idxmin()
     photos.loc[middle, [features.FILE_NAME, "candidate"]] = ["=final_files/<b>,1.jpg", 400.0]
-    inputs = made.run(folder, photos, photos=3)
+    inputs = synthetic.run(folder, photos, photos=3)
     shards = folder / "examples" / "Split-test"
     shards.mkdir()
     jpeg = io.BytesIO()
@@ -88,7 +88,7 @@ def changed(inputs: Inputs, folder: Path, change: Callable[[pd.DataFrame], None]
     table = pd.read_parquet(inputs.artifacts["evaluation"].path / predictions.FILE)
     change(table)
     table.to_parquet(folder / predictions.FILE)
-    return made.moved(inputs, evaluation=folder)
+    return synthetic.with_folders(inputs, evaluation=folder)
 
 
 def test_photos_that_the_model_could_not_read_are_counted_and_left_out(
@@ -98,30 +98,30 @@ def test_photos_that_the_model_could_not_read_are_counted_and_left_out(
         table.loc[table.index[:7], "candidate"] = np.nan
 
     some = changed(inputs, tmp_path, unread)
-    text = made.words(mistakes.section(some))
+    text = synthetic.text_of(mistakes.section(some))
     assert "could not read 7 photos" in text
     assert "nan" not in render("t", [mistakes.section(some)]).split("<main")[1].split("<script")[0]
     names = pd.read_parquet(tmp_path / predictions.FILE)[features.FILE_NAME][:7]
     listed = csv.DictReader(io.StringIO(mistakes.suspects_csv(some)))
     assert not {row["file_name"] for row in listed} & set(names)
 
-    def none(table: pd.DataFrame) -> None:
+    def no_estimates(table: pd.DataFrame) -> None:
         table["candidate"] = np.nan
 
-    nothing = changed(inputs, tmp_path, none)
-    assert "no estimates" in made.words(mistakes.section(nothing))
+    nothing = changed(inputs, tmp_path, no_estimates)
+    assert "no estimates" in synthetic.text_of(mistakes.section(nothing))
     assert len(mistakes.suspects_csv(nothing).splitlines()) == 1
 
 
 def test_without_suspects_there_are_no_photos_of_them(inputs: Inputs, tmp_path: Path) -> None:
-    def even(table: pd.DataFrame) -> None:
+    def one_year_too_old(table: pd.DataFrame) -> None:
         table["candidate"] = table[features.AGE] + 1
 
-    section = mistakes.section(changed(inputs, tmp_path, even))
+    section = mistakes.section(changed(inputs, tmp_path, one_year_too_old))
     assert [block.caption for block in section.blocks if isinstance(block, Photos)] == [
         "The largest errors"
     ]
-    assert "No label is suspicious" in made.words(section)
+    assert "No label is suspicious" in synthetic.text_of(section)
 
 
 def test_errors_of_few_photos_are_not_drawn(inputs: Inputs) -> None:
@@ -130,17 +130,19 @@ def test_errors_of_few_photos_are_not_drawn(inputs: Inputs) -> None:
     bins, counts = np.unique(found.ages // 5 * 5, return_counts=True)
     bound = int(np.median(counts))
     assert 0 < sum(counts >= bound) < len(counts)
-    description = made.charts(mistakes.section(made.reviewed(inputs, min_photos=bound)))[
-        title
-    ].description
+    description = synthetic.charts(
+        mistakes.section(synthetic.with_settings(inputs, min_photos=bound))
+    )[title].description
     for age, count in zip(bins, counts, strict=True):
         assert (f"{age:.0f} to {age + 5:.0f} years: " in description) == (count >= bound)
-    assert title not in made.charts(mistakes.section(made.reviewed(inputs, min_photos=1000)))
+    assert title not in synthetic.charts(
+        mistakes.section(synthetic.with_settings(inputs, min_photos=1000))
+    )
 
 
 def test_a_square_counts_its_photos(inputs: Inputs) -> None:
     """The squares of the chart contain each photo once."""
-    chart = made.charts(mistakes.section(inputs))["Estimate and real age"]
+    chart = synthetic.charts(mistakes.section(inputs))["Estimate and real age"]
     squares = chart.spec.layer[0].data.values
     found = mistakes.estimates(inputs)
     assert sum(square["photos"] for square in squares) == len(found.ages)
@@ -151,13 +153,13 @@ def test_a_square_counts_its_photos(inputs: Inputs) -> None:
         )  # fmt: skip
 
 
-def test_at_the_till(inputs: Inputs) -> None:
+def test_minors_that_are_not_asked_for_id(inputs: Inputs) -> None:
     """The share of minors that the till does not ask for ID, with Wilson's interval."""
     found, policy = mistakes.estimates(inputs), Policy.load()
     minors = found.ages < policy.legal_age
     wrong, photos = sum(minors & (found.estimates >= policy.challenge_age)), sum(minors)
     (rows,) = (
-        rows for name, rows in made.tables(mistakes.section(inputs)).items() if "till" in name
+        rows for name, rows in synthetic.tables(mistakes.section(inputs)).items() if "till" in name
     )
     low, high = proportion_bounds(int(wrong), int(photos))
     row = rows[0]
@@ -175,12 +177,12 @@ def proportion_bounds(count: int, photos: int) -> tuple[float, float]:
 
 
 def test_thumbnails_can_be_switched_off(inputs: Inputs) -> None:
-    section = mistakes.section(made.reviewed(inputs, thumbnails=False))
+    section = mistakes.section(synthetic.with_settings(inputs, thumbnails=False))
     assert "data:image" not in render("t", [section])
-    assert "=final_files/<b>,1.jpg" in str(made.tables(section))
+    assert "=final_files/<b>,1.jpg" in str(synthetic.tables(section))
 
 
-def test_the_suspects_can_be_left_out(inputs: Inputs, tmp_path: Path) -> None:
+def test_the_suspects_can_be_excluded(inputs: Inputs, tmp_path: Path) -> None:
     text = mistakes.suspects_csv(inputs)
     suspects = list(csv.DictReader(io.StringIO(text)))
     assert suspects[0]["file_name"] == "=final_files/<b>,1.jpg"
@@ -197,8 +199,8 @@ def test_the_suspects_can_be_left_out(inputs: Inputs, tmp_path: Path) -> None:
 
 
 def test_errors_of_the_old_and_the_young(inputs: Inputs) -> None:
-    text = made.words(mistakes.section(inputs))
-    assert "Yes, by more than chance." in text  # the photos are made so
+    text = synthetic.text_of(mistakes.section(inputs))
+    assert "Yes, by more than chance." in text  # the photos of older people have larger errors
     assert re.search(r"young people, [\d.]+% \([\d.]+% to [\d.]+%\) get an estimate", text)
-    few = mistakes.section(made.reviewed(inputs, min_photos=1000))
-    assert "too few photos to say" in made.words(few)
+    few = mistakes.section(synthetic.with_settings(inputs, min_photos=1000))
+    assert "too few photos to say" in synthetic.text_of(few)

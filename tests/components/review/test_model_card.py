@@ -15,7 +15,7 @@ from components.review import model_card
 from components.review.evaluation import read
 from components.review.inputs import Inputs, RunFacts
 from schemas import features
-from tests.components.review import made
+from tests.components.review import synthetic
 
 HEADINGS = [  # as in Mitchell et al. 2019, plus the out-of-scope uses
     "Model details", "Intended use", "Out-of-scope uses", "Factors", "Metrics", "Evaluation data",
@@ -26,8 +26,11 @@ HEADINGS = [  # as in Mitchell et al. 2019, plus the out-of-scope uses
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    columns: dict[str, Any] = {"gender": ["female", "male"] * 150, "store": [made.HOSTILE] * 300}
-    return made.run(tmp_path_factory.mktemp("run"), made.photos(300, **columns))
+    columns: dict[str, Any] = {
+        "gender": ["female", "male"] * 150,
+        "store": [synthetic.HOSTILE] * 300,
+    }
+    return synthetic.run(tmp_path_factory.mktemp("run"), synthetic.photos(300, **columns))
 
 
 def as_html(card: str) -> str:
@@ -71,7 +74,9 @@ def test_nothing_from_the_csv_is_markup(inputs: Inputs) -> None:
 
 
 def test_a_run_with_few_facts(inputs: Inputs, tmp_path: Path) -> None:
-    few = made.run(tmp_path, made.photos(12, seed=1), history={"best_epoch": 1, "epochs": [{}]})
+    few = synthetic.run(
+        tmp_path, synthetic.photos(12, seed=1), history={"best_epoch": 1, "epochs": [{}]}
+    )
     artifacts = {
         name: dataclasses.replace(artifact, properties={})
         for name, artifact in few.artifacts.items()

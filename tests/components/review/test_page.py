@@ -112,10 +112,10 @@ def test_nan_comes_last() -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_accessibility(browser: Browser, page: Path, width: int, dark: bool) -> None:
     browser.open(page, width, dark=dark)
-    assert browser.complaints() == []
+    assert browser.console_messages() == []
     assert browser.run("return document.title").startswith("Review <script>")
     assert browser.run("return document.documentElement.scrollWidth") <= width
-    assert browser.barriers() == []
+    assert browser.accessibility_violations() == []
 
 
 def column(browser: Browser, at: int) -> list[str]:

@@ -13,7 +13,7 @@ from components.errors import UserError
 from components.review import population
 from schemas import features
 
-SOURCE = "# Ruritania, 1 May 2024. Source: its Office of Statistics\n"
+SOURCE = "# Exampleland, 1 May 2024. Source: its Office of Statistics\n"
 BANDS = [f"{first}-{after - 1}" for first, after in pairwise(features.AGE_BAND_STARTS)] + ["65+"]
 
 

@@ -25,7 +25,7 @@ from components.review.evaluation import (
 )
 from components.review.page import Block, Cell, Chart, Section, Table, Text, render
 from schemas import features
-from tests.components.review import made
+from tests.components.review import synthetic
 
 FEW = 10
 
@@ -33,9 +33,9 @@ FEW = 10
 @pytest.fixture(scope="module")
 def photos() -> pd.DataFrame:
     """Test photos in two groups, in three spans, and in many stores."""
-    return made.photos(
+    return synthetic.photos(
         400,
-        gender=["female", made.HOSTILE] * 200,
+        gender=["female", synthetic.HOSTILE] * 200,
         span=[str(1 + at % 11) for at in range(400)],
         store=[f"store {at % 20}" for at in range(400)],
     ).query("split == 'test'")
@@ -45,7 +45,7 @@ def photos() -> pd.DataFrame:
 def folder(photos: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evaluation of these photos."""
     folder = tmp_path_factory.mktemp("evaluation")
-    made.evaluate(folder, photos, ["gender", "span", "store"])
+    synthetic.evaluate(folder, photos, ["gender", "span", "store"])
     return folder
 
 
@@ -60,12 +60,12 @@ def figures(mae: Figure, photos: int = 50, **more: Figure) -> Metrics:
 
 
 def table(blocks: list[Block]) -> list[dict[str, Cell]]:
-    (rows,) = made.tables(Section("slices", "", blocks)).values()
+    (rows,) = synthetic.tables(Section("slices", "", blocks)).values()
     return rows
 
 
 def charts(blocks: list[Block]) -> dict[str, Chart]:
-    return made.charts(Section("slices", "", blocks))
+    return synthetic.charts(Section("slices", "", blocks))
 
 
 def test_every_slice_is_in_the_table(folder: Path) -> None:
@@ -130,7 +130,7 @@ def test_too_few_photos_for_a_chart(folder: Path) -> None:
 
 
 def test_text_from_the_csv_is_escaped(folder: Path) -> None:
-    blocks = slices.blocks([slices.evaluation(made.HOSTILE, folder)] * 2, FEW)
+    blocks = slices.blocks([slices.evaluation(synthetic.HOSTILE, folder)] * 2, FEW)
     page = render("t", [Section("slices", "TFMA slices by age", blocks)])
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
 

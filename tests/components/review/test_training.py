@@ -9,28 +9,28 @@ import pytest
 
 from components.review import training
 from components.review.page import Section
-from tests.components.review import made
+from tests.components.review import synthetic
 
 TABLE = "Epochs (the model has the weights of the marked one)"
 
 
 def section_of(tmp_path: Path, **changes: Any) -> Section:
-    return training.section(made.trained(tmp_path, made.HISTORY | changes))
+    return training.section(synthetic.trained(tmp_path, synthetic.HISTORY | changes))
 
 
 def test_curves_phases_and_time(tmp_path: Path) -> None:
     section = section_of(tmp_path)
-    rows = made.tables(section)[TABLE]
+    rows = synthetic.tables(section)[TABLE]
     assert [row["trained"].text for row in rows] == ["last layer", "whole network", "whole network"]
     assert [row["MAE on eval, years"].text for row in rows] == ["9.00", "8.00", "9.00"]
     assert [row["epoch"].mark for row in rows] == ["", "good", ""]
-    words = made.words(section)
+    words = synthetic.text_of(section)
     assert "took 3 epochs and 60 seconds, which is 20.0 seconds per epoch" in words
     assert "For 1 epoch, only the new last layer was trained" in words
     assert "weights in the network: 23,589,761. Number format: bfloat16" in words
-    mae = made.charts(section)["MAE"]
+    mae = synthetic.charts(section)["MAE"]
     assert "on eval 9.00 after the first epoch, 8.00 after epoch 2" in mae.description
-    for chart in made.charts(section).values():
+    for chart in synthetic.charts(section).values():
         chart.spec.to_dict()
 
 
@@ -43,12 +43,12 @@ def test_curves_phases_and_time(tmp_path: Path) -> None:
     ],
 )
 def test_why_it_stopped(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
-    assert why in made.words(section_of(tmp_path, **changes))
+    assert why in synthetic.text_of(section_of(tmp_path, **changes))
 
 
 def test_a_history_of_one_epoch_with_few_facts(tmp_path: Path) -> None:
-    history = {"best_epoch": 1, "epochs": made.HISTORY["epochs"][:1]}
-    section = training.section(made.trained(tmp_path, history))
-    assert len(made.tables(section)[TABLE]) == 1
-    assert "took 1 epoch and 10 seconds" in made.words(section)
-    assert made.words(section).count("not recorded") == 3
+    history = {"best_epoch": 1, "epochs": synthetic.HISTORY["epochs"][:1]}
+    section = training.section(synthetic.trained(tmp_path, history))
+    assert len(synthetic.tables(section)[TABLE]) == 1
+    assert "took 1 epoch and 10 seconds" in synthetic.text_of(section)
+    assert synthetic.text_of(section).count("not recorded") == 3

@@ -14,6 +14,7 @@ from components.transform import transform
 from pipeline import config
 from schemas import features
 from tests.components.trainer import tiny
+from tests.conftest import ROOT
 
 # (height, width): square, wide, tall, tiny, smaller than the result, with odd sides.
 SHAPES = [(64, 64), (48, 200), (180, 60), (5, 7), (20, 33), (131, 97), (33, 32), (240, 320)]
@@ -46,7 +47,7 @@ def transformed(tmp_path_factory: pytest.TempPathFactory) -> Transformed:
             records.append(tiny.example(jpeg, age, f"{number}"))
         first += count
         tiny.write(folder / "raw" / f"Split-{split}" / "data.gz", records)
-    curated = Path(__file__).parents[3] / "schemas" / "curated.pbtxt"
+    curated = ROOT / "schemas" / "curated.pbtxt"
     (folder / "schema").mkdir()
     (folder / "schema" / "schema.pbtxt").write_text(curated.read_text())
 

@@ -22,8 +22,7 @@ from components.trainer.fit import SaveEpochs
 from schemas import features
 from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
-
-ROOT = Path(__file__).parents[3]
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -287,9 +286,9 @@ def in_a_process(
 
 @pytest.mark.slow
 def test_several_devices_train_one_model(transformed: Transformed, tmp_path: Path) -> None:
-    """As with two GPUs: MirroredStrategy on two logical CPU devices; killed, then resumed.
+    """MirroredStrategy trains on two logical CPU devices. It is killed, then resumed.
 
-    Without dropout and with norms that do not learn, several devices give what one gives.
+    Without dropout and with constant norms, several devices give the results of one device.
     """
     changes = {"initial_weights": "imagenet", "dropout": 0.0, "epochs": 2}
     args = arguments(tmp_path, transformed, **changes)

@@ -17,7 +17,7 @@ AGES = [float(age) for age in range(1, 14)]  # each photo has an age of its own
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two patterns, one of them of two files."""
+    """Two patterns; one of them matches two files."""
     folder = tmp_path_factory.mktemp("squares")
     tiny.write_squares(folder / "a" / "one.gz", AGES[:4], first=0)
     tiny.write_squares(folder / "a" / "two.gz", AGES[4:9], first=4)
@@ -72,7 +72,7 @@ def test_the_order_is_the_seeds(files: list[str]) -> None:
 
 
 def test_each_epoch_has_an_order_of_its_own(files: list[str]) -> None:
-    """So a killed training goes on with the batches that it would have had."""
+    """So a resumed training gets the batches that it would have had without the kill."""
     both = order(data.train_batches(files, tiny.SIZE, 2, 1, range(3, 5)))
     first, second = (
         order(data.train_batches(files, tiny.SIZE, 2, 1, range(epoch, epoch + 1)))
@@ -98,7 +98,9 @@ def test_the_order_is_not_that_of_the_files_numbers(tmp_path: Path) -> None:
 def test_photos_and_mirrors_are_shuffled_together(files: list[str]) -> None:
     ages = [age for age, _ in photos(data.train_batches(files, tiny.SIZE, 2, 1, range(1)))]
     assert ages[: len(AGES)] != AGES
-    assert len(set(ages[: len(AGES)])) < len(AGES)  # some pair met before the half
+    assert len(set(ages[: len(AGES)])) < len(
+        AGES
+    )  # some photo and its mirror are both in the first half
     pairs = list(zip(ages[::2], ages[1::2], strict=True))
     assert any(one != other for one, other in pairs)
 

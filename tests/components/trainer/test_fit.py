@@ -1,4 +1,4 @@
-"""The loop: phases, learning rate, early stopping, and going on after a kill."""
+"""The loop: phases, learning rate, early stopping, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS, BATCH = 4, 8
 
 
 class Killed(Exception):
-    """Stands in for a kill."""
+    """Ends a training as a kill would."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def network(
 
 
 def batches(seed: int, steps: int = STEPS, age: float | None = None) -> tf.data.Dataset:
-    """Photos whose brightness grows with the age; or such photos, all with one age."""
+    """Photos whose brightness grows with their ages. With `age`, all have this age as the label."""
     random = np.random.default_rng(seed)
     ages = random.uniform(10, 80, steps * BATCH).astype(np.float32)
     noise = random.integers(0, 40, (len(ages), tiny.SIZE, tiny.SIZE, 3))
@@ -312,7 +312,7 @@ def test_a_kill_in_the_middle_of_saving_costs_one_epoch(
     monkeypatch: pytest.MonkeyPatch,
     at: str,
 ) -> None:
-    """The training also goes on from a folder that has been moved."""
+    """The training also resumes from a folder that has been moved."""
     with pytest.raises(Killed):
         train(tmp_path / "here", network(), on_epoch=stop_after(2), **PHASES)
     write_text, savez = Path.write_text, np.savez
@@ -354,7 +354,7 @@ def test_float16_alone_scales_its_loss(tmp_path: Path, precision: str) -> None:
 def test_xla_compiles_each_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, initial_weights: str
 ) -> None:
-    """On one GPU, Keras compiles the steps by XLA; here it has to be told so."""
+    """On one GPU, Keras compiles the steps by XLA. Here the test asks for it."""
     compiled = functools.partialmethod(keras.Model.compile, jit_compile=True)
     monkeypatch.setattr(keras.Model, "compile", compiled)
     net = network(precision=precision, initial_weights=initial_weights)

@@ -26,7 +26,7 @@ from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
 
 MEAN_AGE = 31.5
-TOLERANCE = 0.05  # years, of DESIGN.md
+TOLERANCE = 0.05  # years
 MAX_PIXELS = 600_000
 MAX_BATCH_SIZE = 4
 
@@ -107,7 +107,7 @@ def test_batch_norm_forgets_quickly(network: keras.Model) -> None:
 def test_the_trunk_computes_in_its_precision(
     monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """Weights and the output are float32 all the same, and so is Keras' global policy."""
+    """The weights, the output and Keras' global policy stay float32."""
     monkeypatch.setattr(model, "_trunk", tiny.trunk)
     net = build(precision)
     trunk = net.get_layer(model.TRUNK)
@@ -120,11 +120,11 @@ def test_the_trunk_computes_in_its_precision(
 
 def test_what_is_served_is_the_trained_network_in_float32(network: keras.Model) -> None:
     """Trained in bfloat16, with batch norms; served without them, in float32."""
-    unlike_random(network.get_layer(model.TRUNK))
+    randomize_batch_norms(network.get_layer(model.TRUNK))
     net = build("bfloat16")
     net.set_weights(network.get_weights())
     expected = network(pictures(8)).numpy()
-    assert np.std(expected) > 0.05  # or the next line would show nothing
+    assert np.std(expected) > 0.05  # otherwise the next line could not fail
     served = model.served(net)
     np.testing.assert_allclose(served(pictures(8)), expected, atol=0.01)
     layers = [*served.layers, *served.get_layer(model.TRUNK).layers]
@@ -141,7 +141,7 @@ def test_what_is_served_is_the_trained_network_in_float32(network: keras.Model) 
 )
 @settings(deadline=None, max_examples=20)
 def test_folding_changes_no_output(seed: int, use_bias: bool, **shape: Any) -> None:
-    """A block as ResNet's: both branches of the sum have a convolution and a batch norm."""
+    """A block like ResNet's: both branches of the sum have a convolution and a batch norm."""
     photo = keras.Input((9, 9, 3))
     branches = [
         keras.layers.BatchNormalization()(keras.layers.Conv2D(4, use_bias=use_bias, **shape)(photo))
@@ -149,7 +149,7 @@ def test_folding_changes_no_output(seed: int, use_bias: bool, **shape: Any) -> N
     ]
     sum_ = keras.layers.Activation("relu")(keras.layers.Add()(branches))
     net = keras.Model(photo, keras.layers.Dense(2)(sum_))
-    unlike_random(net, seed)
+    randomize_batch_norms(net, seed)
     folded = model.fold_batch_norms(net)
     assert not any(isinstance(x, keras.layers.BatchNormalization) for x in folded.layers)
     photos = np.random.default_rng(seed).normal(size=(3, 9, 9, 3)).astype(np.float32)
@@ -165,7 +165,7 @@ def test_a_batch_norm_that_cannot_be_folded_is_an_error() -> None:
             model.fold_batch_norms(net)
 
 
-def unlike_random(net: keras.Model, seed: int = 0) -> None:
+def randomize_batch_norms(net: keras.Model, seed: int = 0) -> None:
     """Gives its batch norms scales, offsets and statistics that are not 0 and 1."""
     random = np.random.default_rng(seed)
     for layer in net.layers:
@@ -179,7 +179,7 @@ def unlike_random(net: keras.Model, seed: int = 0) -> None:
 def test_a_weights_file_is_used_and_its_batch_norms_are_constants(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     theirs = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")
-    unlike_random(theirs)
+    randomize_batch_norms(theirs)
     file = str(tmp_path / "trunk.weights.h5")
     theirs.save_weights(file)
     trunk = build("float32", file).get_layer(model.TRUNK)
@@ -187,7 +187,7 @@ def test_a_weights_file_is_used_and_its_batch_norms_are_constants(tmp_path: Path
     assert not trunk.non_trainable_variables
     photos = pictures(8).astype(np.float32)
     expected = theirs(photos).numpy()
-    assert np.std(expected, axis=0).max() > 0.1  # or the next lines would show nothing
+    assert np.std(expected, axis=0).max() > 0.1  # otherwise the next lines could not fail
     for training in (False, True):
         pooled = trunk(photos, training=training)
         np.testing.assert_allclose(pooled, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -221,7 +221,7 @@ def test_an_unusable_weights_file_is_the_users_mistake(make: Any, tmp_path: Path
 
 
 class Exported(NamedTuple):
-    """What went into the export, and what came out."""
+    """A network, and the servable that was exported from it."""
 
     network: keras.Model
     servable: Any
@@ -235,7 +235,7 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="module")
 def exported(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A small network whose head makes much of small differences, and its SavedModel."""
+    """A small network whose head amplifies small differences, and its SavedModel."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "_trunk", tiny.trunk)
         network = build()
@@ -304,7 +304,7 @@ def test_a_served_photo_has_the_age_of_its_transformed_example(
     assert trained.keys() == raw.keys()
     ids = sorted(raw)
     expected = [trained[photo_id] for photo_id in ids]
-    assert np.std(expected) > 40 * TOLERANCE  # or the next lines would show nothing
+    assert np.std(expected) > 40 * TOLERANCE  # otherwise the next lines could not fail
 
     photos = tf.constant([tiny.parse(raw[photo_id])[1] for photo_id in ids])
     served = servable.signatures["serving_default"](image=photos)["age"].numpy()
@@ -332,13 +332,13 @@ def encoded(shape: tuple[int, int], format: str) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """The start of a PNG that claims to be so large."""
+    """The start of a PNG that claims this size."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
 
 
 GOOD = tiny.photo((50, 40), 30, 1)
-NO_PHOTOS = {
+NOT_PHOTOS = {
     "empty": b"",
     "text": b"not a photo at all, but some words",
     "a truncated JPEG": GOOD[: len(GOOD) // 2],
@@ -357,7 +357,7 @@ NO_PHOTOS = {
 }
 
 
-@pytest.mark.parametrize("photo", NO_PHOTOS.values(), ids=list(NO_PHOTOS))
+@pytest.mark.parametrize("photo", NOT_PHOTOS.values(), ids=list(NOT_PHOTOS))
 def test_what_is_no_photo_is_marked_and_the_others_are_answered(
     exported: Exported, photo: bytes
 ) -> None:

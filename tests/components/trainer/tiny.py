@@ -1,4 +1,4 @@
-"""A small network that trains in seconds, and photos for it: where ResNet50 is not needed."""
+"""A small network that trains in seconds, and photos for it. It replaces ResNet50 in tests."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _SETTINGS: dict[str, Any] = {
 
 
 def settings(**changes: Any) -> config.Trainer:
-    """The `trainer` section for a training of seconds, with some knobs set otherwise."""
+    """The section `trainer` for a training that takes seconds; `changes` replace knobs."""
     return config.Trainer(**_SETTINGS | changes)
 
 
 def trunk(image_size: int, initial_weights: str) -> keras.Model:
-    """Stands in for `model._trunk`: one convolution and its batch norm."""
+    """Replaces `model._trunk`: one convolution and its batch norm."""
     photo = keras.Input((image_size, image_size, 3))
     x = keras.layers.Conv2D(8, 3, strides=4)(photo)
     x = keras.layers.BatchNormalization()(x)

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import cli
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.serving.client.photos import picture
 from tests.serving.client.server import everybody_is, serving
 
 

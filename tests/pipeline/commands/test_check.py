@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
-from tests.serving.client.out_of_order import free_port
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.ports import free_port
+from tests.serving.client.photos import picture
 from tests.serving.client.server import everybody_is, serving
 
 

@@ -60,15 +60,15 @@ def columns(browser: Browser) -> list[str]:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("width", [375, 1440])
-def test_everybody_can_read_it(browser: Browser, first: First, width: int) -> None:
+def test_accessibility(browser: Browser, first: First, width: int) -> None:
     browser.open(Path(first[2]["review"]), width)
-    assert browser.complaints() == []
+    assert browser.console_messages() == []
     assert browser.run("return document.documentElement.scrollWidth") <= width
-    assert browser.barriers() == []
+    assert browser.accessibility_violations() == []
 
 
 @pytest.mark.e2e
-def test_its_figures_are_tfmas(browser: Browser, first: First) -> None:
+def test_the_figures_are_those_of_tfma(browser: Browser, first: First) -> None:
     browser.open(Path(first[2]["review"]))
     (folder,) = (first[0] / "artifacts" / "Evaluator" / "evaluation").iterdir()
     result = tfma.load_eval_result(str(folder))
@@ -116,7 +116,7 @@ def test_two_runs_side_by_side(browser: Browser, first: First, tmp_path: Path) -
     shutil.copytree(first[0], other, symlinks=True)
     with served(first[0], "--compare", other) as url:
         browser.open(url)
-        assert browser.complaints() == [] == browser.barriers()
+        assert browser.console_messages() == [] == browser.accessibility_violations()
         named = columns(browser)
         mine, theirs = (named.index(f"{run}: MAE, years") for run in (first[0], other))
         assert all(

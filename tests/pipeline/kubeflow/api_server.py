@@ -149,7 +149,7 @@ class KubeflowServer:
     summary: dict[str, Any] | None = None  # printed by the exit handler of new runs
     archived: bool = False  # the pods are deleted; logs are in the archive, by node id
     logs_kept: bool = True  # whether a pod or the archive has the logs
-    absences: int = 0  # so many of the next polls of a run get 503
+    outages: int = 0  # number of the next polls of a run that get 503
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -415,8 +415,8 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.state
         if run_id not in state.runs:
             raise Refused(NOT_FOUND, f"Failed to fetch run {run_id}: Run {run_id} not found")
-        if state.absences:
-            state.absences -= 1
+        if state.outages:
+            state.outages -= 1
             raise Refused(UNAVAILABLE, "connection refused")
         run = state.runs[run_id]
         run.done += 1

@@ -11,7 +11,7 @@ IMAGE = "registry.example/goodseed:abc123"
 
 
 def configuration(photos: Path, volumes: Path, *overrides: str) -> config.Config:
-    """A small run's, whose pods would have the volumes where these folders are."""
+    """The configuration of a small run. These folders take the place of its volumes."""
     (volumes / "serving").mkdir(parents=True, exist_ok=True)
     (volumes / "work").mkdir(exist_ok=True)
     return config.load(

@@ -1,3 +1,5 @@
+"""`goodseed kfp` against a server that answers as Kubeflow Pipelines does."""
+
 from __future__ import annotations
 
 import datetime
@@ -10,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import cli
 from pipeline.kubeflow import client, parameters
+from tests.conftest import Finished
 from tests.pipeline.kubeflow.api_server import KubeflowServer, serve
 
 SUMMARY: dict[str, Any] = {
@@ -34,22 +37,14 @@ SUMMARY: dict[str, Any] = {
     "peak_rss_mb": {"Trainer": 900.0, "total": 900.0},
     "versions": {},
 }  # fmt: skip
-SHUT = {
+NOT_PASSED = {
     **SUMMARY,
     "gate": {**SUMMARY["gate"], "blessed": False, "reasons": ["MAE 8.50 years is above the bound"]},
     "pushed_version": None,
 }
 
 
-class Said(NamedTuple):
-    """The exit status and the output of a command."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Said]
+Command = Callable[..., Finished]
 
 
 @pytest.fixture(scope="session")
@@ -83,15 +78,15 @@ def kfp(
     for name in ("KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(*arguments: str | Path) -> Said:
+    def run(*arguments: str | Path) -> Finished:
         capsys.readouterr()
         status = cli.main(["kfp", *map(str, arguments)])
-        return Said(status, *capsys.readouterr())
+        return Finished(status, *capsys.readouterr())
 
     return run
 
 
-def one_line(said: Said) -> str:
+def one_line(said: Finished) -> str:
     """The one line that a mistake of the user gives."""
     assert (said.status, said.out) == (2, "")
     (line,) = said.err.splitlines()
@@ -122,7 +117,7 @@ def test_a_version_of_the_same_name_is_refused(kfp: Command, package: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- a\n- b\n", "pipelineInfo: 3\n", "\x00"])
-def test_what_is_no_package_is_not_uploaded(
+def test_a_file_that_is_not_a_package_is_not_uploaded(
     kfp: Command, server: KubeflowServer, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "no.yaml").write_text(text)
@@ -131,7 +126,7 @@ def test_what_is_no_package_is_not_uploaded(
     assert not server.pipelines
 
 
-def test_a_run_is_given_what_differs_from_the_package(
+def test_a_run_gets_the_options_that_differ_from_the_package(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     kfp("upload", package, "--name", "old")
@@ -173,7 +168,7 @@ def test_a_mistake_in_an_option_starts_nothing(
     assert not server.runs
 
 
-def test_waiting_shows_the_steps_and_ends_as_a_run_here(
+def test_waiting_shows_the_steps_and_has_the_exit_status_of_a_local_run(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     kfp("upload", package)
@@ -184,7 +179,7 @@ def test_waiting_shows_the_steps_and_ends_as_a_run_here(
     assert lines[-1] == "(14/14) summary: succeeded, 42 s"
     assert "6.50 years (bound 8.00)" in said.out and "1764000000" in said.out
 
-    server.summary = SHUT
+    server.summary = NOT_PASSED
     said = kfp("run", "--wait")
     assert (said.status, said.err) == (3, "")
     assert "not pushed: MAE 8.50 years is above the bound" in said.out
@@ -202,7 +197,7 @@ def test_a_failed_run_says_which_step_and_why(
     assert "trainer: failed" in said.out and "pusher" not in said.out
 
 
-def test_a_run_without_a_readable_summary_is_not_taken_for_pushed(
+def test_a_run_without_a_readable_summary_is_a_failure(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     kfp("upload", package)
@@ -212,16 +207,16 @@ def test_a_run_without_a_readable_summary_is_not_taken_for_pushed(
     assert "it is unknown whether it pushed" in said.err and len(said.err.splitlines()) == 1
 
 
-def test_waiting_outlasts_a_server_that_restarts(
+def test_waiting_continues_while_the_server_restarts(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     kfp("upload", package)
-    server.absences = 3
+    server.outages = 3
     assert kfp("run", "--wait").status == 0
-    assert server.absences == 0
+    assert server.outages == 0
 
 
-def test_a_schedule_replaces_the_one_of_its_name(
+def test_a_schedule_replaces_the_schedule_of_the_same_name(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     kfp("upload", package, "--name", "old")
@@ -243,7 +238,7 @@ def test_a_schedule_replaces_the_one_of_its_name(
     assert version["name"] == "new"
 
 
-def test_a_refused_schedule_leaves_the_old_one(
+def test_a_refused_schedule_keeps_the_old_one(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     kfp("upload", package)
@@ -254,7 +249,7 @@ def test_a_refused_schedule_leaves_the_old_one(
     assert server.recurring == before
 
 
-def test_status_is_of_the_newest_run_or_of_the_one_named(
+def test_status_shows_the_newest_run_or_the_named_run(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     assert "no run in the experiment Default:" in one_line(kfp("status"))
@@ -268,7 +263,7 @@ def test_status_is_of_the_newest_run_or_of_the_one_named(
     while not server.runs[first].done > len(server.runs[first].tasks):
         assert (said := kfp("status", first)).status == 0
     assert first in said.out and "1764000000" in said.out
-    server.runs[first].summary = SHUT
+    server.runs[first].summary = NOT_PASSED
     assert kfp("status", first).status == 3
     assert "not found" in one_line(kfp("status", "00000000-0000-0000-0000-000000000000"))
 
@@ -292,14 +287,14 @@ def test_logs_of_a_step(
     assert "trainer has no log any more, or not yet: http" in lost and "not found" in lost
 
 
-def test_steps_come_in_an_order_in_which_they_can_run(package: Path) -> None:
+def test_steps_are_listed_in_the_order_of_their_dependencies(package: Path) -> None:
     spec = next(yaml.safe_load_all(package.read_text()))
     names = [name for name, _ in client._containers(spec, spec["root"]["dag"], "root")]
     assert names[0] == "plan" and names[-3:] == ["pusher", "review", "summary"]
     assert names.index("trainer") < names.index("evaluator")
 
 
-def test_a_run_of_the_package_s_own_defaults_needs_no_parameters(package: Path) -> None:
+def test_a_run_with_the_defaults_of_the_package_needs_no_parameters(package: Path) -> None:
     spec = next(yaml.safe_load_all(package.read_text()))
     defaults = client.Version("", "", "", spec).defaults
     assert defaults["epochs"] == 2 and parameters.changes(defaults, []) == {}
@@ -314,7 +309,7 @@ def test_no_endpoint(kfp: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "write a URL" in one_line(kfp("status", "--endpoint", "kubeflow.test"))
 
 
-def test_nobody_listens(kfp: Command) -> None:
+def test_no_server_listens(kfp: Command) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         said = kfp("status", "--endpoint", f"http://127.0.0.1:{free.getsockname()[1]}")
@@ -401,7 +396,7 @@ def test_a_token_that_is_renewed_while_waiting(
     assert kfp("run", "--wait", "--token-file", file).status == 0
 
 
-def test_tls_with_an_authority_of_one_s_own(
+def test_tls_with_a_private_authority(
     kfp: Command, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority, certificate, key = _certificates(tmp_path)

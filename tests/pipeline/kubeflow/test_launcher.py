@@ -27,7 +27,9 @@ from tests.pipeline.kubeflow.cluster import stored_metadata
         ("/local/outputs/a", "/local/outputs/a"),
     ],
 )
-def test_paths_are_the_launchers(uri: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_those_of_the_launcher(
+    uri: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ARTIFACT_LOCAL_PATH", raising=False)
     assert local_path(uri) == path
 
@@ -64,7 +66,7 @@ def executor_input(folder: Path, scheme: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scheme", ["gs://", "s3://", "minio://"])
-def test_what_is_read_and_written(
+def test_the_input_is_read_and_the_output_is_written(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARTIFACT_LOCAL_PATH", str(tmp_path))
@@ -89,10 +91,10 @@ def test_what_is_read_and_written(
     (model,) = output.artifacts["model"].artifacts
     assert model.uri == document["outputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
     assert output.parameter_values["code"].string_value == "abc"
-    assert any(task.outputs["model"].path.iterdir())  # an empty folder would get lost
+    assert any(task.outputs["model"].path.iterdir())  # the object store would lose an empty folder
 
 
-def test_a_path_of_its_own(tmp_path: Path) -> None:
+def test_an_artifact_with_a_custom_path(tmp_path: Path) -> None:
     document = executor_input(tmp_path, "s3://")
     artifact = document["inputs"]["artifacts"]["examples"]["artifacts"][0]
     artifact["customPath"] = "/kfp-workspace/examples"
@@ -107,8 +109,8 @@ _VALUES = st.one_of(
 
 
 @given(st.dictionaries(st.text("abcdef_", min_size=1), _VALUES), st.integers(0, 2**31))
-def test_properties_come_back_as_they_went(custom: dict[str, Any], span: int) -> None:
-    """Their types too: TFX would read an integer that became a float as 0."""
+def test_properties_survive_a_round_trip(custom: dict[str, Any], span: int) -> None:
+    """Their types survive too: TFX would read 0 for an integer that became a float."""
     artifact = standard_artifacts.Examples()
     artifact.split_names = '["train", "eval"]'
     artifact.span = span

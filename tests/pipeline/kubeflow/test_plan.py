@@ -18,7 +18,7 @@ from pipeline.kubeflow import plan
         ("tests/test_fit.py", False),
     ],
 )
-def test_steps_of_other_code_are_not_reused(
+def test_a_change_of_the_code_changes_its_hash(
     file: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "_ROOT", tmp_path)

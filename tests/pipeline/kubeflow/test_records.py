@@ -23,7 +23,7 @@ with Record("Trainer", pathlib.Path(sys.argv[1])).recording():
 """
 
 
-def test_what_a_step_did(tmp_path: Path) -> None:
+def test_a_step_records_its_inputs_and_outputs(tmp_path: Path) -> None:
     record = Record("Trainer", tmp_path)
     with record.recording():
         record.inputs["Transform.examples"] = {"span": 3}
@@ -41,20 +41,20 @@ def test_a_failed_step_says_why_and_fails(tmp_path: Path) -> None:
     assert records.read(tmp_path)["Trainer"]["failure"] == "training diverged"
 
 
-def test_a_killed_step_is_told_of_too(tmp_path: Path) -> None:
+def test_a_killed_step_is_recorded(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path])
     assert done.returncode == -signal.SIGKILL
     assert records.read(tmp_path)["Trainer"]["failure"] == LOST
 
 
-def test_steps_come_as_they_ended(tmp_path: Path) -> None:
+def test_steps_are_in_the_order_of_their_ends(tmp_path: Path) -> None:
     slow = Record("StatisticsGen", tmp_path)
     with slow.recording(), Record("Transform", tmp_path).recording():
         pass
     assert list(records.read(tmp_path)) == ["Transform", "StatisticsGen"]
 
 
-def test_a_pod_that_no_run_is_named_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_without_a_run_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(RUN_ID, raising=False)
     with pytest.raises(UserError, match=f"{RUN_ID} should hold the run's id"):
         records.run_folder(tmp_path)

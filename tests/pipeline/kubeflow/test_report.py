@@ -66,7 +66,7 @@ def test_a_run_that_pushed(tmp_path: Path) -> None:
     assert "rejected</td>" not in page
 
 
-def test_of_a_cached_step_it_knows_what_others_got(tmp_path: Path) -> None:
+def test_facts_of_a_cached_step_come_from_the_inputs_of_later_steps(tmp_path: Path) -> None:
     ran(tmp_path, PLAN, config={"evaluator": {}})
     ran(tmp_path, "Evaluator", inputs=EXAMPLES, outputs=evaluated(9, blessed=0))
     ran(tmp_path, "Pusher", outputs={"Pusher.pushed_model": {}})
@@ -90,7 +90,7 @@ def test_the_step_that_failed_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("steps", "after"), [((), "the start"), ((PLAN, "Transform"), "Transform")]
 )
-def test_a_pod_that_never_started_is_no_success(
+def test_a_pod_that_never_started_is_a_failure(
     steps: tuple[str, ...], after: str, tmp_path: Path
 ) -> None:
     for step in steps:

@@ -48,7 +48,7 @@ def test_every_step_succeeds(run: Run) -> None:
 
 
 @pytest.mark.e2e
-def test_it_gives_what_a_run_on_this_machine_gives(run: Run, first: First) -> None:
+def test_the_results_are_those_of_a_local_run(run: Run, first: First) -> None:
     here, there = first[2], summary(run[2], "run-1")
     assert there["examples"] == here["examples"]
     assert {**there["gate"], "value": None} == {**here["gate"], "value": None}
@@ -72,7 +72,7 @@ def test_properties_go_from_step_to_step(run: Run) -> None:
 
 
 @pytest.mark.e2e
-def test_the_ui_has_something_to_draw(run: Run) -> None:
+def test_the_ui_gets_metrics_and_reports(run: Run) -> None:
     cluster, ran, volumes = run
     metrics = ran["evaluator"].artifacts["metrics"].metadata
     value = summary(volumes, "run-1")["gate"]["value"]
@@ -87,7 +87,7 @@ def test_the_ui_has_something_to_draw(run: Run) -> None:
 
 
 @pytest.mark.e2e
-def test_the_servers_own_outputs_stay_as_they_are(run: Run) -> None:
+def test_the_steps_do_not_change_the_launchers_logs(run: Run) -> None:
     logs = list(run[0].pods.rglob(LOGS))
     assert len(logs) == len(STEPS) + 2
     assert all(log.read_text() == "the launcher's" for log in logs)
@@ -99,8 +99,8 @@ def test_nothing_of_a_killed_attempt_is_left(run: Run) -> None:
 
 
 @pytest.mark.e2e
-def test_a_shut_gate_is_a_success_that_pushes_nothing(run: Run) -> None:
-    """The cache gives every step that depends neither on the bound nor on the live model."""
+def test_a_run_whose_model_does_not_pass_succeeds_and_pushes_nothing(run: Run) -> None:
+    """Steps that depend neither on the bound nor on the live model come from the cache."""
     cluster, _, volumes = run
     live = sorted((volumes / "serving" / "goodseed_age").iterdir())
     ran = cluster.run("run-2", {"max_mae": 0.5})
@@ -119,7 +119,7 @@ def test_a_shut_gate_is_a_success_that_pushes_nothing(run: Run) -> None:
 
 
 @pytest.mark.e2e
-def test_a_failed_step_says_why_and_the_summary_too(run: Run, tmp_path: Path) -> None:
+def test_a_failed_step_and_the_summary_give_the_reason(run: Run, tmp_path: Path) -> None:
     cluster, _, volumes = run
     (tmp_path / "photos" / "final_files").mkdir(parents=True)
     (tmp_path / "photos" / "labels.csv").write_text("file_name,years\na.jpg,3\n")

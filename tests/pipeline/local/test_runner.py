@@ -24,6 +24,7 @@ from goodseed_client import AgeClient, Reason
 from components import predictions
 from pipeline.local.store import metadata_store
 from tests.conftest import ROOT, Finished, goodseed, goodseed_command
+from tests.disks import small_disk
 from tests.pipeline.conftest import Command, First, arguments
 from tests.serving.client.test_photo import BOMB_WARNING, fuzzed, is_sound
 from tests.serving.server.test_main import process
@@ -76,7 +77,7 @@ def test_a_run_pushes(first: First) -> None:
     assert not any((run_dir / "resume").iterdir())
 
 
-def test_the_summary_tells_all(first: First) -> None:
+def test_the_summary_is_complete(first: First) -> None:
     document = first[2]
     examples = document["examples"]
     assert sum(examples[s] for s in ("train", "eval", "test")) == 239
@@ -140,7 +141,7 @@ def test_damaged_photos_get_an_advice_from_the_pushed_model(
         AgeClient(f"127.0.0.1:{server.port}", timeout=30) as client,
     ):
         advices = [client.check(photo) for photo in photos]
-        predictions = [client.predict([photo], 30)[0][0] for photo in photos]  # as they are
+        predictions = [client.predict([photo], 30)[0][0] for photo in photos]  # not prepared
     assert all(map(is_sound, advices))
     reasons = {advice.reason for advice in advices}
     assert {Reason.BAD_PHOTO} < reasons
@@ -162,17 +163,17 @@ def test_a_run_ends_with_its_page(first: First) -> None:
 
 
 @pytest.mark.e2e
-def test_another_run_takes_from_the_cache(run_dir: Path, drawn_photos: Path) -> None:
+def test_another_run_uses_the_cache(run_dir: Path, drawn_photos: Path) -> None:
     before = summary(run_dir)
     finished = goodseed(*arguments(drawn_photos, run_dir))
     again = summary(run_dir)
     assert finished.status == 0, finished.err
     assert cached(finished) == set(STEPS) - {"ServedModel", "Evaluator", "Pusher", "Review"}
-    mae = pytest.approx(before["gate"]["value"], abs=1e-4)  # other batches, other rounding
+    mae = pytest.approx(before["gate"]["value"], abs=1e-4)  # the rounding depends on the batches
     assert again["gate"]["value"] == mae and again["gate"]["baseline"] == mae
     decision = Path(again["review"]).read_text().split('id="slices"')[0]
     assert decision.count(">MAE, years, more than live<") == 1
-    assert again["pushed_version"] == before["pushed_version"]  # the live model is that one
+    assert again["pushed_version"] == before["pushed_version"]  # it is the live model already
     assert versions(run_dir) == [str(before["pushed_version"])]
 
 
@@ -272,7 +273,7 @@ def test_a_second_run_in_the_same_folder_refuses(tmp_path: Path, command: Comman
 
 @pytest.mark.slow
 @pytest.mark.e2e
-def test_a_killed_step_is_done_again(drawn_photos: Path, tmp_path: Path) -> None:
+def test_a_killed_step_runs_again(drawn_photos: Path, tmp_path: Path) -> None:
     """SIGKILL in each step, one after the other; then a last run completes."""
     run_dir = tmp_path / "run"
     for step in STEPS:
@@ -312,17 +313,12 @@ def versions_are_whole(run_dir: Path) -> bool:
 def test_a_full_disk_is_one_line(
     megabytes: int, step: str, drawn_photos: Path, tmp_path: Path
 ) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs to mount a small file system, as root may")
-    try:
+    with small_disk(tmp_path, f"{megabytes}m"):
         finished = goodseed(*arguments(drawn_photos, tmp_path / "run"))
         assert finished.status == 1
         assert "No space left on device" in finished.err
         assert "Traceback" not in finished.out + finished.err
         assert finished.err.startswith(f"goodseed: {step}: ")
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @pytest.mark.e2e

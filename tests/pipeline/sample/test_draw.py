@@ -21,11 +21,6 @@ COUNT = 240  # photos of `drawn_photos`: the smallest sample with every kind of 
 BROKEN = {"truncated", "text", "empty", "missing", "no_number", "conflict"}
 
 
-@pytest.fixture
-def sample(drawn_photos: Path) -> Path:
-    return drawn_photos
-
-
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as labels:
         return list(csv.DictReader(labels))
@@ -39,15 +34,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def test_layout_and_columns(sample: Path) -> None:
-    assert list(rows(sample)[0]) == ["file_name", "real_age", "gender", "store"]
-    named = {row["file_name"] for row in rows(sample)}
-    on_disk = {file.name for file in (sample / "final_files").iterdir()}
+def test_layout_and_columns(drawn_photos: Path) -> None:
+    assert list(rows(drawn_photos)[0]) == ["file_name", "real_age", "gender", "store"]
+    named = {row["file_name"] for row in rows(drawn_photos)}
+    on_disk = {file.name for file in (drawn_photos / "final_files").iterdir()}
     assert named - on_disk == {"missing.jpg"}
     assert on_disk <= named
-    assert {row["gender"] for row in rows(sample)} == {"female", "male"}
-    assert {row["store"] for row in rows(sample)} == set(sample_photos.STORES)
-    assert len(good_rows(sample)) == COUNT
+    assert {row["gender"] for row in rows(drawn_photos)} == {"female", "male"}
+    assert {row["store"] for row in rows(drawn_photos)} == set(sample_photos.STORES)
+    assert len(good_rows(drawn_photos)) == COUNT
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -59,10 +54,10 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "one")) == 40 + 1  # fewer photos, fewer broken rows
 
 
-def test_many_formats_modes_and_sizes(sample: Path) -> None:
+def test_many_formats_modes_and_sizes(drawn_photos: Path) -> None:
     kinds, orientations, sizes = set(), set(), set()
-    for row in good_rows(sample):
-        with Image.open(sample / "final_files" / row["file_name"]) as image:
+    for row in good_rows(drawn_photos):
+        with Image.open(drawn_photos / "final_files" / row["file_name"]) as image:
             image.load()
             kinds.add((image.format, image.mode))
             orientations.add(image.getexif().get(0x0112))
@@ -87,27 +82,27 @@ def test_a_turned_photo_is_upright_by_its_exif_orientation() -> None:
         assert np.abs(np.asarray(shown, float) - np.asarray(upright)).mean() < 8
 
 
-def test_one_broken_row_of_each_kind(sample: Path) -> None:
+def test_one_broken_row_of_each_kind(drawn_photos: Path) -> None:
     unreadable, ages = set(), defaultdict(set)
-    for row in rows(sample):
-        file = sample / "final_files" / row["file_name"]
+    for row in rows(drawn_photos):
+        file = drawn_photos / "final_files" / row["file_name"]
         try:
             with Image.open(file) as image:
                 ages[image.size, image.convert("RGB").tobytes()].add(row["real_age"])
         except OSError:
             unreadable.add(file.stem)
     assert unreadable == {"truncated", "text", "empty", "missing"}
-    assert {row["file_name"] for row in rows(sample) if not row["real_age"].isdigit()} == {
+    assert {row["file_name"] for row in rows(drawn_photos) if not row["real_age"].isdigit()} == {
         "no_number.jpg"
     }
     conflicts = [sorted(map(int, found)) for found in ages.values() if len(found) > 1]
     assert len(conflicts) == 1
     assert conflicts[0][1] - conflicts[0][0] > 3
-    assert (len(BROKEN) + 1) / len(rows(sample)) < 0.04  # a conflict rejects both of its rows
+    assert (len(BROKEN) + 1) / len(rows(drawn_photos)) < 0.04  # a conflict rejects both of its rows
 
 
-def test_the_median_of_the_ages_fails_the_gate(sample: Path) -> None:
-    ages = np.array([int(row["real_age"]) for row in good_rows(sample)])
+def test_the_median_of_the_ages_fails_the_gate(drawn_photos: Path) -> None:
+    ages = np.array([int(row["real_age"]) for row in good_rows(drawn_photos)])
     assert np.abs(ages - np.median(ages)).mean() > 12
     bands = np.histogram(ages, [*AGE_BAND_STARTS, MAX_AGE])[0]
     assert bands.min() >= 0.05 * COUNT
@@ -115,9 +110,9 @@ def test_the_median_of_the_ages_fails_the_gate(sample: Path) -> None:
     assert ages.max() <= 90
 
 
-def test_gender_and_store_tell_nothing_about_age(sample: Path) -> None:
+def test_gender_and_store_tell_nothing_about_age(drawn_photos: Path) -> None:
     by_value = defaultdict(list)
-    for row in good_rows(sample):
+    for row in good_rows(drawn_photos):
         for column in ("gender", "store"):
             by_value[row[column]].append(int(row["real_age"]))
     means = [np.mean(ages) for ages in by_value.values()]
@@ -171,7 +166,7 @@ def test_progress_counts_the_photos(tmp_path: Path) -> None:
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_the_same_sample_again_is_left_as_it_is(tmp_path: Path) -> None:
+def test_drawing_the_same_sample_again_changes_nothing(tmp_path: Path) -> None:
     draw_sample(tmp_path / "photos", 2)
     before = (tmp_path / "photos/labels.csv").stat()
     draw_sample(tmp_path / "photos", 2, progress=lambda *_: pytest.fail("drew again"))
@@ -197,13 +192,13 @@ def test_another_folder_is_never_overwritten(tmp_path: Path, count: int) -> None
     assert contents(mine) == before
 
 
-def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").write_text("mine")
     with pytest.raises(UserError, match="photos exists"):
         draw_sample(tmp_path / "photos", 1)
 
 
-def test_a_sample_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_sample_of_no_photos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 1 photo"):
         draw_sample(tmp_path / "photos", 0)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import Any
-
 import numpy as np
 from PIL import Image
 
@@ -17,13 +14,6 @@ def picture(width: int = 240, height: int = 320, seed: int = 0) -> Image.Image:
     coarse = rng.integers(-60, 61, (16, 12, 3)).astype(np.float32)
     rows, columns = (y * 16 // height).astype(int), (x * 12 // width).astype(int)
     return Image.fromarray((shades + coarse[rows, columns]).clip(0, 255).astype(np.uint8))
-
-
-def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    """The bytes of a picture file."""
-    out = BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:

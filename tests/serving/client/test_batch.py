@@ -16,8 +16,9 @@ from goodseed_client.batch import find, write_ages
 from goodseed_client.photo import prepare
 from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 
-from tests.serving.client.out_of_order import free_port
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.ports import free_port
+from tests.serving.client.photos import picture
 from tests.serving.client.server import Answer, everybody_is, response, serving, start
 
 ADDED = ["age", "age_group", "model_version", "reason"]
@@ -80,7 +81,7 @@ def test_a_csv_keeps_its_columns(photos: Path, server: str, tmp_path: Path) -> N
 
 
 def test_photos_keep_their_ages_in_order(photos: Path, tmp_path: Path) -> None:
-    """Each row gets the age of its photo, in whatever order the requests end."""
+    """Each row gets the age of its photo, although the requests end in another order."""
 
     def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         jpegs = request.inputs["image"].string_val
@@ -102,7 +103,7 @@ def test_photos_keep_their_ages_in_order(photos: Path, tmp_path: Path) -> None:
     assert [row["age"] for row in rows(output)] == expected
 
 
-def test_a_server_that_comes_late(
+def test_a_server_that_starts_late(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "_TIMEOUT", 0.3)

@@ -1,4 +1,4 @@
-"""One call to servers of every kind: there is an advice, in time, and never a wrong pass."""
+"""A check gives an advice in time, and never a wrong pass, whatever the server does."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from goodseed_client import client as client_module
 from goodseed_client.photo import prepare
 from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
 
-from tests.serving.client.out_of_order import OUT_OF_ORDER, free_port, process, slow
-from tests.serving.client.photos import encoded, picture
+from tests.pictures import encoded
+from tests.ports import free_port
+from tests.serving.client.faulty_servers import FAULTY_SERVERS, process, slow
+from tests.serving.client.photos import picture
 from tests.serving.client.server import (
     VERSION,
     Answer,
@@ -36,8 +38,8 @@ from tests.serving.client.server import (
 )
 
 PHOTO = encoded(picture())
-TIMEOUT = 0.6  # seconds: long enough for an answer here, short enough to wait for
-ROOM = 1.0  # seconds after the deadline that a loaded machine may take; benchmarks measure it
+TIMEOUT = 0.6  # seconds: enough for an answer here, and not long to wait
+TOLERANCE = 1.0  # seconds after the deadline, for a loaded machine; benchmarks measure it
 
 
 def check(server: str, timeout: float = 5, photo: Any = PHOTO, **options: Any) -> Advice:
@@ -89,7 +91,7 @@ def test_the_server_gets_the_prepared_photo() -> None:
     assert jpeg.startswith(b"\xff\xd8") and len(jpeg) <= 60_000
 
 
-def test_the_policy_is_data() -> None:
+def test_the_policy_can_be_chosen() -> None:
     with serving(everybody_is(28)) as server:
         assert check(server).kind is Kind.NO_CHALLENGE
         assert check(server, policy=Policy(21, 30)).reason is Reason.TOO_YOUNG
@@ -145,8 +147,8 @@ def test_a_bad_answer_is_a_challenge_and_its_cause_is_logged(
     assert record.levelno == logging.WARNING
 
 
-def test_newer_models() -> None:
-    """Their `challenge` counts; outputs that the client does not know are ignored."""
+def test_outputs_of_newer_models() -> None:
+    """The output `challenge` is obeyed. Unknown outputs are ignored."""
     more = {"age_low": (DT_FLOAT, [20.0]), "p_minor": (DT_FLOAT, [0.2])}
     with serving(answers_with(ages(40, challenge=(DT_BOOL, [False]), **more))) as server:
         assert check(server).reason is Reason.OLD_ENOUGH
@@ -174,13 +176,13 @@ def test_a_bad_photo_is_not_sent(photo: object, reason: Reason) -> None:
     assert advice.kind is (Kind.CHALLENGE if reason is Reason.BAD_PHOTO else Kind.RETAKE)
 
 
-@pytest.mark.parametrize("fault", OUT_OF_ORDER)
+@pytest.mark.parametrize("fault", FAULTY_SERVERS)
 def test_an_advice_within_the_deadline(fault: str) -> None:
-    with OUT_OF_ORDER[fault]() as server, AgeClient(server, timeout=TIMEOUT) as client:
+    with FAULTY_SERVERS[fault]() as server, AgeClient(server, timeout=TIMEOUT) as client:
         for _ in range(2):
             started = time.monotonic()
             advice = client.check(PHOTO)
-            assert time.monotonic() - started < TIMEOUT + ROOM
+            assert time.monotonic() - started < TIMEOUT + TOLERANCE
             assert advice.kind is Kind.CHALLENGE
             assert advice.reason in (Reason.NO_SERVER, Reason.TIMEOUT)
 
@@ -201,8 +203,8 @@ def test_a_server_that_dies_during_a_sale() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-@pytest.mark.parametrize("sales_without", [0, 2])
-def test_a_restarted_server_answers_the_next_sale(host: str, sales_without: int) -> None:
+@pytest.mark.parametrize("failed_checks", [0, 2])
+def test_a_restarted_server_answers_the_next_sale(host: str, failed_checks: int) -> None:
     port = free_port()
     with AgeClient(f"{host}:{port}", timeout=5) as client:
         client._timeout = TIMEOUT
@@ -213,11 +215,11 @@ def test_a_restarted_server_answers_the_next_sale(host: str, sales_without: int)
             assert advice.age == age, advice
             server.stop(0).wait()
             client._timeout = TIMEOUT
-            for _ in range(sales_without):
+            for _ in range(failed_checks):
                 assert client.check(PHOTO).reason is Reason.NO_SERVER
 
 
-def test_one_retry_and_only_where_it_can_help() -> None:
+def test_one_retry_and_only_if_it_can_help() -> None:
     calls: list[str] = []
 
     def failing(code: grpc.StatusCode) -> Answer:
@@ -255,7 +257,7 @@ def test_the_label_is_stable_if_the_server_knows_it() -> None:
     assert labels == ["stable", "canary", "", ""]
 
 
-def test_an_unknown_label_is_not_asked_for_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_label_is_not_tried_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     labels: list[str] = []
 
     def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -266,7 +268,7 @@ def test_an_unknown_label_is_not_asked_for_each_time(monkeypatch: pytest.MonkeyP
         client.check(PHOTO)
         client.check(PHOTO)
         assert labels == ["stable", "", ""]
-        client._no_label_until = time.monotonic()  # a minute later
+        client._no_label_until = time.monotonic()  # as if a minute had passed
         client.check(PHOTO)
         assert labels == ["stable", "", "", "stable", ""]
 
@@ -289,19 +291,19 @@ def test_a_photo_that_takes_too_long_to_prepare() -> None:
             advices = [client.check(PHOTO) for _ in range(5)]
             took = time.monotonic() - started
         assert [advice.reason for advice in advices] == [Reason.TIMEOUT] * 5
-        assert took < 5 * TIMEOUT + ROOM
+        assert took < 5 * TIMEOUT + TOLERANCE
         hung.set()
         client._timeout = 5
         assert client.check(PHOTO).kind is Kind.NO_CHALLENGE
 
 
-def test_a_pipe_is_no_photo(tmp_path: Path) -> None:
+def test_a_named_pipe_is_not_a_photo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with AgeClient("127.0.0.1:1") as client:
         assert client.check(tmp_path / "pipe").reason is Reason.BAD_PHOTO
 
 
-def test_an_error_of_ours_is_a_challenge(
+def test_an_internal_error_is_a_challenge(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(client_module, "decide", lambda answer, policy: 1 / 0)

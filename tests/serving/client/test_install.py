@@ -77,7 +77,7 @@ def test_the_wheel_alone_passes_the_clients_tests(
 
     where = run(python, "-c", "import goodseed_client; print(goodseed_client.__file__)")
     assert where.stdout.startswith(str(venv))
-    # With a configuration of its own: that of the tree would put the tree's client on the path.
+    # The configuration of the tree would put the tree's client on the path.
     (tmp_path / "pytest.ini").write_text(PYTEST)
     passed = run(
         python, "-m", "pytest", "-c", tmp_path / "pytest.ini", "--rootdir", ROOT,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -18,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from tests.serving.client.photos import encoded, mutated, picture
+from tests.pictures import as_stored, encoded, exif, png
+from tests.serving.client.photos import mutated, picture
 from tests.serving.client.server import everybody_is, serving
 
-ORIENTATION = 0x0112
 BOMB_WARNING = "ignore::PIL.Image.DecompressionBombWarning"
 DEGRADED = {
     Reason.DARK: lambda image: image.point(lambda value: value // 5),
@@ -51,14 +49,16 @@ def refused(photo: object) -> Failure:
     return error.value
 
 
-def test_every_way_to_hand_over_a_photo(tmp_path: Path) -> None:
+def test_every_type_of_photo(tmp_path: Path) -> None:
     image = picture()
     frame = np.asarray(image)
     data = encoded(image, "PNG")
     path = tmp_path / "photo"
     path.write_bytes(data)
     photos = [path, str(path), data, bytearray(data), memoryview(data), image, frame]
-    photos.append(np.ascontiguousarray(frame[..., ::-1])[..., ::-1])  # OpenCV's, flipped
+    photos.append(
+        np.ascontiguousarray(frame[..., ::-1])[..., ::-1]
+    )  # OpenCV's order of colours, flipped
     assert len({prepare(photo) for photo in photos}) == 1  # type: ignore[arg-type]
     assert difference(prepare(image), image) < 2
     assert difference(prepare(np.asarray(image.convert("L"))), image) < 2
@@ -76,20 +76,7 @@ def test_every_mode(mode: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_are_made_upright(orientation: int) -> None:
-    upright = np.asarray(picture())
-    as_stored = {  # what a camera in this position writes
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.swapaxes(0, 1),
-        6: upright.swapaxes(0, 1)[::-1],
-        7: upright.swapaxes(0, 1)[::-1, ::-1],
-        8: upright.swapaxes(0, 1)[:, ::-1],
-    }[orientation]
-    tags = Image.Exif()
-    tags[ORIENTATION] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(as_stored))
+    stored, tags = as_stored(picture(), orientation), exif(orientation)
     data = encoded(stored, quality=95, exif=tags, comment=b"till 3, customer 1234")
     transparent = encoded(stored.convert("RGBA"), "PNG", exif=tags)
     for photo in (data, Image.open(BytesIO(data)), transparent):
@@ -100,7 +87,7 @@ def test_photos_are_made_upright(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damaged_metadata_does_not_spoil_a_photo() -> None:
+def test_damaged_metadata_is_ignored() -> None:
     data = encoded(picture(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff damaged")
     assert difference(prepare(data), picture()) < 3
 
@@ -144,20 +131,6 @@ def test_unusable_photos_are_taken_again(reason: Reason) -> None:
     assert refused(Image.new("RGB", (200, 200), "grey")).reason is Reason.BLURRED
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG with a size and no pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"x") + chunk(b"IEND", b"")
-    )
-
-
 JPEG = encoded(picture())
 
 
@@ -167,9 +140,9 @@ JPEG = encoded(picture())
         (b"", "cannot identify image file"),
         (b"text", "cannot identify image file"),
         (JPEG[: len(JPEG) // 2], "truncated"),
-        (png_header(1000, 1000), "OSError"),
-        (png_header(8000, 8000), "8000 × 8000 pixels are too many for a photo"),
-        (png_header(60_000, 60_000), "DecompressionBomb"),
+        (png(1000, 1000, 8, 2, b"x"), "OSError"),
+        (png(8000, 8000, 8, 2, b"x"), "8000 × 8000 pixels are too many for a photo"),
+        (png(60_000, 60_000, 8, 2, b"x"), "DecompressionBomb"),
         (np.broadcast_to(np.uint8(90), (9000, 9000, 3)), "9000 × 9000 pixels are too many"),
         (bytes(65 * 2**20), "68,157,440 bytes are too many"),
         (JPEG[:200] + b"\xff\xda" * 65 + JPEG[200:], "more than 64 scans"),
@@ -221,7 +194,7 @@ def is_sound(advice: Advice) -> bool:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", BOMB_WARNING)
 def test_damaged_photos_get_an_advice() -> None:
-    """benchmarks/client.py does this with 20,000."""
+    """benchmarks/client.py does this with more photos."""
     with serving(everybody_is(40)) as server, AgeClient(server, timeout=10) as client:
         advices = [client.check(photo) for photo in fuzzed(600)]
     assert all(map(is_sound, advices))

@@ -1,4 +1,4 @@
-"""Whatever a server answers: only a valid age, at or above the challenge age, lets one pass."""
+"""For every answer of a server, only a valid age at or above the challenge age passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOATS = st.one_of(
 
 @st.composite
 def tensors(draw: st.DrawFn, dtype: DataType) -> dict[str, object]:
-    """The fields of a TensorProto: one good value, or one thing is wrong."""
+    """The fields of a TensorProto: a good value, or one wrong field."""
     fields: dict[str, object] = {
         "dtype": dtype,
         "shape": [1],
@@ -112,7 +112,7 @@ def test_every_policy(age: float, challenge_age: float, raw: bool) -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_has_a_sentence_and_one_alone_passes(reason: Reason) -> None:
+def test_every_reason_has_a_message_and_only_one_passes(reason: Reason) -> None:
     assert MESSAGES[reason].endswith(".")
     assert (reason.kind == "NO_CHALLENGE") == (reason is Reason.OLD_ENOUGH)
     assert decide(Failure(reason, "why"), POLICY).cause == "why"

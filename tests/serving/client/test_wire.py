@@ -17,7 +17,7 @@ from tests.serving.client.server import ages, as_raw_memory, response
 
 
 def facts(field: FieldDescriptor) -> dict[str, object]:
-    """What decides the bytes of a field."""
+    """The properties that determine the bytes of a field."""
     kind = field.message_type or field.enum_type
     return {
         "name": field.name,
@@ -66,7 +66,10 @@ def test_requests_and_answers_are_as_in_tensorflow() -> None:
     assert (spec.name, spec.signature_name) == ("goodseed_age", "serving_default")
     assert spec.version_label == "stable"
 
-    for values in ([40.5], [40.5, 18.25]):  # one value is in its field, several are raw memory
+    for values in (
+        [40.5],
+        [40.5, 18.25],
+    ):  # TensorFlow stores one value in a field, several as raw memory
         answer = predict_pb2.PredictResponse()
         answer.model_spec.version.value = 3
         answer.outputs["age"].CopyFrom(tf.make_tensor_proto(values, tf.float32))
@@ -117,7 +120,7 @@ def test_the_client_imports_only_its_requirements() -> None:
     assert done.stderr == ""
 
 
-def test_the_protos_find_each_other() -> None:
+def test_the_protos_import_each_other() -> None:
     folder = Path(wire.__file__).parent
     imports = re.findall('import "(.*)"', (folder / "prediction_service.proto").read_text())
     assert imports == [DESCRIPTOR.name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +20,14 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.server.flags import Flags
 from serving.server.server import Server
+from tests.ports import free_port
 
 IMAGES = [tf.TensorSpec([None], tf.string, name="image")]
 POISON = b"poison"
 
 
 class Photos(tf.Module):
-    """A photo's age is its length, and its objection tells the version."""
+    """A photo's age is its length; `model_version` is the version of the model."""
 
     def __init__(self, version: int):
         super().__init__()
@@ -41,7 +41,7 @@ class Photos(tf.Module):
         return {
             "age": tf.where(valid, length, float("nan")),
             "valid": valid,
-            "objection": tf.fill(tf.shape(image), self._version.read_value()),
+            "model_version": tf.fill(tf.shape(image), self._version.read_value()),
         }
 
     @tf.function(input_signature=IMAGES)
@@ -80,7 +80,7 @@ class ModelFolders:
         self._folder = folder
 
     def put(self, base: Path, version: int) -> Path:
-        """Makes `base/version` appear whole, as a push does."""
+        """Puts the complete `base/version` in place by one rename, as a push does."""
         kept = self._folder / str(version)
         if not kept.exists():
             module = Photos(version)
@@ -102,14 +102,8 @@ def config(**bases: Path | str) -> ModelServerConfig:
     return made
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def request(*photos: bytes, model: str = "photos", **spec: Any) -> PredictRequest:
-    """Asks about photos; `spec` are further fields of the ModelSpec."""
+    """A request for the ages of photos; `spec` are more fields of the ModelSpec."""
     made = PredictRequest()
     made.model_spec.name = model
     for name, value in spec.items():
@@ -123,7 +117,7 @@ def request(*photos: bytes, model: str = "photos", **spec: Any) -> PredictReques
 
 
 class Client:
-    """Both services of a server."""
+    """Calls both services of a server."""
 
     def __init__(self, channel: grpc.Channel):
         self.channel = channel
@@ -137,7 +131,7 @@ class Client:
         """The version that answers."""
         response = self.predict(request(b"photo", model=model, **spec))
         assert list(response.outputs["age"].float_val) == [5.0]
-        assert response.outputs["objection"].string_val[0].decode() == str(
+        assert response.outputs["model_version"].string_val[0].decode() == str(
             response.model_spec.version.value
         )
         return int(response.model_spec.version.value)

@@ -1,4 +1,4 @@
-"""The scheduler: who is alone runs at once, who meets others runs with them."""
+"""The scheduler: a single request runs at once, requests that meet run together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.serving.server.models import eventually, flags_of
 
 
 class Double:
-    """A model that doubles; it waits while `go` is clear, and fails on negative numbers."""
+    """A model that doubles numbers. It waits while `go` is clear, and fails on negative numbers."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -34,7 +34,7 @@ class Double:
 
 
 class Clients:
-    """Asks in threads of its own."""
+    """Sends requests from several threads."""
 
     def __init__(self, pool: ThreadPoolExecutor, **bounds: int):
         self._pool = pool
@@ -42,7 +42,7 @@ class Clients:
         self.batcher = Batcher(self.model, Batching(**bounds), "m", "s")
 
     def ask(self, *x: Any) -> Future[Any]:
-        """Asks, and returns once the request runs or waits."""
+        """Sends a request; returns when it runs or waits."""
         before = self._known()
         answer = self._pool.submit(lambda: self.batcher.run({"x": np.array(x)})["y"].tolist())
         eventually(lambda: self._known() > before or answer.done())
@@ -58,14 +58,14 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
-def test_a_lone_request_runs_at_once(pool: ThreadPoolExecutor) -> None:
+def test_a_single_request_runs_at_once(pool: ThreadPoolExecutor) -> None:
     clients = Clients(pool)
     assert clients.ask(1, 2).result() == [2, 4]
     assert clients.ask(3).result() == [6]
     assert clients.model.batches == [[1, 2], [3]]
 
 
-def test_those_that_meet_run_together_up_to_the_largest_batch(pool: ThreadPoolExecutor) -> None:
+def test_requests_that_meet_run_together_up_to_the_largest_batch(pool: ThreadPoolExecutor) -> None:
     clients = Clients(pool, max_batch_size=4)
     clients.model.go.clear()
     answers = [clients.ask(*x) for x in ([1], [2], [3, 4], [5, 6], [7], [8])]
@@ -102,7 +102,7 @@ def test_rows_of_another_shape_run_by_themselves(pool: ThreadPoolExecutor) -> No
     assert clients.model.batches == [[1], [2], [3, 4], [5]]
 
 
-def test_outputs_without_a_row_each_are_not_shared(pool: ThreadPoolExecutor) -> None:
+def test_outputs_that_are_not_per_row_are_not_shared(pool: ThreadPoolExecutor) -> None:
     clients = Clients(pool)
     clients.model.go.clear()
     total = Batcher(
@@ -134,7 +134,7 @@ def test_a_full_queue_is_unavailable(pool: ThreadPoolExecutor) -> None:
         ({"x": np.zeros(1), "z": np.zeros(2)}, "must have equal 0th-dimension size"),
     ],
 )
-def test_what_is_no_batch_is_refused(inputs: Arrays, text: str) -> None:
+def test_inputs_that_are_not_a_batch_are_refused(inputs: Arrays, text: str) -> None:
     model = Double()
     with pytest.raises(ServingError, match=text) as raised:
         Batcher(model, Batching(max_batch_size=4), "m", "s").run(inputs)

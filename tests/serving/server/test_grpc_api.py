@@ -183,7 +183,7 @@ def test_metadata(client: Client) -> None:
     assert found.metadata["signature_def"].Unpack(signatures)
     default = signatures.signature_def["serving_default"]
     assert default.inputs["image"].dtype == DT_STRING
-    assert set(default.outputs) == {"age", "valid", "objection"}
+    assert set(default.outputs) == {"age", "valid", "model_version"}
     asked.metadata_field[:] = ["weights"]
     assert refusal(lambda: client.prediction.GetModelMetadata(asked))[0] == "INVALID_ARGUMENT"
 

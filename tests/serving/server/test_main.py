@@ -26,12 +26,12 @@ from hypothesis import strategies as st
 from serving.server.config_files import SSLConfig
 from serving.server.flags import Flags, parse
 from tests.conftest import ROOT, goodseed_command
+from tests.ports import free_port
 from tests.serving.server.models import (
     Client,
     ModelFolders,
     config,
     eventually,
-    free_port,
     request,
     serving,
 )
@@ -85,7 +85,7 @@ def test_any_command_line_is_read_or_refused(arguments: list[str]) -> None:
 
 
 class Process:
-    """A `goodseed serve` that runs, and its log."""
+    """A running `goodseed serve` and its log."""
 
     def __init__(self, *flags: str):
         self.port = free_port()
@@ -106,7 +106,7 @@ class Process:
         return any(text in line for line in list(self.lines)) or self.process.poll() is not None
 
     def signal_beside_the_main_thread(self, number: int) -> None:
-        """Sends a signal to another thread, as the kernel does now and then."""
+        """Sends a signal to another thread, as the kernel may do."""
         pid = self.process.pid
         other = max(int(thread) for thread in os.listdir(f"/proc/{pid}/task"))
         assert other != pid
@@ -147,7 +147,7 @@ def test_serve_drains_at_sigterm(folders: ModelFolders, tmp_path: Path) -> None:
             assert client.version() == 1
             with grpc.insecure_channel(f"unix:{socket}") as by_socket:
                 assert Client(by_socket).version() == 1
-            # A model whose folder never appears does not end the look at the file.
+            # While a model waits for its folder, the file is still polled.
             file.write_text(str(config(photos=base, absent=tmp_path / "absent")))
             eventually(lambda: server.said("Could not find base path"))
             file.write_text(str(config(photos=base, more=base)))

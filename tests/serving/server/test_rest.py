@@ -1,4 +1,4 @@
-"""The REST API with a real model: forms of JSON, codes, and who may not call."""
+"""The REST API with a real model: forms of JSON, status codes, and refused callers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from serving.server import rest, rest_json
 from serving.server.errors import ServingError
 from serving.server.rest import RestApi
-from tests.serving.server.models import config, flags_of, free_port, serving
+from tests.ports import free_port
+from tests.serving.server.models import config, flags_of, serving
 
 PHOTO = {"b64": base64.b64encode(b"photo").decode()}
-ANSWER = {"age": 5.0, "valid": True, "objection": "3"}
+ANSWER = {"age": 5.0, "valid": True, "model_version": "3"}
 PREDICT = "/v1/models/photos:predict"
 JSON = {"Content-Type": "application/json"}
 
@@ -94,7 +95,7 @@ def test_other_signatures(port: int) -> None:
     )
 
 
-def test_no_age_is_nan(port: int) -> None:
+def test_the_age_of_a_broken_photo_is_nan(port: int) -> None:
     (row,) = post(port, {"instances": [""]})[1]["predictions"]
     assert np.isnan(row["age"])
     assert row["valid"] is False
@@ -131,7 +132,7 @@ def test_a_body_that_is_wrong(port: int, body: object, text: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"inputs":' + b"[" * 100_000])
-def test_a_body_that_is_no_json(port: int, body: bytes) -> None:
+def test_a_body_that_is_not_json(port: int, body: bytes) -> None:
     status, found = call(port, "POST", PREDICT, body)
     assert (status, json.loads(found)["error"][:15]) == (400, "JSON Parse erro")
 
@@ -193,7 +194,7 @@ def test_status_and_metadata(port: int) -> None:
         ("DELETE", "/v1/models/photos", 405),
     ],
 )
-def test_what_is_not_there(port: int, method: str, path: str, status: int) -> None:
+def test_unknown_paths_and_methods(port: int, method: str, path: str, status: int) -> None:
     body = json.dumps({"instances": [PHOTO]}).encode() if method == "POST" else None
     found, text = call(port, method, path, body)
     assert found == status
@@ -217,9 +218,7 @@ def test_what_is_not_there(port: int, method: str, path: str, status: int) -> No
         ({"Origin": "null"}, 403),
     ],
 )
-def test_what_a_browser_can_be_made_to_send(
-    port: int, headers: dict[str, str], status: int
-) -> None:
+def test_headers_that_a_browser_may_send(port: int, headers: dict[str, str], status: int) -> None:
     body = json.dumps({"instances": [PHOTO]}).encode()
     assert call(port, "POST", PREDICT, body, headers)[0] == status
 
@@ -242,7 +241,7 @@ def test_a_huge_body_is_refused(port: int) -> None:
 
 
 class Held:
-    """A core whose predictions wait."""
+    """A core whose predictions wait until `go` is set."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -264,7 +263,7 @@ def test_a_call_that_takes_too_long() -> None:
         api.stop()
 
 
-def test_stop_answers_what_was_asked() -> None:
+def test_stop_answers_the_open_calls() -> None:
     core, port = Held(), free_port()
     api = RestApi(core, flags_of(rest_api_port=port), None)  # type: ignore[arg-type]
     answers: list[int] = []

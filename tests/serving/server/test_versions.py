@@ -1,4 +1,4 @@
-"""Versions come, are swapped and go without a lost request; labels, policies, reloads, warm-up."""
+"""Versions are loaded, swapped and unloaded without a lost request; labels, policies, warm-up."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def test_a_request_is_answered_by_the_version_that_took_it(
     folders.put(base, 1)
     with serving(tmp_path, config(photos=base)) as client:
         asked = client.prediction.Predict.future(request(b"x", signature_name="slow"))
-        client.version()  # so the one before has arrived
+        client.version()  # so the slow request has arrived
         folders.put(base, 2)
         eventually(lambda: client.states().get(1) == "END")
         assert asked.result().model_spec.version.value == 1
 
 
-def be_a_file(folder: Path) -> None:
+def replace_by_a_file(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("a file")
 
@@ -90,7 +90,7 @@ def be_a_file(folder: Path) -> None:
         (lambda f: (f / "saved_model.pb").unlink(), "NOT_FOUND"),
         (lambda f: (f / "saved_model.pb").write_bytes(b"broken"), "DATA_LOSS"),
         (lambda f: shutil.rmtree(f / "variables"), "UNKNOWN"),
-        (be_a_file, "NOT_FOUND"),
+        (replace_by_a_file, "NOT_FOUND"),
     ],
 )
 def test_a_broken_folder_says_what_is_wrong(
@@ -117,7 +117,7 @@ def test_a_broken_version_leaves_the_old_one(folders: ModelFolders, tmp_path: Pa
         assert "Could not find SavedModel" in newest.status.error_message
         folders.put(base, 3)
         eventually(lambda: client.states() == {3: "AVAILABLE", 2: "END", 1: "END"})
-        # Gone and back, whole this time.
+        # Version 2 is removed, and comes back complete.
         shutil.rmtree(base / "3")
         shutil.rmtree(base / "2")
         folders.put(base, 2)
@@ -205,7 +205,7 @@ def test_labels_at_the_start(folders: ModelFolders, tmp_path: Path) -> None:
         assert label(client, "stable") == 1
         labels["next"] = 2  # a new label may point ahead
         client.reload(models)
-        labels["stable"] = 2  # one that clients use may not
+        labels["stable"] = 2  # a label that clients use may not
         assert refusal(lambda: client.reload(models))[0] == "FAILED_PRECONDITION"
 
 
@@ -227,28 +227,30 @@ def test_reload_adds_and_drops_models(folders: ModelFolders, tmp_path: Path) -> 
         assert (client.version("one"), client.version("two")) == (1, 2)
 
 
-def test_a_reload_that_waits_keeps_nobody_out(folders: ModelFolders, tmp_path: Path) -> None:
+def test_a_waiting_reload_does_not_block_other_requests(
+    folders: ModelFolders, tmp_path: Path
+) -> None:
     base = tmp_path / "base"
     folders.put(base, 1)
     absent = tmp_path / "absent"
     with serving(tmp_path, config(photos=base), grpc_max_threads=4) as client:
         waits = config(photos=base, absent=absent)
         ask = client.models.HandleReloadConfigRequest.future
-        asked = [ask(ReloadConfigRequest(config=config(photos=base, absent=absent)))]
-        for n in range(8):  # more than there are threads: each ends the wait of the one before
+        asked = [ask(ReloadConfigRequest(config=waits))]
+        for n in range(8):  # more than there are threads; each ends the wait of the previous reload
             waits = config(photos=base, **{f"absent{n}": absent})
             asked.append(ask(ReloadConfigRequest(config=waits)))
         for one in asked[:-1]:
             assert one.exception().code() is grpc.StatusCode.ABORTED
         assert client.version() == 1
-        folders.put(base, 2)  # the folders are still looked at
+        folders.put(base, 2)  # the folders are still polled
         eventually(lambda: client.version() == 2)
         asked[-1].cancel()
         absent.mkdir()
         client.reload(config(photos=base))
 
 
-def test_a_reload_does_not_wait_for_ever(
+def test_a_reload_has_a_time_limit(
     folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tmp_path / "base"

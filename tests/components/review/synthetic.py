@@ -62,7 +62,7 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
 
     Args:
         count: number of photos.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
         columns: extra columns.
     """
     random = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
 
 
 def trained(folder: Path, history: dict[str, Any]) -> Inputs:
-    """What the Review step reads of a training."""
+    """The inputs of the Review step for a training with this history."""
     (folder / HISTORY_FILE).write_text(json.dumps(history))
     return _inputs({"model_run": Artifact("ModelRun", 1, str(folder), folder, {})})
 
@@ -104,7 +104,10 @@ def run(
     history: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Inputs:
-    """What the Review step reads of a run on these photos; `settings` are those of `review`."""
+    """The inputs of the Review step for a run on these photos.
+
+    `settings` are options of the section `review`.
+    """
     columns = [name for name in table if name not in (*features.RAW_FEATURES, *_OWN_COLUMNS)]
     statistics(folder / "statistics", table)
     anomalies(folder / "anomalies")
@@ -143,13 +146,13 @@ def _mae(test: pd.DataFrame) -> float:
     return float((test["candidate"] - test[features.AGE]).abs().mean())
 
 
-def reviewed(inputs: Inputs, **settings: Any) -> Inputs:
+def with_settings(inputs: Inputs, **settings: Any) -> Inputs:
     """The same run with other settings of the section `review`."""
     review = inputs.settings["review"] | settings
     return replace(inputs, settings={**inputs.settings, "review": review})
 
 
-def moved(inputs: Inputs, **folders: Path) -> Inputs:
+def with_folders(inputs: Inputs, **folders: Path) -> Inputs:
     """The same run with some artifacts in other folders."""
     artifacts = {
         name: replace(inputs.artifacts[name], path=folder) for name, folder in folders.items()
@@ -222,7 +225,7 @@ def charts(section: Section) -> dict[str, Chart]:
     return {block.title: block for block in section.blocks if isinstance(block, Chart)}
 
 
-def words(section: Section) -> str:
+def text_of(section: Section) -> str:
     """The paragraphs of a section."""
     texts = [block.paragraphs for block in section.blocks if isinstance(block, Text)]
     return "\n".join(paragraph for paragraphs in texts for paragraph in paragraphs)

@@ -1,4 +1,4 @@
-"""Servers that fail, each in another way."""
+"""Servers that fail in different ways."""
 
 from __future__ import annotations
 
@@ -16,15 +16,10 @@ from pathlib import Path
 import grpc
 from goodseed_client.predict_pb2 import PredictRequest
 
+from tests.ports import free_port
 from tests.serving.client.server import ages, serving
 
 ROOT = Path(__file__).parents[3]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -41,7 +36,7 @@ def process(port: int = 0, age: float = 40) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def nobody() -> Iterator[str]:
+def no_server() -> Iterator[str]:
     yield f"127.0.0.1:{free_port()}"
 
 
@@ -119,8 +114,8 @@ def say_nothing(connection: socket.socket) -> None:
         pass
 
 
-OUT_OF_ORDER: dict[str, Callable[[], AbstractContextManager[str]]] = {
-    "nobody": nobody,
+FAULTY_SERVERS: dict[str, Callable[[], AbstractContextManager[str]]] = {
+    "no server": no_server,
     "slow": slow,
     "killed": killed,
     "frozen": frozen,
