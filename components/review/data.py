@@ -25,7 +25,7 @@ from tensorflow_metadata.proto.v0.statistics_pb2 import (
 
 from components.gate import MAE
 from components.photo_example_gen.component import REJECTS_FILE
-from components.photo_example_gen.rejects import INFORMATIONAL
+from components.photo_example_gen.rejects import Reason
 from components.review import population
 from components.review.evaluation import COUNT, MSE, OVERALL, Metrics, Slice, figures
 from components.review.inputs import Inputs
@@ -34,6 +34,7 @@ from components.review.population import Population
 from schemas import features
 
 _Z = NormalDist().inv_cdf(0.975)  # half the width of a 95 % interval, in standard errors
+_DUPLICATES = {Reason.DUPLICATE_ROW, Reason.DUPLICATE_PICTURE}  # another row of the picture stays
 _EXAMPLES = 3  # examples of rejects for each reason
 
 # The numeric features: their titles and number formats.
@@ -374,7 +375,7 @@ def _rejects(inputs: Inputs) -> Iterator[Block]:
         return
     rows: list[Row] = [
         [
-            reason + (" (one copy is kept)" if reason in INFORMATIONAL else ""),
+            reason + (" (one copy is kept)" if reason in _DUPLICATES else ""),
             len(found),
             "; ".join(map(_reject, found[:_EXAMPLES])),
         ]

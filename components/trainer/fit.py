@@ -193,7 +193,7 @@ class SaveEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Saves the epoch. The state file is written last: it says which epochs count."""
-        if not math.isfinite(logs["loss"]):  # TerminateOnNaN has ended the epoch
+        if not all(map(math.isfinite, logs.values())):  # TerminateOnNaN looks at the loss alone
             raise UserError(
                 f"training diverged in epoch {epoch + 1}: lower trainer.learning_rate or "
                 "trainer.head_learning_rate, or set trainer.precision=float32"

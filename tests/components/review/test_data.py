@@ -22,6 +22,7 @@ REJECTS = [
     Reject("labels.csv", 2, synthetic.HOSTILE, Reason.MISSING, "No such file or directory"),
     *(Reject("labels.csv", 3 + n, f"{n}.jpg", Reason.UNREADABLE, "") for n in range(5)),
     Reject("labels.csv", 9, "copy.jpg", Reason.DUPLICATE_PICTURE, "same as labels.csv row 8"),
+    Reject("labels.csv", 10, "left-out.jpg", Reason.EXCLUDED, ""),
 ]
 AGES = "Photos by age band, and the reference population"
 VALUES = "Formats, colour modes and extra columns of the CSV: number of photos with each value"
@@ -137,6 +138,7 @@ def test_rejects_by_reason_with_examples(section: Section) -> None:
         ("unreadable picture", 5),
         ("missing file", 1),
         ("duplicate picture (one copy is kept)", 1),
+        ("excluded", 1),
     ]
     assert rows[0]["examples"].text.count(".jpg") == 3
     assert f"labels.csv row 2: {synthetic.HOSTILE} (No such" in rows[1]["examples"].text
