@@ -1,4 +1,4 @@
-# What people and CI run. Everything works from a fresh clone: each target makes .venv first.
+# What people and CI run. Everything works from a fresh clone: a target that needs .venv makes it first.
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap demo test test-all test-containers lint dist lock protos image wheelhouse

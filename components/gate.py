@@ -29,7 +29,7 @@ def reasons(
     found = []
     if not mae <= gate.max_mae:
         found.append(f"MAE {mae:.2f} years is above the bound of {gate.max_mae:.2f}")
-    if baseline_mae is not None and not mae <= baseline_mae + gate.max_mae_increase:
+    if baseline_mae is not None and not mae - baseline_mae <= gate.max_mae_increase:
         found.append(
             f"MAE {mae:.2f} years is worse than the live model's {baseline_mae:.2f} by more than "
             f"{gate.max_mae_increase:.2f}"

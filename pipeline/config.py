@@ -43,7 +43,10 @@ class Data(Section):
         0.05, ge=0, le=1, description="Largest share of the rows that may be rejected, 0 to 1"
     )
     max_pixels: int = Field(
-        50_000_000, gt=0, description="Width × height of the largest picture that is read, pixels"
+        50_000_000,
+        gt=0,
+        le=178_956_970,  # Pillow refuses more
+        description="Width × height of the largest picture that is read, pixels",
     )
     conflict_years: float = Field(
         3.0, ge=0, description="Largest difference between two ages of one picture, years"

@@ -4,8 +4,7 @@ Each picture is decoded once. Pictures do not pass through Beam's own storage, b
 hold all of them in memory. A scratch folder holds three files for each chunk of rows: the rows, the
 examples and the notes.
 
-1. `_Inspect` runs on all cores. It reads each picture of a chunk, writes its example and notes the
-   outcome.
+1. `_Inspect` reads each picture of a chunk, writes its example and notes the outcome.
 2. `assign_splits` reads the notes and decides which examples stay, and in which split.
 3. `_write` copies these examples, unchanged, into the shards of their split.
 """
@@ -52,7 +51,7 @@ _ROWS, _EXAMPLES, _NOTES = ".rows", ".tfrecord", ".notes"  # a chunk's scratch f
 _CHUNKS = 128  # at most, because the files of all chunks are open at the same time
 _MIN_CHUNK = 32  # rows
 _SHARD_BYTES = 2**24
-_MIN_SHARDS = 8  # if a split has enough photos, so that later steps can use all cores
+_MIN_SHARDS = 8  # if a split has enough photos, so that several workers can share them
 _MIN_SHARD = 32  # photos
 _FRAME_BYTES = 16  # TFRecord adds to a record its length and two checksums
 
@@ -137,6 +136,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         for i, chunk in enumerate(chunks):
             # As files, because Beam pickles and compresses its elements several times.
             Path(chunk + _ROWS).write_bytes(pickle.dumps(unique[i * size : (i + 1) * size]))
+        # TFX's executors on Beam have no public way to get a pipeline with the run's options.
         with self._make_beam_pipeline() as pipeline:
             inspect = _Inspect(data.photos, data.max_pixels, size, len(unique))
             _ = pipeline | "Chunks" >> beam.Create(chunks) | "Inspect" >> beam.ParDo(inspect)

@@ -74,8 +74,8 @@ def run_fn(fn_args: FnArgs) -> None:
         raise UserError("the train or the eval split has no photo: give more photos")
     batch_size = min(settings.batch_size, 2 * len(ages))
 
-    folder = _resume_folder(fn_args)
     precision = resolve_precision(settings.precision)
+    folder = _resume_folder(fn_args, precision)
     with _strategy().scope():
         network = model.build(
             size,
@@ -104,9 +104,9 @@ def run_fn(fn_args: FnArgs) -> None:
     shutil.rmtree(folder)
 
 
-def _resume_folder(fn_args: FnArgs) -> Path:
+def _resume_folder(fn_args: FnArgs, precision: str) -> Path:
     """The folder of this training. Its name depends on everything that the weights depend on."""
-    identity = [fn_args.custom_config, fn_args.train_files, fn_args.eval_files]
+    identity = [fn_args.custom_config, fn_args.train_files, fn_args.eval_files, precision]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Path(fn_args.custom_config["resume_root"]) / digest[:16]
 

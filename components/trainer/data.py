@@ -48,7 +48,8 @@ def train_batches(
     both = records.map(lambda record: ([record, record], [False, True])).unbatch()
 
     def batches(epoch: int) -> tf.data.Dataset:
-        shuffled = both.shuffle(SHUFFLE_BUFFER, seed=seed + epoch)
+        # With several devices, `fit` starts the dataset twice. The order has to be the same.
+        shuffled = both.shuffle(SHUFFLE_BUFFER, seed=seed + epoch, reshuffle_each_iteration=False)
         return shuffled.batch(batch_size, drop_remainder=True)
 
     def decode(records: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -212,13 +212,14 @@ def test_the_resume_folder_tells_trainings_apart(transformed: Transformed, tmp_p
     args = arguments(tmp_path, transformed)
     args.custom_config["image_size"] = 64
     others.append(args)
-    folders = [component._resume_folder(args) for args in [base, *others]]
+    folders = [component._resume_folder(args, "float32") for args in [base, *others]]
+    folders.append(component._resume_folder(base, "bfloat16"))  # what `auto` means elsewhere
     assert len(set(folders)) == len(folders)
-    assert component._resume_folder(arguments(tmp_path, transformed)) == folders[0]
+    assert component._resume_folder(arguments(tmp_path, transformed), "float32") == folders[0]
     # A new run has new artifact folders; the weights do not depend on them.
     args = arguments(tmp_path, transformed)
     args.serving_model_dir = args.model_run_dir = "elsewhere"
-    assert component._resume_folder(args) == folders[0]
+    assert component._resume_folder(args, "float32") == folders[0]
 
 
 @pytest.mark.parametrize(
