@@ -83,8 +83,12 @@ def _photos(examples: Examples, count: int) -> list[bytes]:
 
 def _ages(folder: Path, photos: list[bytes]) -> np.ndarray:
     """What the model says without a server, years."""
-    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    ages: np.ndarray = serve(**{features.IMAGE: tf.constant(photos)})[features.AGE].numpy()
+    model = tf.saved_model.load(str(folder))  # its signatures need it
+    try:
+        serve = model.signatures["serving_default"]
+        ages: np.ndarray = serve(**{features.IMAGE: tf.constant(photos)})[features.AGE].numpy()
+    except KeyError as error:
+        raise Unservable(f"it has no {error.args[0]}") from None
     return ages
 
 

@@ -161,6 +161,7 @@ class Batcher:
             request.answer.set_result(self._call(request.inputs))
         except Exception as error:  # it is raised again in the request's own thread
             request.answer.set_exception(error)
+        request.woken.set()  # it does not wait for the others
 
     def _run_together(self, batch: list[_Request]) -> bool:
         """Runs the requests as one batch. False: it failed, and each request has to run alone."""

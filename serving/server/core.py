@@ -144,7 +144,14 @@ class Core:
         return servable
 
     def _servable(self, spec: ModelSpec) -> Servable:
-        return self.versions.get(_name(spec), self._version(spec))
+        name, version = _name(spec), self._version(spec)
+        try:
+            return self.versions.get(name, version)
+        except ServingError:
+            moved = self._version(spec)  # the label may have moved meanwhile
+            if moved == version:
+                raise
+            return self.versions.get(name, moved)
 
     def _version(self, spec: ModelSpec) -> int | None:
         """The version that a request asks for; None: the newest."""

@@ -139,7 +139,7 @@ def _options(channel_arguments: str) -> list[tuple[str, int | str]]:
         name, equals, value = argument.partition("=")
         if not name or not equals:
             raise invalid_argument(f"--grpc_channel_arguments: {argument!r} is not name=value")
-        options[name] = int(value) if value.isdecimal() else value
+        options[name] = int(value) if value.removeprefix("-").isdecimal() else value
     return list(options.items())
 
 

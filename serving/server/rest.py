@@ -33,6 +33,7 @@ from serving.server.flags import Flags
 # Enough for a batch of the largest photos that a camera makes, in base64.
 MAX_BODY_BYTES = 128 * 2**20
 BODY_SECONDS = 30.0  # for a body to come
+KEEPALIVE_SECONDS = 75.0  # for a connection without a request
 
 _VERSIONS = ("", "/versions/{version:[0-9]+}", "/labels/{label}")
 
@@ -79,7 +80,11 @@ class RestApi:
         if metrics_path:
             app.router.add_get(metrics_path, _metrics)
         self._runner = web.AppRunner(
-            app, access_log=None, logger=_http_log, shutdown_timeout=DRAIN_SECONDS
+            app,
+            access_log=None,
+            logger=_http_log,
+            shutdown_timeout=DRAIN_SECONDS,
+            keepalive_timeout=KEEPALIVE_SECONDS,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)

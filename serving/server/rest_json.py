@@ -65,7 +65,8 @@ def predict_response(outputs: Mapping[str, TensorProto], form: Form) -> dict[str
     values = {name: _json_value(name, array) for name, array in arrays.items()}
     if form == "column":
         return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
-    if len({array.shape[:1] for array in arrays.values()} | {()}) != 2:
+    rows_of = {array.shape[:1] for array in arrays.values()}
+    if len(rows_of) != 1 or () in rows_of:
         raise invalid_argument("the outputs have no common number of rows: ask with 'inputs'")
     if len(values) == 1:
         return {"predictions": next(iter(values.values()))}
@@ -133,7 +134,8 @@ def _bytes(leaf: Any) -> bytes:
     if isinstance(leaf, str):
         return leaf.encode()
     if _is_b64(leaf):
-        return base64.b64decode(leaf["b64"], validate=True)
+        text = "".join(leaf["b64"].split()).rstrip("=")  # line breaks and padding are optional
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     raise ValueError('its values have to be strings or {"b64": …}')
 
 

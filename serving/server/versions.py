@@ -175,11 +175,14 @@ class Versions:
                     self._reconcile(name, wanted_versions(model))
                 except ServingError as error:
                     _log.error("Encountered a filesystem access error: %s", error.message)
+                except Exception:  # the thread has to go on, for the other models
+                    _log.exception("Looking for versions of %s failed", name)
 
     def _pause(self) -> float | None:
         """Seconds until the next look; None: until the models are set."""
         known = [v for versions in self._versions.values() for v in versions.values()]
-        times = [max(0.01, v.next_try - time.monotonic()) for v in known if v.state == LOADING]
+        # At least a second: a version whose folder can't be read waits longer than for its next try.
+        times = [max(1.0, v.next_try - time.monotonic()) for v in known if v.state == LOADING]
         return min(times + [self._wait] * (self._wait > 0), default=None)
 
     def _reconcile(self, name: str, folders: dict[int, str]) -> None:
@@ -212,7 +215,8 @@ class Versions:
         try:
             servable = self._load_servable(version.name, version.number, version.folder)
         except ServingError as raised:
-            error = raised
+            # A new one: the traceback of `raised` would keep the model in memory.
+            error = ServingError(raised.code, raised.message)
         except Exception as raised:  # a broken folder can raise anything
             error = ServingError(grpc.StatusCode.UNKNOWN, f"{type(raised).__name__}: {raised}")
         seconds = time.perf_counter() - started
@@ -222,6 +226,7 @@ class Versions:
             self._change(version, AVAILABLE, servable)
             _log.info("Successfully loaded servable version %s", version)
             return
+        gc.collect()  # as after an unload
         _log.error("Servable: %s load failure: %s", version, error)
         version.failures += 1
         version.next_try = time.monotonic() + self._retry_seconds

@@ -28,6 +28,7 @@ _MAX_FILE_BYTES = 64 * 2**20
 # A normal progressive JPEG has about ten scans. Decoding each scan may take as long as decoding a
 # whole photo, so a file with thousands of them would keep the till busy.
 _START_OF_SCAN, _MAX_SCANS = b"\xff\xda", 64
+_JPEG = b"\xff\xd8\xff"  # how each JPEG begins
 
 # What a usable photo needs. The values are measured on the luma (0 to 255) of the centre square,
 # which the model looks at, resized to at most _MEASURED × _MEASURED pixels.
@@ -74,7 +75,7 @@ def _open(photo: Photo) -> Image.Image:
             raise TypeError(f"{type(photo).__name__} is not a photo")
     if len(data) > _MAX_FILE_BYTES:
         raise Failure(Reason.BAD_PHOTO, f"{len(data):,} bytes are too many for a photo")
-    if data.count(_START_OF_SCAN) > _MAX_SCANS:
+    if data.startswith(_JPEG) and data.count(_START_OF_SCAN) > _MAX_SCANS:
         raise Failure(Reason.BAD_PHOTO, f"a JPEG with more than {_MAX_SCANS} scans")
     return Image.open(BytesIO(data), formats=FORMATS)
 
