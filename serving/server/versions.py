@@ -181,7 +181,7 @@ class Versions:
     def _pause(self) -> float | None:
         """Seconds until the next look; None: until the models are set."""
         known = [v for versions in self._versions.values() for v in versions.values()]
-        # At least a second: a version whose folder can't be read waits longer than for its next try.
+        # At least a second: if the folder can't be read, a version may wait after its next try.
         times = [max(1.0, v.next_try - time.monotonic()) for v in known if v.state == LOADING]
         return min(times + [self._wait] * (self._wait > 0), default=None)
 
