@@ -18,6 +18,8 @@ MAX_BATCH_SIZE = 6
 class Servable(tf.Module):
     """The age is the photo's length in kB. A very short photo is not valid."""
 
+    signature = "serving_default"
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = tf.strings.length(image) > 200
@@ -61,6 +63,20 @@ class NoValidOutput(Servable):
         return {"age": super().serve(image)["age"]}
 
 
+class NoAge(Servable):
+    """Says only which photos are valid."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"valid": super().serve(image)["valid"]}
+
+
+class NoDefaultSignature(Servable):
+    """Has only a signature that no client asks for."""
+
+    signature = "other"
+
+
 def checked(folder: Path, servable: Servable, photos: int = 4) -> tuple[int, str]:
     """The blessing and its reason for a model and a test split of this many photos."""
     model, examples, blessing = Model(), Examples(), InfraBlessing()
@@ -69,7 +85,7 @@ def checked(folder: Path, servable: Servable, photos: int = 4) -> tuple[int, str
     records = [tiny.example(tiny.photo((50, 40), i, i), i, f"{i}") for i in range(photos)]
     tiny.write(folder / "examples" / f"Split-{features.TEST}" / "data.gz", records)
     target = str(folder / "model" / "Format-Serving")
-    tf.saved_model.save(servable, target, signatures={"serving_default": servable.serve})
+    tf.saved_model.save(servable, target, signatures={servable.signature: servable.serve})
     if isinstance(servable, Broken):
         Path(target, "saved_model.pb").write_bytes(b"no graph")
     ServingCheck.EXECUTOR_SPEC.executor_class().Do(
@@ -98,6 +114,8 @@ def test_a_servable_model_is_blessed(tmp_path: Path) -> None:
         (Failing, f"{MAX_BATCH_SIZE} photos: INVALID_ARGUMENT: "),
         (AcceptsEverything, "one of them broken"),
         (NoValidOutput, "it has no output valid"),
+        (NoAge, "it has no age"),
+        (NoDefaultSignature, "it has no serving_default"),
     ],
 )
 def test_what_can_not_be_served_is_not(servable: type[Servable], why: str, tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ def test_noise_becomes_small_enough() -> None:
     assert len(jpeg) <= MAX_BYTES and max(shown(jpeg).size) in (MAX_SIDE, MAX_SIDE // 2)
 
 
+def test_the_bytes_of_a_png_are_no_scans() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), "PNG", compress_level=0)
+    assert data.count(b"\xff\xda") > 64  # a JPEG with so many would be refused
+    assert len(prepare(data)) <= MAX_BYTES
+
+
 def test_a_small_photo_keeps_its_size() -> None:
     assert shown(prepare(picture(MIN_SIDE, MAX_SIDE))).size == (MIN_SIDE, MAX_SIDE)
 

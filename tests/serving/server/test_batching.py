@@ -86,6 +86,24 @@ def test_one_bad_request_does_not_fail_its_neighbours(pool: ThreadPoolExecutor) 
     assert clients.model.batches == [[0], [1, -1, 3], [1], [-1], [3]]
 
 
+def test_neighbours_do_not_wait_for_those_behind_them(pool: ThreadPoolExecutor) -> None:
+    clients = Clients(pool)
+
+    def call(inputs: Arrays) -> dict[str, np.ndarray]:
+        if inputs["x"].tolist() == [3]:
+            neighbour.result(60)  # fails if it has no answer yet
+        return clients.model(inputs)
+
+    clients.batcher = Batcher(call, Batching(), "m", "s")
+    clients.model.go.clear()
+    _, _, bad, neighbour, last = (clients.ask(x) for x in (0, 1, -1, 2, 3))
+    clients.model.go.set()
+    assert (neighbour.result(), last.result()) == ([4], [6])
+    assert clients.model.batches == [[0], [1, -1, 2, 3], [1], [-1], [2], [3]]
+    with pytest.raises(ServingError, match="negative"):
+        bad.result()
+
+
 def test_after_a_failure_the_next_request_runs(pool: ThreadPoolExecutor) -> None:
     clients = Clients(pool)
     with pytest.raises(ServingError):

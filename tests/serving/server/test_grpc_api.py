@@ -219,3 +219,10 @@ def test_message_sizes(base: Path, tmp_path: Path) -> None:
     with serving(tmp_path, models, grpc_channel_arguments=limited) as client:
         assert refusal(lambda: client.predict(request(photo)))[0] == "RESOURCE_EXHAUSTED"
         assert client.version() == 3
+
+
+def test_a_channel_argument_may_be_negative(base: Path, tmp_path: Path) -> None:
+    photo = b"p" * 8_000_000
+    unlimited = "grpc.max_receive_message_length=-1"
+    with serving(tmp_path, config(photos=base), grpc_channel_arguments=unlimited) as client:
+        assert list(client.predict(request(photo)).outputs["age"].float_val) == [8e6]

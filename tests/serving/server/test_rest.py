@@ -79,6 +79,11 @@ def test_rows(port: int, target: str) -> None:
     assert post(port, {"instances": [PHOTO, "photo"]}, path)[1] == {"predictions": [ANSWER] * 2}
 
 
+@pytest.mark.parametrize("text", ["cGhvdG8", "cGhv\r\ndG8=\n", "cGhv dG8"])
+def test_base64_needs_no_padding_and_may_have_line_breaks(port: int, text: str) -> None:
+    assert post(port, {"instances": [{"b64": text}]}) == (200, {"predictions": [ANSWER]})
+
+
 def test_columns(port: int) -> None:
     columns = {name: [value] for name, value in ANSWER.items()}
     for inputs in ({"image": [PHOTO]}, [PHOTO]):
@@ -93,6 +98,16 @@ def test_other_signatures(port: int) -> None:
         200,
         {"outputs": {"size": [[2, 1]], "count": 1}},
     )
+
+
+def test_outputs_without_a_common_number_of_rows() -> None:
+    outputs = {"age": tf.make_tensor_proto([20.0, 30.0]), "count": tf.make_tensor_proto(2)}
+    with pytest.raises(ServingError, match="ask with 'inputs'") as raised:
+        rest_json.predict_response(outputs, "row")
+    assert raised.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert rest_json.predict_response(outputs, "column") == {
+        "outputs": {"age": [20.0, 30.0], "count": 2}
+    }
 
 
 def test_the_age_of_a_broken_photo_is_nan(port: int) -> None:

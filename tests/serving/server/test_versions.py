@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,40 @@ def test_a_half_written_version_is_tried_again(folders: ModelFolders, tmp_path: 
     core.versions.close()
 
 
+def test_any_error_of_one_model_leaves_the_others(folders: ModelFolders, tmp_path: Path) -> None:
+    folders.put(tmp_path, 1)
+    core = Core(flags_of())
+    core.reload(config(broken="/\0", photos=tmp_path))
+    core.versions.wait_until_available(["photos"], 60)
+    folders.put(tmp_path, 2)
+    eventually(lambda: core.predict(request(b"photo")).model_spec.version.value == 2)
+    core.versions.close()
+
+
+class Model:
+    """Refers to itself, as a loaded model does."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_a_failed_load_frees_its_model(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    models: list[weakref.ref[Model]] = []
+
+    def load(*_: object) -> Servable:
+        model = Model()
+        models.append(weakref.ref(model))
+        raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, "the warm-up failed")
+
+    found = versions.Versions(load, flags_of())
+    found.set_models(config(photos=tmp_path).model_config_list.config)
+    with pytest.raises(ServingError, match="the warm-up failed"):
+        found.wait_until_available(["photos"])
+    assert [model() for model in models] == [None]
+    found.close()
+
+
 def test_version_policies(folders: ModelFolders, tmp_path: Path) -> None:
     base = tmp_path / "base"
     for version in (1, 2, 3):
@@ -188,6 +223,34 @@ def test_labels(folders: ModelFolders, tmp_path: Path) -> None:
             "available for inference",
         )
         assert label(client, "stable") == 2
+
+
+def test_a_label_may_move_under_a_request(
+    folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders.put(tmp_path, 1)
+    folders.put(tmp_path, 2)
+    models = config(photos=tmp_path)
+    photos = models.model_config_list.config[0]
+    photos.model_version_policy.all.SetInParent()
+    photos.version_labels["stable"] = 1
+    core = Core(flags_of(allow_version_labels_for_unavailable_models=True))
+    core.versions.wait_until_available(core.reload(models))
+    get = core.versions.get
+
+    def get_late(name: str, number: int | None) -> Servable:
+        """Version 1 is no longer there when a request asks for it."""
+        if number == 1:
+            photos.version_labels["stable"] = 2
+            photos.model_version_policy.specific.versions.append(2)
+            core.reload(models)
+            eventually(lambda: core.versions.states("photos")[1][0] == versions.END)
+        return get(name, number)
+
+    monkeypatch.setattr(core.versions, "get", get_late)
+    asked = request(b"photo", version_label="stable")
+    assert core.predict(asked).model_spec.version.value == 2
+    core.versions.close()
 
 
 def test_labels_at_the_start(folders: ModelFolders, tmp_path: Path) -> None:
