@@ -172,7 +172,7 @@ def test_another_run_uses_the_cache(run_dir: Path, drawn_photos: Path) -> None:
     mae = pytest.approx(before["gate"]["value"], abs=1e-4)  # the rounding depends on the batches
     assert again["gate"]["value"] == mae and again["gate"]["baseline"] == mae
     decision = Path(again["review"]).read_text().split('id="slices"')[0]
-    assert decision.count(">MAE, years, more than live<") == 1
+    assert decision.count(">MAE, years, this model minus the live model<") == 1
     assert again["pushed_version"] == before["pushed_version"]  # it is the live model already
     assert versions(run_dir) == [str(before["pushed_version"])]
 

@@ -380,7 +380,7 @@ def test_warm_up_requests_are_played(
     [
         ([predict_log(POISON)], "INVALID_ARGUMENT", "assertion failed"),
         ([predict_log(b"x")] * (MAX_WARM_UP_RECORDS + 1), "INVALID_ARGUMENT", "more than 1000"),
-        ([PredictionLog(session_run_log={})], "INVALID_ARGUMENT", "no Predict request"),
+        ([PredictionLog(session_run_log={})], "INVALID_ARGUMENT", "not a Predict request"),
         ([], "DATA_LOSS", ""),
     ],
 )
