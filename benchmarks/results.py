@@ -129,9 +129,10 @@ def _benchmark() -> str:
 
 
 def _command() -> str:
-    """What started this process, with `python` for the interpreter."""
+    """What started this process; the interpreter is `python`, and an absolute path is `PATH`."""
     # Not sys.argv: some benchmarks empty it, because TFX gives it to Beam.
-    return shlex.join(["python", *sys.orig_argv[1:]])
+    words = ("PATH" if os.path.isabs(word) else word for word in sys.orig_argv[1:])
+    return shlex.join(["python", *words])
 
 
 @functools.cache
