@@ -69,6 +69,25 @@ class Transform(Section):
     jpeg_quality: int = Field(
         92, ge=50, le=100, description="JPEG quality of the stored square, 0 to 100"
     )
+    face: Literal["find", "as_is"] = Field(
+        "find",
+        description="find: cut the face out of the photo; as_is: take the centre square, for "
+        "photos that are cropped already",
+    )
+    min_face: int = Field(
+        48, ge=16, description="Height of the smallest face that is accepted, pixels of the photo"
+    )
+    margin: float = Field(
+        0.0, ge=0, le=1, description="What is added around a face on each side, share of its height"
+    )
+    min_score: float = Field(
+        0.8, gt=0, lt=1, description="Score from which the face finder says that it is a face"
+    )
+    mirror: bool = Field(True, description="Whether training also sees each photo's mirror image")
+    max_without_face: float = Field(
+        0.2, ge=0, le=1,
+        description="Largest share of the train and eval photos without a usable face, 0 to 1",
+    )  # fmt: skip
 
 
 class Trainer(Section):
@@ -102,6 +121,18 @@ class Trainer(Section):
         "auto", description="Number type of the training; auto: the fastest on this hardware"
     )
     seed: int = Field(0, ge=0, description="Seed of the weights, the order and the dropout")
+
+
+class Guard(Section):
+    """The model's objection to pictures that are unlike those that it was trained on."""
+
+    max_refused: float = Field(
+        0.02, ge=0, lt=1, description="Share of the eval photos that the guard refuses, 0 to 1"
+    )
+    max_refused_test: float = Field(
+        0.05, ge=0, le=1,
+        description="Gate: largest share of the test photos with an objection, 0 to 1",
+    )  # fmt: skip
 
 
 class Evaluator(Section):
@@ -233,6 +264,7 @@ class Config(Section):
     data: Data
     transform: Transform = Transform()
     trainer: Trainer = Trainer()
+    guard: Guard = Guard()
     evaluator: Evaluator = Evaluator()
     review: Review = Review()
     serving: Serving = Serving()

@@ -33,10 +33,24 @@ RAW_FEATURES = (
 SPAN = "span"
 
 # Transformed examples. Their IMAGE is a JPEG of image_size × image_size pixels.
-TRANSFORMED_FEATURES = (IMAGE, AGE, PHOTO_ID)
+OBJECTION = "objection"  # bytes: one of OBJECTIONS; empty if there is none
+TRANSFORMED_FEATURES = (IMAGE, AGE, FILE_NAME, PHOTO_ID, OBJECTION)
 
-# Outputs of a served model, beside AGE.
+# Outputs of a served model, beside AGE and OBJECTION.
 VALID = "valid"  # bool: whether the bytes are a photo; if not, AGE is NaN
+CHALLENGE = "challenge"  # bool: whether the model itself asks for ID
+
+# Why nobody should rely on the age of a photo.
+NO_PHOTO = "no_photo"  # the bytes are not a photo
+NO_FACE = "no_face"
+SEVERAL_FACES = "several_faces"  # of like size
+SMALL_FACE = "small_face"
+TURNED_FACE = "turned_face"  # by 45° or more: the photo lies on its side or upside down
+CUT_FACE = "cut_face"  # partly outside the photo
+UNLIKE_TRAINING = "unlike_training"  # the network was trained on other pictures
+OBJECTIONS = (
+    NO_PHOTO, NO_FACE, SEVERAL_FACES, SMALL_FACE, TURNED_FACE, CUT_FACE, UNLIKE_TRAINING,
+)  # fmt: skip
 
 # Splits.
 TRAIN = "train"
