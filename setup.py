@@ -74,6 +74,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=[*PACKAGES, *(f"{name}.*" for name in PACKAGES)]),
     package_data={
+        "components.face": ["*.npz", "LICENSE*"],
         "components.review": ["*.csv", "assets/*", "templates/*.j2"],
         "pipeline": ["profiles/*.yaml"],
         "schemas": ["*.pbtxt"],

@@ -102,7 +102,7 @@ def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         precision="auto",
     )
     precision = component.resolve_precision(settings.precision)
-    ages = list(data.ages(train).as_numpy_iterator())
+    ages = [label.age for label in data.labels(train) if not label.objection]
     steps = 2 * len(ages) // batch
 
     def build() -> keras.Model:
@@ -116,7 +116,7 @@ def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         )
 
     def batches(epochs: range) -> tf.data.Dataset:
-        return data.train_batches(train, options.image_size, batch, settings.seed, epochs)
+        return data.train_batches(train, options.image_size, batch, settings.seed, epochs, True)
 
     training = Training(build(), settings, steps, folder / "resume")
     bare = BareStep(build(), whole_optimizer(settings, steps), next(iter(batches(range(1)))))

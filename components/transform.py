@@ -1,8 +1,9 @@
-"""Transform: cuts the centre square out of a photo and resizes it for the network.
+"""Transform: cuts the face out of a photo, and resizes and flips it for the network.
 
 `preprocessing_fn` is the only preprocessing. Transform applies it to the examples, and its graph is
 part of the served model, so a photo gets the same age in training, evaluation and serving. The
-output is a JPEG, which keeps the transformed examples small.
+output is a JPEG, which keeps the transformed examples small. `mirror` is an operation of its own:
+the Trainer applies it while it reads, because stored mirror images would take twice the disk.
 """
 
 from __future__ import annotations
@@ -14,29 +15,42 @@ from tfx.components import Transform
 from tfx.proto import transform_pb2
 from tfx.types import BaseChannel
 
+from components.face.finder import Square, centre_square, find_face
 from pipeline import config
 from schemas import features
 
 
-def square_jpeg(photo: tf.Tensor, size: int, quality: int) -> tf.Tensor:
-    """The centre square of a photo, resized: bilinear, with antialiasing.
+def square_jpeg(photo: tf.Tensor, settings: config.Transform) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the network sees of a photo, and what speaks against it.
 
     Args:
         photo: scalar string, the bytes of a JPEG, PNG, GIF or BMP.
-        size: side of the result, pixels.
-        quality: JPEG quality of the result, 0 to 100.
+        settings: the `transform` section of the configuration.
 
     Returns:
-        Scalar string, a JPEG of size × size pixels in RGB without chroma subsampling.
+        Two scalar strings: a JPEG of image_size × image_size pixels in RGB without chroma
+        subsampling, and one of features.OBJECTIONS or nothing.
     """
     pixels = tf.io.decode_image(photo, channels=3, expand_animations=False)
-    height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
-    side = tf.minimum(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = pixels[top : top + side, left : left + side]
-    resized = tf.image.resize(square, (size, size), method="bilinear", antialias=True)
-    rounded = tf.cast(tf.round(resized), tf.uint8)  # weighted means stay within 0 to 255
-    return tf.io.encode_jpeg(rounded, format="rgb", quality=quality, chroma_downsampling=False)
+    size = settings.image_size
+    if settings.face == "find":
+        square = find_face(pixels, size, settings)
+    else:
+        square = Square(centre_square(pixels, size), tf.constant(""))
+    jpeg = tf.io.encode_jpeg(
+        square.pixels, format="rgb", quality=settings.jpeg_quality, chroma_downsampling=False
+    )
+    return jpeg, square.objection
+
+
+def mirror(pictures: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
+    """Flips pictures from left to right.
+
+    Args:
+        pictures: [N, height, width, channels].
+        which: bool [N]; the other pictures stay as they are.
+    """
+    return tf.where(which[:, None, None, None], pictures[:, :, ::-1], pictures)
 
 
 def decode_squares(jpegs: tf.Tensor, size: int) -> tf.Tensor:
@@ -62,22 +76,23 @@ def preprocessing_fn(
     """Makes transformed examples of raw ones; TFX's Transform calls it.
 
     Args:
-        inputs: raw features: IMAGE string [N], AGE float32 [N] (years), PHOTO_ID string [N].
-        custom_config: `image_size` (pixels) and `jpeg_quality`.
+        inputs: raw features: IMAGE, FILE_NAME and PHOTO_ID string [N], AGE float32 [N] (years).
+        custom_config: the `transform` section of the configuration.
 
     Returns:
         The TRANSFORMED_FEATURES, each [N].
     """
-    size, quality = custom_config["image_size"], custom_config["jpeg_quality"]
-    squares = tf.map_fn(
-        lambda photo: square_jpeg(photo, size, quality),
+    settings = config.Transform(**custom_config)
+    jpegs, objections = tf.map_fn(
+        lambda photo: square_jpeg(photo, settings),
         inputs[features.IMAGE],
-        fn_output_signature=tf.TensorSpec((), tf.string),
+        fn_output_signature=(tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.string)),
     )
+    kept = (features.AGE, features.FILE_NAME, features.PHOTO_ID)
     return {
-        features.IMAGE: squares,
-        features.AGE: tf.identity(inputs[features.AGE]),
-        features.PHOTO_ID: tf.identity(inputs[features.PHOTO_ID]),
+        features.IMAGE: jpegs,
+        features.OBJECTION: objections,
+        **{name: tf.identity(inputs[name]) for name in kept},
     }
 
 

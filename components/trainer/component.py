@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -16,11 +19,17 @@ from tfx.proto import trainer_pb2
 from tfx.types import BaseChannel
 
 from components.errors import UserError
-from components.trainer import data, model
+from components.trainer import data, guard, model
 from components.trainer.fit import LOGS, State, Training
 from pipeline import config
+from schemas import features
 
-HISTORY_FILE = "history.json"  # in the ModelRun artifact
+# In the ModelRun artifact.
+HISTORY_FILE = "history.json"
+LEFT_OUT_FILE = "left_out.csv"  # the train and eval photos with an objection
+LEFT_OUT_COLUMNS = (features.FILE_NAME, "split", features.OBJECTION)
+
+Labels = Mapping[str, Sequence[data.Label]]  # by split
 
 
 def trainer(
@@ -28,7 +37,8 @@ def trainer(
     transform_graph: BaseChannel,
     *,
     settings: config.Trainer,
-    image_size: int,
+    preprocessing: config.Transform,
+    guard: config.Guard,
     max_pixels: int,
     max_batch_size: int,
     resume_root: str,
@@ -39,7 +49,8 @@ def trainer(
         examples: transformed examples.
         transform_graph: Transform's.
         settings: the `trainer` section of the configuration.
-        image_size: side of the transformed photos, pixels.
+        preprocessing: the `transform` section.
+        guard: the `guard` section.
         max_pixels: the servable takes no photo with more.
         max_batch_size: the largest batch that a server makes of the servable's photos.
         resume_root: folder that survives a killed run; the next run continues from it.
@@ -52,7 +63,8 @@ def trainer(
         eval_args=trainer_pb2.EvalArgs(),
         custom_config={
             "settings": settings.model_dump(),
-            "image_size": image_size,
+            "preprocessing": preprocessing.model_dump(),
+            "guard": guard.model_dump(),
             "max_pixels": max_pixels,
             "max_batch_size": max_batch_size,
             "resume_root": resume_root,
@@ -61,18 +73,25 @@ def trainer(
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Trains and exports; TensorBoard's logs and history.json go to the ModelRun artifact.
+    """Trains and exports.
+
+    TensorBoard's logs, HISTORY_FILE and LEFT_OUT_FILE go to the ModelRun artifact.
 
     Raises:
-        UserError: a split has no photos, the initial weights do not load, or training diverges.
+        UserError: a split has no photos, too many photos have an objection, the initial weights do
+            not load, or training diverges.
     """
     settings = config.Trainer(**fn_args.custom_config["settings"])
-    size = fn_args.custom_config["image_size"]
+    preprocessing = config.Transform(**fn_args.custom_config["preprocessing"])
+    size = preprocessing.image_size
     keras.utils.set_random_seed(settings.seed)
-    ages = np.fromiter(data.ages(fn_args.train_files).as_numpy_iterator(), np.float32)
-    if not len(ages) or not len(list(data.ages(fn_args.eval_files).take(1))):
-        raise UserError("the train or the eval split has no photo: give more photos")
-    batch_size = min(settings.batch_size, 2 * len(ages))
+    files = {features.TRAIN: fn_args.train_files, features.EVAL: fn_args.eval_files}
+    labels = {split: data.labels(patterns) for split, patterns in files.items()}
+    _write_left_out(labels, fn_args.model_run_dir)
+    _check(labels, preprocessing.max_without_face)
+    ages = [label.age for label in labels[features.TRAIN] if not label.objection]
+    images = len(ages) * (2 if preprocessing.mirror else 1)
+    batch_size = min(settings.batch_size, images)
 
     precision = resolve_precision(settings.precision)
     folder = _resume_folder(fn_args, precision)
@@ -80,21 +99,27 @@ def run_fn(fn_args: FnArgs) -> None:
         network = model.build(
             size,
             initial_weights=settings.initial_weights,
-            mean_age=float(ages.mean()),
+            mean_age=float(np.mean(ages)),
             dropout=settings.dropout,
             precision=precision,
         )
-        training = Training(network, settings, 2 * len(ages) // batch_size, folder)
+        training = Training(network, settings, images // batch_size, folder)
         state = training.run(
             lambda epochs: data.train_batches(
-                fn_args.train_files, size, batch_size, settings.seed, epochs
+                fn_args.train_files, size, batch_size, settings.seed, epochs, preprocessing.mirror
             ),
             data.eval_batches(fn_args.eval_files, size, batch_size),
         )
     shutil.copytree(folder / LOGS, fn_args.model_run_dir, dirs_exist_ok=True)
     _write_history(state, network, precision, fn_args.model_run_dir)
+    served = model.served(network)
+    train, evaluation = (
+        model.pooled_features(served, data.eval_batches(patterns, size, batch_size))
+        for patterns in files.values()
+    )
     model.export(
-        model.served(network),
+        served,
+        guard.fit(train, evaluation, fn_args.custom_config["guard"]["max_refused"]),
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,
         image_size=size,
@@ -102,6 +127,36 @@ def run_fn(fn_args: FnArgs) -> None:
         max_batch_size=fn_args.custom_config["max_batch_size"],
     )
     shutil.rmtree(folder)
+
+
+def _write_left_out(labels: Labels, folder: str) -> None:
+    path = Path(folder, LEFT_OUT_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(LEFT_OUT_COLUMNS)
+        for split, photos in labels.items():
+            writer.writerows((p.file_name, split, p.objection) for p in photos if p.objection)
+
+
+def _check(labels: Labels, max_without_face: float) -> None:
+    """Checks that there are enough photos without objection.
+
+    Raises:
+        UserError: there are not.
+    """
+    photos = [label for split in labels.values() for label in split]
+    objected = [label for label in photos if label.objection]
+    if len(objected) > max_without_face * len(photos):
+        counts = Counter(label.objection for label in objected).most_common()
+        raise UserError(
+            f"{len(objected):,} of {len(photos):,} train and eval photos have no usable face "
+            f"({', '.join(f'{name} {count:,}' for name, count in counts)}; the first is "
+            f"{objected[0].file_name}): remove such photos, raise transform.max_without_face, or "
+            "set transform.face=as_is if the photos are cropped already"
+        )
+    if any(all(label.objection for label in split) for split in labels.values()):
+        raise UserError("the train or the eval split has no photo: give more photos")
 
 
 def _resume_folder(fn_args: FnArgs, precision: str) -> Path:

@@ -4,30 +4,55 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from components.transform import decode_squares
+from components.transform import decode_squares, mirror
 from components.upstream import without_autotune
 from schemas import features
 
 # Records in memory, from which the next one is drawn at random.
 SHUFFLE_BUFFER = 16_384
 
+_STRING = tf.io.FixedLenFeature([], tf.string)
 _AGE = {features.AGE: tf.io.FixedLenFeature([], tf.float32)}
-_ID = {features.PHOTO_ID: tf.io.FixedLenFeature([], tf.string)}
-_SPEC = {features.IMAGE: tf.io.FixedLenFeature([], tf.string), **_AGE}
+_ID = {features.PHOTO_ID: _STRING}
+_OBJECTION = {features.OBJECTION: _STRING}
+_LABEL = {features.FILE_NAME: _STRING, **_AGE, **_OBJECTION}
+_SPEC = {features.IMAGE: _STRING, **_AGE}
 
 
-def ages(patterns: Sequence[str]) -> tf.data.Dataset:
-    """The ages alone, float32 scalars, years."""
-    return _records(patterns).map(lambda record: tf.io.parse_single_example(record, _AGE)["age"])
+class Label(NamedTuple):
+    """A photo without its picture."""
+
+    file_name: str
+    age: float  # years
+    objection: str  # empty: the photo can be used
+
+
+def labels(patterns: Sequence[str]) -> list[Label]:
+    """All photos of a split, those that can't be used too."""
+    parsed = _records(patterns).map(lambda record: tf.io.parse_single_example(record, _LABEL))
+    return [
+        Label(
+            row[features.FILE_NAME].decode(),
+            float(row[features.AGE]),
+            row[features.OBJECTION].decode(),
+        )
+        for row in parsed.as_numpy_iterator()
+    ]
 
 
 def train_batches(
-    patterns: Sequence[str], image_size: int, batch_size: int, seed: int, epochs: range
+    patterns: Sequence[str],
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    mirrored: bool,
 ) -> tf.data.Dataset:
-    """One epoch after the other; in each, every photo and its mirror image once.
+    """One epoch after the other; in each, every photo without objection once.
 
     The order in an epoch depends only on the seed and the number of the epoch. So a training that
     was killed goes on with the same batches. If the last batch of an epoch is smaller, it is left
@@ -40,21 +65,22 @@ def train_batches(
         batch_size: images in a batch.
         seed: of the order.
         epochs: their numbers, from 0.
+        mirrored: whether an epoch also has the mirror image of each photo.
 
     Returns:
         Batches of (uint8 [batch_size, image_size, image_size, 3], float32 [batch_size] years).
     """
-    records = _records(patterns)
-    both = records.map(lambda record: ([record, record], [False, True])).unbatch()
+    flips = [False, True] if mirrored else [False]
+    photos = _usable(patterns).map(lambda record: ([record] * len(flips), flips)).unbatch()
 
     def batches(epoch: int) -> tf.data.Dataset:
         # With several devices, `fit` starts the dataset twice. The order has to be the same.
-        shuffled = both.shuffle(SHUFFLE_BUFFER, seed=seed + epoch, reshuffle_each_iteration=False)
+        shuffled = photos.shuffle(SHUFFLE_BUFFER, seed=seed + epoch, reshuffle_each_iteration=False)
         return shuffled.batch(batch_size, drop_remainder=True)
 
-    def decode(records: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode(records: tf.Tensor, flipped: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, years = _decode(records, image_size)
-        return tf.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels), years
+        return mirror(pixels, flipped), years
 
     return (
         functools.reduce(tf.data.Dataset.concatenate, map(batches, epochs))
@@ -65,14 +91,26 @@ def train_batches(
 
 
 def eval_batches(patterns: Sequence[str], image_size: int, batch_size: int) -> tf.data.Dataset:
-    """Every photo once, as it is, always in the same order; batches as in `train_batches`."""
+    """Every photo without objection once, as it is, always in the same order.
+
+    The batches are as in `train_batches`; the last one may be smaller.
+    """
     return (
-        _records(patterns)
+        _usable(patterns)
         .batch(batch_size)
         .map(lambda records: _decode(records, image_size), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
         .with_options(without_autotune())
     )
+
+
+def _usable(patterns: Sequence[str]) -> tf.data.Dataset:
+    """The records of the photos without objection."""
+
+    def usable(record: tf.Tensor) -> tf.Tensor:
+        return tf.io.parse_single_example(record, _OBJECTION)[features.OBJECTION] == ""
+
+    return _records(patterns).filter(usable)
 
 
 def _records(patterns: Sequence[str]) -> tf.data.Dataset:

@@ -14,6 +14,7 @@ import tensorflow_transform as tft
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.errors import UserError
+from components.trainer.guard import Guard
 from components.transform import decode_squares
 from components.upstream import without_autotune
 from schemas import features
@@ -23,6 +24,7 @@ from schemas import features
 BATCH_NORM_MOMENTUM = 0.9
 
 TRUNK = "resnet50"
+POOLED = "pooled"  # the output of a served network that the guard looks at
 
 
 def build(
@@ -62,7 +64,8 @@ def build(
         name=features.AGE,
     )
     policy = "float32" if precision == "float32" else f"mixed_{precision}"
-    return _network(_clone(trunk, policy), dropout, age)
+    photo, pooled = _pooled(_clone(trunk, policy))
+    return keras.Model(photo, age(keras.layers.Dropout(dropout, dtype="float32")(pooled)))
 
 
 def served(network: keras.Model) -> keras.Model:
@@ -72,9 +75,27 @@ def served(network: keras.Model) -> keras.Model:
 
     Args:
         network: as `build` returns it.
+
+    Returns:
+        A model from uint8 [N, image_size, image_size, 3] to AGE, float32 [N, 1], and the pooled
+        features of the trunk, POOLED, float32 [N, F].
     """
     trunk = fold_batch_norms(_clone(network.get_layer(TRUNK), "float32"))
-    return _network(trunk, 0.0, network.get_layer(features.AGE))
+    photo, pooled = _pooled(trunk)
+    age = network.get_layer(features.AGE)(pooled)
+    return keras.Model(photo, {features.AGE: age, POOLED: pooled})
+
+
+def pooled_features(network: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+    """The pooled features of photos, float32 [N, F].
+
+    Args:
+        network: as `served` returns it.
+        batches: as `data.eval_batches` returns them.
+    """
+    pictures = batches.map(lambda pixels, years: pixels)
+    pooled: np.ndarray = network.predict(pictures, verbose=0)[POOLED]
+    return pooled
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
@@ -148,12 +169,11 @@ def _clone(trunk: keras.Model, dtype: str) -> keras.Model:
     return copy
 
 
-def _network(trunk: keras.Model, dropout: float, age: keras.layers.Dense) -> keras.Model:
+def _pooled(trunk: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """The input of a network with this trunk, and the trunk's pooled features of it."""
     photo = keras.Input(trunk.input_shape[1:], dtype="uint8", name=features.IMAGE)
     pixels = keras.ops.cast(photo, "float32")
-    x = trunk(keras.applications.resnet50.preprocess_input(pixels))
-    x = keras.layers.Dropout(dropout, dtype="float32")(x)
-    return keras.Model(photo, age(x))
+    return photo, trunk(keras.applications.resnet50.preprocess_input(pixels))
 
 
 def _trunk(image_size: int, initial_weights: str) -> keras.Model:
@@ -183,6 +203,7 @@ class Servable(tf.Module):
     def __init__(
         self,
         model: keras.Model,
+        guard: Guard,
         transform: tft.TFTransformOutput,
         image_size: int,
         max_pixels: int,
@@ -190,6 +211,7 @@ class Servable(tf.Module):
         super().__init__()
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)  # hides it from tf.Module
+        self._guard = guard
         self._transform = transform.transform_features_layer().__call__
         self._image_size = image_size
         self._max_pixels = tf.constant(max_pixels, tf.int64)
@@ -198,25 +220,34 @@ class Servable(tf.Module):
         input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE)], autograph=False
     )
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Photo bytes, string [N], to `age`, float32 [N], years, and `valid`, bool [N].
+        """Photo bytes, string [N], to what the model says about each photo, all [N].
 
-        Bytes that hold no JPEG or PNG, or one of too many pixels, are not valid and have no age
-        (NaN). They do not affect the other photos in the batch.
+        AGE is float32, years; VALID bool; OBJECTION string, one of features.OBJECTIONS or empty;
+        CHALLENGE bool: whether to ask for ID whatever the age. Bytes that hold no JPEG or PNG, or
+        one of too many pixels, are not valid, have no age (NaN) and the objection NO_PHOTO. They do
+        not affect the other photos in the batch.
         """
         count = tf.size(image)
         # An empty batch becomes one invalid photo: oneDNN's convolutions fail on empty batches.
-        photos = tf.cond(count > 0, lambda: image, lambda: tf.constant([""]))
-        size = self._image_size
-        pixels, valid = tf.map_fn(
-            self._read,
-            photos,
-            fn_output_signature=(
-                tf.TensorSpec([size, size, 3], tf.uint8),
-                tf.TensorSpec([], tf.bool),
-            ),
+        given = tf.cond(count > 0, lambda: image, lambda: tf.constant([""]))
+        photos, valid = tf.map_fn(
+            self._readable,
+            given,
+            fn_output_signature=(tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)),
         )
-        ages = tf.where(valid, tf.squeeze(self._network(pixels), axis=1), np.nan)
-        return {features.AGE: ages[:count], features.VALID: valid[:count]}
+        transformed = self._transform({features.IMAGE: photos})
+        seen = self._network(decode_squares(transformed[features.IMAGE], self._image_size))
+        unlike = self._guard.distances(seen[POOLED]) > self._guard.limit
+        objection = transformed[features.OBJECTION]
+        objection = tf.where((objection == "") & unlike, features.UNLIKE_TRAINING, objection)
+        objection = tf.where(valid, objection, features.NO_PHOTO)
+        outputs = {
+            features.AGE: tf.where(valid, tf.squeeze(seen[features.AGE], axis=1), np.nan),
+            features.VALID: valid,
+            features.OBJECTION: objection,
+            features.CHALLENGE: objection != "",
+        }
+        return {name: values[:count] for name, values in outputs.items()}
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False
@@ -226,32 +257,36 @@ class Servable(tf.Module):
         spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
         return self.serving_default(tf.io.parse_example(examples, spec)[features.IMAGE])
 
-    def _read(self, photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The network's input, uint8 [size, size, 3], and whether the bytes are a valid photo.
+    def _readable(self, photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The photo and true, or a blank photo and false if its bytes can't be decoded.
 
         TensorFlow's decoders fail on bad bytes, and the whole batch would fail with them. Only
         tf.data can go on after an error: it drops the photo, and a blank one comes next.
         """
-        blank = tf.zeros((self._image_size, self._image_size, 3), tf.uint8), False
         options = without_autotune()
         # Otherwise tf.data would optimize this dataset again for each photo.
         options.experimental_optimization.apply_default_optimizations = False
         return (
             tf.data.Dataset.from_tensors(photo)
-            .map(lambda photo: (self._pixels(photo), True))
+            .map(lambda photo: (photo, self._decodes(photo)))
             .ignore_errors()
-            .concatenate(tf.data.Dataset.from_tensors(blank))
+            .concatenate(tf.data.Dataset.from_tensors((_blank(), False)))
             .take(1)
             .with_options(options)
             .get_single_element()
         )
 
-    def _pixels(self, photo: tf.Tensor) -> tf.Tensor:
+    def _decodes(self, photo: tf.Tensor) -> tf.Tensor:
+        """True; fails if the bytes are not a photo."""
         small_enough = tf.debugging.assert_less_equal(count_pixels(photo), self._max_pixels)
         with tf.control_dependencies([small_enough]):
-            photos = tf.identity(photo)[None]
-        squares = self._transform({features.IMAGE: photos})[features.IMAGE]
-        return decode_squares(squares, self._image_size)[0]
+            pixels = tf.io.decode_image(photo, channels=3, expand_animations=False)
+        return tf.size(pixels) > 0
+
+
+def _blank() -> tf.Tensor:
+    """A black JPEG of one pixel, scalar string."""
+    return tf.io.encode_jpeg(tf.zeros([1, 1, 3], tf.uint8))
 
 
 def count_pixels(photo: tf.Tensor) -> tf.Tensor:
@@ -275,6 +310,7 @@ def count_pixels(photo: tf.Tensor) -> tf.Tensor:
 
 def export(
     model: keras.Model,
+    guard: Guard,
     transform_graph: str,
     folder: str | Path,
     *,
@@ -286,6 +322,7 @@ def export(
 
     Args:
         model: as `served` returns it.
+        guard: fitted to the model's pooled features.
         transform_graph: folder of Transform's graph.
         folder: of the SavedModel.
         image_size: side of the network's input, pixels.
@@ -293,7 +330,7 @@ def export(
         max_batch_size: the largest batch that a server makes; one of the warm-up's requests.
     """
     transform = tft.TFTransformOutput(transform_graph)
-    servable = Servable(model, transform, image_size, max_pixels)
+    servable = Servable(model, guard, transform, image_size, max_pixels)
     tf.saved_model.save(
         servable,
         str(folder),

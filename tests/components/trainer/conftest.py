@@ -11,7 +11,6 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import Channel, artifact_utils, standard_artifacts
 
 from components.transform import transform
-from pipeline import config
 from schemas import features
 from tests.components.trainer import tiny
 from tests.conftest import ROOT
@@ -59,7 +58,7 @@ def transformed(tmp_path_factory: pytest.TempPathFactory) -> Transformed:
     step = transform(
         Channel(type=standard_artifacts.Examples),
         Channel(type=standard_artifacts.Schema),
-        config.Transform(image_size=tiny.SIZE),
+        tiny.PREPROCESSING,
     )
     executor.Executor(BaseBeamExecutor.Context(beam_pipeline_args=[])).Do(
         {"examples": [raw], "schema": [schema]},

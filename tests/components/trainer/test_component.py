@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from components.errors import UserError
 from components.trainer import component, model
 from components.trainer.fit import SaveEpochs
+from pipeline.config import Guard
 from schemas import features
 from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
@@ -55,7 +56,8 @@ def arguments(folder: Path, transformed: Transformed, **changes: Any) -> SimpleN
         model_run_dir=str(folder / "model_run"),
         custom_config={
             "settings": tiny.settings(**changes).model_dump(),
-            "image_size": tiny.SIZE,
+            "preprocessing": tiny.PREPROCESSING.model_dump(),
+            "guard": {"max_refused": 0.0, "max_refused_test": 1.0},
             "max_pixels": 1_000_000,
             "max_batch_size": 4,
             "resume_root": str(folder / "resume"),
@@ -94,6 +96,7 @@ def test_it_writes_a_servable_a_history_and_tensorboard_logs(
     ages = serve(args, transformed)
     assert ages.shape == (8,)
     assert np.isfinite(ages).all()
+    assert Path(args.model_run_dir, "left_out.csv").read_text() == "file_name,split,objection\n"
 
     told = history(args)
     epochs = told["epochs"]
@@ -180,6 +183,43 @@ def test_an_empty_split_is_the_users_mistake(
     assert not Path(args.serving_model_dir).exists()
 
 
+def test_photos_with_an_objection_are_left_out_and_listed(
+    transformed: Transformed, tmp_path: Path, weights: list[list[np.ndarray]]
+) -> None:
+    args = arguments(tmp_path, transformed, epochs=1)
+    many = [float(age) for age in range(20)]
+    args.train_files = [
+        tiny.write_squares(tmp_path / "good.gz", many),
+        tiny.write_squares(tmp_path / "none.gz", [99.0, 99.0], 90, features.NO_FACE),
+    ]
+    args.eval_files = [
+        tiny.write_squares(tmp_path / "eval.gz", many, 30),
+        tiny.write_squares(tmp_path / "small.gz", [99.0], 92, features.SMALL_FACE),
+    ]
+    component.run_fn(args)
+    assert Path(args.model_run_dir, "left_out.csv").read_text() == (
+        "file_name,split,objection\n"
+        "90.jpg,train,no_face\n91.jpg,train,no_face\n92.jpg,eval,small_face\n"
+    )
+
+
+def test_an_album_of_landscapes_is_the_users_mistake(
+    transformed: Transformed, tmp_path: Path
+) -> None:
+    args = arguments(tmp_path, transformed)
+    args.train_files = [
+        tiny.write_squares(tmp_path / "good.gz", [20.0] * 30),
+        tiny.write_squares(tmp_path / "none.gz", [30.0] * 9, 90, features.NO_FACE),
+        tiny.write_squares(tmp_path / "cut.gz", [30.0], 80, features.CUT_FACE),
+    ]
+    with pytest.raises(
+        UserError, match=r"^10 of 48 train and eval photos have no usable"
+    ) as caught:
+        component.run_fn(args)
+    assert "(no_face 9, cut_face 1; the first is 80.jpg)" in str(caught.value)
+    assert "transform.max_without_face" in str(caught.value)
+
+
 def test_a_newborn_is_a_photo(
     transformed: Transformed, tmp_path: Path, weights: list[list[np.ndarray]]
 ) -> None:
@@ -210,7 +250,7 @@ def test_the_resume_folder_tells_trainings_apart(transformed: Transformed, tmp_p
         vars(args).update(change)
         others.append(args)
     args = arguments(tmp_path, transformed)
-    args.custom_config["image_size"] = 64
+    args.custom_config["preprocessing"]["image_size"] = 64
     others.append(args)
     folders = [component._resume_folder(args, "float32") for args in [base, *others]]
     folders.append(component._resume_folder(base, "bfloat16"))  # what `auto` means elsewhere
@@ -359,7 +399,8 @@ def test_the_component_asks_for_this_run_fn() -> None:
         Channel(type=standard_artifacts.Examples),
         Channel(type=standard_artifacts.TransformGraph),
         settings=tiny.settings(),
-        image_size=tiny.SIZE,
+        preprocessing=tiny.PREPROCESSING,
+        guard=Guard(),
         max_pixels=1_000_000,
         max_batch_size=4,
         resume_root="resume",
@@ -367,7 +408,11 @@ def test_the_component_asks_for_this_run_fn() -> None:
     assert step.exec_properties["run_fn"] == "components.trainer.component.run_fn"
     config = json.loads(step.exec_properties["custom_config"])
     assert config == {
-        "settings": tiny.settings().model_dump(), "image_size": tiny.SIZE, "max_pixels": 1_000_000,
-        "max_batch_size": 4, "resume_root": "resume",
-    }  # fmt: skip
+        "settings": tiny.settings().model_dump(),
+        "preprocessing": tiny.PREPROCESSING.model_dump(),
+        "guard": Guard().model_dump(),
+        "max_pixels": 1_000_000,
+        "max_batch_size": 4,
+        "resume_root": "resume",
+    }
     assert {"model", "model_run"} <= step.outputs.keys()

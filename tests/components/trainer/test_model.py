@@ -21,6 +21,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.errors import UserError
 from components.trainer import data, model
+from components.trainer.guard import Guard
 from schemas import features
 from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
@@ -29,6 +30,7 @@ MEAN_AGE = 31.5
 TOLERANCE = 0.05  # years
 MAX_PIXELS = 600_000
 MAX_BATCH_SIZE = 4
+NO_GUARD = Guard(np.zeros(8, np.float32), np.eye(8, dtype=np.float32), np.inf)
 
 
 def build(precision: str = "float32", initial_weights: str = "none") -> keras.Model:
@@ -126,7 +128,7 @@ def test_what_is_served_is_the_trained_network_in_float32(network: keras.Model) 
     expected = network(pictures(8)).numpy()
     assert np.std(expected) > 0.05  # otherwise the next line could not fail
     served = model.served(net)
-    np.testing.assert_allclose(served(pictures(8)), expected, atol=0.01)
+    np.testing.assert_allclose(served(pictures(8))[features.AGE], expected, atol=0.01)
     layers = [*served.layers, *served.get_layer(model.TRUNK).layers]
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
     assert {layer.compute_dtype for layer in layers} <= {"float32", "uint8"}
@@ -247,6 +249,7 @@ def exported(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("exported") / "model"
     model.export(
         model.served(network),
+        NO_GUARD,
         str(transformed.graph),
         folder,
         image_size=tiny.SIZE,
@@ -272,6 +275,8 @@ def check_signatures(servable: Any) -> None:
         assert {key: (value.dtype, value.shape.as_list()) for key, value in outputs.items()} == {
             "age": (tf.float32, [None]),
             "valid": (tf.bool, [None]),
+            "objection": (tf.string, [None]),
+            "challenge": (tf.bool, [None]),
         }
 
 
@@ -367,6 +372,8 @@ def test_what_is_no_photo_is_marked_and_the_others_are_answered(
     answer = serve(image=tf.constant([photo, *others, photo]))
     assert answer["valid"].numpy().tolist() == [False, True, True, True, False]
     assert np.isnan(answer["age"].numpy()[[0, -1]]).all()
+    assert answer["objection"].numpy().tolist() == [b"no_photo", b"", b"", b"", b"no_photo"]
+    assert answer["challenge"].numpy().tolist() == [True, False, False, False, True]
     np.testing.assert_allclose(answer["age"][1:-1], alone["age"], atol=TOLERANCE)
 
 
@@ -388,7 +395,11 @@ def test_a_batch_without_any_photo_is_answered(exported: Exported, photos: list[
 def test_any_bytes_are_answered(exported: Exported, start: int, rest: bytes) -> None:
     serve = exported.servable.signatures["serving_default"]
     answer = serve(image=tf.constant([GOOD[:start] + rest]))
-    assert answer["valid"].numpy().tolist() == np.isfinite(answer["age"]).tolist()
+    valid = answer["valid"].numpy().tolist()
+    assert (
+        valid == np.isfinite(answer["age"]).tolist() == (answer["objection"] == "").numpy().tolist()
+    )
+    assert valid == (~answer["challenge"].numpy()).tolist()
 
 
 def test_the_warm_up_has_the_smallest_and_the_largest_batch(exported: Exported) -> None:

@@ -17,6 +17,7 @@ from pipeline import config
 from schemas import features
 
 SIZE = 32  # pixels, of transformed photos
+PREPROCESSING = config.Transform(image_size=SIZE, face="as_is")  # its photos show no faces
 
 _SETTINGS: dict[str, Any] = {
     "initial_weights": "none",
@@ -58,15 +59,19 @@ def photo(shape: tuple[int, int], age: float, seed: int) -> bytes:
     return file.getvalue()
 
 
-def example(jpeg: bytes, age: float, photo_id: str) -> bytes:
-    """A serialized example with the features that raw and transformed ones share."""
-    values = {
-        features.IMAGE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg])),
-        features.AGE: tf.train.Feature(float_list=tf.train.FloatList(value=[age])),
-        features.PHOTO_ID: tf.train.Feature(
-            bytes_list=tf.train.BytesList(value=[photo_id.encode()])
-        ),
+def example(jpeg: bytes, age: float, photo_id: str, objection: str = "") -> bytes:
+    """A serialized transformed example; it also has all features of raw ones that are needed."""
+    texts = {
+        features.IMAGE: jpeg,
+        features.FILE_NAME: f"{photo_id}.jpg".encode(),
+        features.PHOTO_ID: photo_id.encode(),
+        features.OBJECTION: objection.encode(),
     }
+    values = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
+        for name, text in texts.items()
+    }
+    values[features.AGE] = tf.train.Feature(float_list=tf.train.FloatList(value=[age]))
     return tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString()
 
 
@@ -89,12 +94,12 @@ def write(path: Path, records: Iterable[bytes]) -> str:
     return str(path)
 
 
-def write_squares(path: Path, ages: Sequence[float], first: int = 0) -> str:
+def write_squares(path: Path, ages: Sequence[float], first: int = 0, objection: str = "") -> str:
     """Writes transformed examples of the given ages; photo_ids count from `first`."""
     return write(
         path,
         (
-            example(photo((SIZE, SIZE), age, first + i), age, f"{first + i}")
+            example(photo((SIZE, SIZE), age, first + i), age, f"{first + i}", objection)
             for i, age in enumerate(ages)
         ),
     )
