@@ -14,7 +14,7 @@ from schemas import features
 # The photo is searched twice: for small faces, and, in a border, for faces that fill it.
 _FAR_SIDE = 1280  # longer side, pixels
 _NEAR_SIDE = 320
-_BORDER = 0.25  # share of the photo that is added on each side
+_BORDER = 0.125  # share of the photo that is added on each side
 _GREY = 114.0  # the border's colour, 0 to 255, as in YuNet's training
 
 _MAX_FACES = 50
