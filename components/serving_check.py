@@ -36,7 +36,7 @@ OUTPUTS = {
     features.OBJECTION: tf.string,
     features.CHALLENGE: tf.bool,
 }
-BROKEN = {  # the answer for a broken photo
+BROKEN: dict[str, float | bytes] = {  # the answer for a broken photo
     features.AGE: np.nan,
     features.VALID: False,
     features.OBJECTION: features.NO_PHOTO.encode(),
