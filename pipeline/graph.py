@@ -66,6 +66,7 @@ def create_pipeline(config: Config) -> Pipeline:
         model=trained.outputs["model"],
         examples=raw,
         max_batch_size=config.serving.max_batch_size,
+        face=config.transform.face,
     )
     check.add_upstream_node(evaluator)
     pusher = Pusher(
