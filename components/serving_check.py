@@ -130,8 +130,9 @@ def _own_answers(folder: Path, photos: Sequence[bytes]) -> Answers:
             raise Unservable(f"its output {name} is {output.dtype.name}, not {dtype.name}")
     outputs = serve(**{features.IMAGE: tf.constant(photos)})
     answers = {name: outputs[name].numpy() for name in OUTPUTS}
-    if invalid := np.sum(~answers[features.VALID]):
-        raise Unservable(f"it marks {invalid} of {len(photos)} good photos as invalid")
+    good = answers[features.VALID] & np.isfinite(answers[features.AGE])
+    if not good.all():
+        raise Unservable(f"it gives no age for {np.sum(~good)} of {len(photos)} good photos")
     return answers
 
 

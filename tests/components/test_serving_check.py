@@ -85,6 +85,13 @@ class RefusesPhotos(Changed):
         return answer | {"valid": tf.zeros_like(answer["valid"])}
 
 
+class HidesAges(Changed):
+    """Gives no age for a valid photo."""
+
+    def change(self, answer: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return answer | {"age": answer["age"] * float("nan")}
+
+
 class NoPhotoWithoutName(Changed):
     """Says `no_face` of a broken photo."""
 
@@ -196,7 +203,8 @@ def test_a_model_that_takes_noise_for_a_face_is_not(face: str, missed: str, tmp_
         (RandomAges, "years off the model's own"),
         (Failing, f"{MAX_BATCH_SIZE} photos: INVALID_ARGUMENT: "),
         (AcceptsBroken, "one of them broken"),
-        (RefusesPhotos, f"it marks {MAX_BATCH_SIZE} of {MAX_BATCH_SIZE} good photos as invalid"),
+        (RefusesPhotos, f"it gives no age for {MAX_BATCH_SIZE} of {MAX_BATCH_SIZE} good photos"),
+        (HidesAges, f"it gives no age for {MAX_BATCH_SIZE} of {MAX_BATCH_SIZE} good photos"),
         (NoPhotoWithoutName, "the server's objection to a photo is 'no_face', not 'no_photo'"),
         (NeverChallenges, f"1 of {MAX_BATCH_SIZE} photos are invalid or have an objection"),
         (NoOutputObjection, "it has no output objection"),
