@@ -51,7 +51,7 @@ def _ages(options: argparse.Namespace) -> int:
     try:
         with client, Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task("ages", total=len(photos.rows))
-            with_age = batch.write_ages(
+            written = batch.write_ages(
                 client, photos, output, options.batch_size,
                 lambda done: progress.update(task, completed=done),
             )  # fmt: skip
@@ -60,6 +60,10 @@ def _ages(options: argparse.Namespace) -> int:
         return SERVER_FAILED
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}") from None
-    why = "" if with_age == len(photos.rows) else "; the column reason says why others have none"
-    print(f"{output}: {len(photos.rows):,} photos, {with_age:,} with an age{why}")
+    summary = f"{output}: {len(photos.rows):,} photos, {written.aged:,} with an age"
+    if written.aged < len(photos.rows):
+        summary += "; the column reason says why others have none"
+    if written.objected:
+        summary += f"; {written.objected:,} with an objection and so without an age group"
+    print(summary)
     return WRITTEN

@@ -24,7 +24,14 @@ class Reason(StrEnum):
     OVEREXPOSED = "overexposed"
     TINY = "tiny"
     BLURRED = "blurred"
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+    SMALL_FACE = "small_face"
+    TURNED_FACE = "turned_face"
+    CUT_FACE = "cut_face"
+    UNLIKE_TRAINING = "unlike_training"
     BAD_PHOTO = "bad_photo"
+    UNGUARDED_MODEL = "unguarded_model"
     NO_SERVER = "no_server"
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
@@ -39,7 +46,14 @@ class Reason(StrEnum):
         return Kind.RETAKE if self in _RETAKES else Kind.CHALLENGE
 
 
-_RETAKES = frozenset({Reason.DARK, Reason.OVEREXPOSED, Reason.TINY, Reason.BLURRED})
+# The reasons that a model's output `objection` may give. They have the same codes.
+OBJECTIONS = frozenset(
+    {
+        Reason.NO_FACE, Reason.SEVERAL_FACES, Reason.SMALL_FACE, Reason.TURNED_FACE,
+        Reason.CUT_FACE, Reason.UNLIKE_TRAINING,
+    }
+)  # fmt: skip
+_RETAKES = OBJECTIONS | {Reason.DARK, Reason.OVEREXPOSED, Reason.TINY, Reason.BLURRED}
 
 MESSAGES = {
     Reason.OLD_ENOUGH: "Looks old enough: no need to ask for ID.",
@@ -49,7 +63,14 @@ MESSAGES = {
     Reason.OVEREXPOSED: "The photo is too bright: take another one, or ask for ID.",
     Reason.TINY: "The photo is too small: take another one, or ask for ID.",
     Reason.BLURRED: "The photo is blurred: take another one, or ask for ID.",
+    Reason.NO_FACE: "No face in the photo: take another one, or ask for ID.",
+    Reason.SEVERAL_FACES: "Several faces in the photo: take one of the customer, or ask for ID.",
+    Reason.SMALL_FACE: "The face is too small: take another photo from nearer, or ask for ID.",
+    Reason.TURNED_FACE: "The face is not upright: take another photo, or ask for ID.",
+    Reason.CUT_FACE: "The face is not all in the photo: take another one, or ask for ID.",
+    Reason.UNLIKE_TRAINING: "The photo is unusual: take another one, or ask for ID.",
     Reason.BAD_PHOTO: "The photo can't be read: ask for ID.",
+    Reason.UNGUARDED_MODEL: "The model can't tell whether the photo shows a face: ask for ID.",
     Reason.NO_SERVER: "The age check can't be reached: ask for ID.",
     Reason.TIMEOUT: "The age check took too long: ask for ID.",
     Reason.SERVER_ERROR: "The age check refused the request: ask for ID.",
@@ -63,7 +84,7 @@ class Advice:
     """The result of one check."""
 
     reason: Reason
-    age: float | None  # years; None if there is no valid answer
+    age: float | None  # years; None if there is no age, or nobody should rely on it
     model_version: int | None  # None if the server did not send it
     latency_ms: float  # of the whole call, with the preparation of the photo
 

@@ -22,9 +22,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")  # of photos in a 
 
 FILE_NAME = "file_name"  # the usual column of the photos' paths
 
-# The columns that are added to those of the input. Rows without an age have a reason.
-AGE, AGE_GROUP, MODEL_VERSION, REASON = "age", "age_group", "model_version", "reason"
-ADDED = (AGE, AGE_GROUP, MODEL_VERSION, REASON)
+# The columns that are added to those of the input. Rows without an age have a reason. Rows with an
+# objection of the model have no age group, so that they do not count in shares.
+AGE, AGE_GROUP, MODEL_VERSION = "age", "age_group", "model_version"
+OBJECTION, REASON = "objection", "reason"
+ADDED = (AGE, AGE_GROUP, MODEL_VERSION, OBJECTION, REASON)
 
 _TIMEOUT = 30.0  # seconds for one request
 _PATIENCE = 60.0  # seconds for which a lost or slow server is asked again
@@ -43,6 +45,13 @@ class Photos(NamedTuple):
     rows: list[Row]
     column: str  # the column of the photos' paths
     folder: Path  # relative paths start here
+
+
+class Written(NamedTuple):
+    """What a table says about its photos."""
+
+    aged: int  # photos with an age
+    objected: int  # photos with an objection
 
 
 def find(source: str | Path, column: str = FILE_NAME) -> Photos:
@@ -99,8 +108,11 @@ def write_ages(
     output: str | Path,
     batch_size: int = 32,
     report: Callable[[int], None] = lambda done: None,
-) -> int:
-    """Writes the photos' rows with the columns ADDED: age (years), age group, version, reason.
+) -> Written:
+    """Writes the photos' rows with the columns ADDED.
+
+    These are the age in years, the age group, the model's version, the model's objection to the
+    photo, and the reason why there is no age. A model without a guard has no objections.
 
     The file appears only when it is complete.
 
@@ -112,7 +124,7 @@ def write_ages(
         report: is called after each batch with the number of rows that are done.
 
     Returns:
-        The number of photos that have an age.
+        How many photos have an age and an objection.
 
     Raises:
         Failure: the server refuses, or was away for a minute.
@@ -122,7 +134,7 @@ def write_ages(
     output = Path(output)
     aside = output.with_name(f".{output.name}.{os.getpid()}")
     table = _Parquet if output.suffix == ".parquet" else _Csv
-    aged = done = 0
+    aged = objected = done = 0
     try:
         with (
             closing(table(aside, [*photos.columns, *ADDED])) as out,
@@ -131,12 +143,13 @@ def write_ages(
             for rows in batches:
                 out.write(rows)
                 aged += sum(row[AGE] is not None for row in rows)
+                objected += sum(bool(row[OBJECTION]) for row in rows)
                 done += len(rows)
                 report(done)
         os.replace(aside, output)
     finally:
         aside.unlink(missing_ok=True)
-    return aged
+    return Written(aged, objected)
 
 
 def _answered(client: AgeClient, photos: Photos, size: int) -> Generator[list[Row]]:
@@ -169,20 +182,22 @@ def _answer(client: AgeClient, photos: Photos, rows: Sequence[Row]) -> list[Row]
             reason = None
         except Failure as failure:
             reason = failure.reason
-        answers.append({**row, AGE: None, AGE_GROUP: None, MODEL_VERSION: None, REASON: reason})
+        answers.append({**row, **dict.fromkeys(ADDED), REASON: reason})
     if not jpegs:
         return answers
     predictions, version = _predict(client, jpegs)
     usable = (answer for answer in answers if answer[REASON] is None)
     for answer, prediction in zip(usable, predictions, strict=True):
         answer[MODEL_VERSION] = version
+        answer[OBJECTION] = prediction.objection or None
         try:
             prediction.check()
         except Failure as failure:
             answer[REASON] = failure.reason
         else:
             answer[AGE] = prediction.age
-            answer[AGE_GROUP] = age_group(prediction.age)
+            if not prediction.objection:
+                answer[AGE_GROUP] = age_group(prediction.age)
     return answers
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import stat
+from collections.abc import Iterator
 from io import BytesIO
 from os import PathLike
 
@@ -18,8 +20,8 @@ Photo = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 # The JPEG that is sent.
-MAX_SIDE = 512  # pixels of the longer side; the models see at most 224
-MAX_BYTES = 60_000
+MAX_SIDE = 1280  # pixels of the longer side; the models look for the face at this size
+MAX_BYTES = 400_000
 _QUALITIES = (95, 85, 70, 50, 30)  # the first that keeps MAX_BYTES; above 95, ages get no better
 
 # Larger photos are refused before they are decoded, because decoding takes much memory.
@@ -30,8 +32,8 @@ _MAX_FILE_BYTES = 64 * 2**20
 _START_OF_SCAN, _MAX_SCANS = b"\xff\xda", 64
 _JPEG = b"\xff\xd8\xff"  # how each JPEG begins
 
-# What a usable photo needs. The values are measured on the luma (0 to 255) of the centre square,
-# which the model looks at, resized to at most _MEASURED × _MEASURED pixels.
+# What a usable photo needs. The values are measured on the luma (0 to 255) of squares of the photo,
+# resized to at most _MEASURED × _MEASURED pixels.
 _MEASURED = 100
 MIN_SIDE = 64  # pixels of the shorter side, as sent
 MIN_WHITE_POINT = 70  # 95th percentile of luma; by the mean, people with dark skin are refused
@@ -130,27 +132,43 @@ def _colours(image: Image.Image) -> Image.Image:
 def _judge(small: Image.Image) -> None:
     """Refuses a photo that does not show enough to see an age.
 
+    The customer may stand anywhere in the photo, so one good square is enough.
+
     Raises:
-        Failure: DARK, OVEREXPOSED or BLURRED.
+        Failure: DARK, OVEREXPOSED or BLURRED: what is wrong with the middle square.
     """
-    luma = _centre_luma(small)
+    failures = []
+    for luma in _squares(small):
+        try:
+            return _judge_square(luma)
+        except Failure as failure:
+            failures.append(failure)
+    raise failures[len(failures) // 2]
+
+
+def _judge_square(luma: np.ndarray) -> None:
     white_point, clipped, sharpness = measure(luma)
     if white_point < MIN_WHITE_POINT:
-        raise Failure(Reason.DARK, f"95 % of the photo is darker than {white_point:.0f} of 255")
+        raise Failure(Reason.DARK, f"95 % of the middle is darker than {white_point:.0f} of 255")
     if clipped > MAX_CLIPPED:
-        raise Failure(Reason.OVEREXPOSED, f"{clipped:.0%} of the photo is white")
+        raise Failure(Reason.OVEREXPOSED, f"{clipped:.0%} of the middle is white")
     if sharpness < MIN_SHARPNESS:
         raise Failure(Reason.BLURRED, f"sharpness {sharpness:.2f}, below {MIN_SHARPNESS}")
 
 
-def _centre_luma(small: Image.Image) -> np.ndarray:
-    """The luma of the centre square: float32, at most [_MEASURED, _MEASURED]."""
+def _squares(small: Image.Image) -> Iterator[np.ndarray]:
+    """The luma of squares that cover the photo: float32, at most [_MEASURED, _MEASURED].
+
+    Their side is the photo's shorter side. Their number is odd, so one is in the middle.
+    """
     side = min(small.size)
-    left, top = (small.width - side) // 2, (small.height - side) // 2
     measured = (min(side, _MEASURED),) * 2
     luma = small.convert("L").convert("F")
-    box = (left, top, left + side, top + side)
-    return np.asarray(luma.resize(measured, Image.Resampling.BOX, box))
+    count = math.ceil(max(small.size) / side) // 2 * 2 + 1
+    for number in range(count):
+        left, top = ((length - side) * number // max(1, count - 1) for length in small.size)
+        box = (left, top, left + side, top + side)
+        yield np.asarray(luma.resize(measured, Image.Resampling.BOX, box))
 
 
 def measure(luma: np.ndarray) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from goodseed_client import wire
-from goodseed_client.advice import Failure, Reason
+from goodseed_client.advice import OBJECTIONS, Failure, Reason
 from goodseed_client.ages import MAX_AGE
 
 DEFAULT = Path(__file__).with_name("policy.json")
@@ -80,7 +80,9 @@ def decide(answer: bytes | Failure, policy: Policy) -> Decision:
     """The advice on one photo, for any answer of the server.
 
     The reason is OLD_ENOUGH only if the age is valid and between the challenge age and 120 years,
-    and the model's output `challenge` is false or missing.
+    the model's output `objection` is empty, and its output `challenge` is false. An objection
+    comes before TOO_YOUNG: the age of a photo without a face says nothing about the customer. So a
+    decision by objection has no age.
 
     Args:
         answer: the bytes of a PredictResponse, or why there is no answer.
@@ -92,6 +94,7 @@ def decide(answer: bytes | Failure, policy: Policy) -> Decision:
     try:
         (prediction,), version = wire.read_answer(answer, photos=1)
         prediction.check()
+        _check_guard(prediction)
     except Failure as failure:
         return Decision(failure.reason, None, version, failure.detail)
     age = prediction.age
@@ -100,3 +103,22 @@ def decide(answer: bytes | Failure, policy: Policy) -> Decision:
     if prediction.challenge:
         return Decision(Reason.MODEL_SAYS_SO, age, version)
     return Decision(Reason.OLD_ENOUGH, age, version)
+
+
+def _check_guard(prediction: wire.Prediction) -> None:
+    """Checks that the model has a guard against photos without a face, and that it lets this pass.
+
+    Raises:
+        Failure: UNGUARDED_MODEL, one of OBJECTIONS, or BAD_PHOTO; MODEL_SAYS_SO for an objection
+            that this client does not know.
+    """
+    objection = prediction.objection
+    if objection is None or prediction.challenge is None:
+        missing = wire.OBJECTION if objection is None else wire.CHALLENGE
+        raise Failure(Reason.UNGUARDED_MODEL, f"the model has no output {missing}")
+    if objection == "no_photo":
+        raise Failure(Reason.BAD_PHOTO, "the model could not read the photo")
+    if objection in OBJECTIONS:
+        raise Failure(Reason(objection), "the model objects to the photo")
+    if objection:
+        raise Failure(Reason.MODEL_SAYS_SO, f"an unknown objection: {objection[:50]!r}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -30,9 +30,9 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 # gRPC does not report a malformed address: it tries to reach it. It also takes ports modulo 65536.
 _ADDRESS = re.compile(r"unix:.+|(dns:///)?[^\s/]+:(?P<port>[0-9]{1,5})")
 
-# The signature's input and outputs. CHALLENGE is optional: the model itself asks for ID.
+# The signature's input and outputs. Models without a guard lack OBJECTION and CHALLENGE.
 IMAGE = "image"
-AGE, VALID, CHALLENGE = "age", "valid", "challenge"
+AGE, VALID, OBJECTION, CHALLENGE = "age", "valid", "objection", "challenge"
 
 # gRPC tries to connect to a lost server once a second, so that a waiting call gets through soon.
 # Its default pauses grow to two minutes. The minimum is also the time limit of one attempt.
@@ -57,7 +57,8 @@ class Prediction(NamedTuple):
 
     age: float  # years
     valid: bool
-    challenge: bool
+    objection: str | None  # empty: there is none; None: the model has no such output
+    challenge: bool | None  # None: the model has no such output
 
     def check(self) -> None:
         """Checks that this is an age.
@@ -144,18 +145,20 @@ def read_answer(answer: bytes, photos: int) -> tuple[list[Prediction], int | Non
         raise Failure(Reason.BAD_ANSWER, f"the answer is not a PredictResponse: {error}") from None
     ages = _column(response, AGE, DT_FLOAT, photos)
     valid = _column(response, VALID, DT_BOOL, photos)
+    objections = [None] * photos
+    if OBJECTION in response.outputs:
+        objections = _column(response, OBJECTION, DT_STRING, photos)
+    challenge = [None] * photos
     if CHALLENGE in response.outputs:
         challenge = _column(response, CHALLENGE, DT_BOOL, photos)
-    else:
-        challenge = [0.0] * photos
     spec = response.model_spec
     version = spec.version.value if spec.HasField("version") else None
-    rows = zip(ages, valid, challenge, strict=True)
-    return [Prediction(age, bool(ok), bool(ask)) for age, ok, ask in rows], version
+    rows = zip(ages, valid, objections, challenge, strict=True)
+    return [Prediction(*row) for row in rows], version
 
 
-def _column(response: PredictResponse, name: str, dtype: DataType, rows: int) -> list[float]:
-    """The values of one output of shape [rows]."""
+def _column(response: PredictResponse, name: str, dtype: DataType, rows: int) -> list[Any]:
+    """The values of one output of shape [rows]: float, bool or str."""
     if name not in response.outputs:
         found = ", ".join(sorted(response.outputs)) or "none"
         raise Failure(Reason.BAD_ANSWER, f"no output {name}; the outputs are: {found}")
@@ -172,12 +175,17 @@ def _column(response: PredictResponse, name: str, dtype: DataType, rows: int) ->
     return values
 
 
-def _values(tensor: TensorProto) -> list[float]:
-    """A tensor's values, from raw memory (`tensor_content`) or from the field of its type."""
+def _values(tensor: TensorProto) -> list[Any]:
+    """A tensor's values, from raw memory (`tensor_content`) or from the field of its type.
+
+    Strings are never raw memory.
+    """
+    if tensor.dtype == DT_STRING:
+        return [value.decode(errors="replace") for value in tensor.string_val]
     if not tensor.tensor_content:
         return list(tensor.float_val if tensor.dtype == DT_FLOAT else tensor.bool_val)
     dtype = _NUMPY[tensor.dtype]
     if len(tensor.tensor_content) % dtype.itemsize:
         return []
-    values: list[float] = np.frombuffer(tensor.tensor_content, dtype).tolist()
+    values: list[Any] = np.frombuffer(tensor.tensor_content, dtype).tolist()
     return values

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from goodseed_client.predict_pb2 import DT_STRING
 
 from pipeline import cli
 from tests.pictures import encoded
 from tests.serving.client.photos import picture
+from tests.serving.client.server import ages as answer_of
 from tests.serving.client.server import everybody_is, serving
 
 
@@ -37,6 +39,18 @@ def test_a_table(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert printed.out == f"{output}: 3 photos, 2 with an age{why}\n"
     assert "3/3" in printed.err  # the progress bar
     assert pq.read_table(output).num_rows == 3
+
+
+def test_objections_are_counted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "ages.csv"
+    (photos / "2.jpg").unlink()
+    answer = answer_of(40, 40, objection=(DT_STRING, [b"no_face", b""]))
+    with serving(lambda request, context: answer) as server:
+        assert ages(photos, "--output", output, "--server", server) == 0
+    counted = "; 1 with an objection and so without an age group"
+    assert capsys.readouterr().out == f"{output}: 2 photos, 2 with an age{counted}\n"
 
 
 def test_a_server_that_fails(

@@ -19,6 +19,7 @@ from goodseed_client import wire
 from goodseed_client.predict_pb2 import (
     DT_BOOL,
     DT_FLOAT,
+    DT_STRING,
     DataType,
     PredictRequest,
     PredictResponse,
@@ -38,14 +39,25 @@ def response(version: int | None = VERSION, **outputs: tuple[DataType, Sequence[
         tensor = message.outputs[name]
         tensor.dtype = dtype
         tensor.tensor_shape.dim.add(size=len(values))
-        (tensor.float_val if dtype == DT_FLOAT else tensor.bool_val).extend(values)
+        fields: dict[int, Any]
+        fields = {
+            DT_FLOAT: tensor.float_val,
+            DT_BOOL: tensor.bool_val,
+            DT_STRING: tensor.string_val,
+        }
+        fields[dtype].extend(values)
     return message.SerializeToString()
 
 
 def ages(*values: float, **outputs: tuple[DataType, Sequence[Any]]) -> bytes:
-    """A good response: these ages, all valid."""
-    outputs |= {"age": (DT_FLOAT, values), "valid": (DT_BOOL, [True] * len(values))}
-    return response(VERSION, **outputs)
+    """A good response: these ages, all valid and without an objection. `outputs` replace others."""
+    good: dict[str, tuple[DataType, Sequence[Any]]] = {
+        "age": (DT_FLOAT, values),
+        "valid": (DT_BOOL, [True] * len(values)),
+        "objection": (DT_STRING, [b""] * len(values)),
+        "challenge": (DT_BOOL, [False] * len(values)),
+    }
+    return response(VERSION, **(good | outputs))
 
 
 def as_raw_memory(values: Sequence[float]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from goodseed_client import ages, batch, wire
+from goodseed_client.advice import OBJECTIONS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ def test_the_names_are_those_of_the_schemas() -> None:
     assert ages.MAX_AGE == features.MAX_AGE
     assert ages.AGE_GROUPS == features.AGE_BANDS
     assert (wire.IMAGE, wire.AGE, wire.VALID) == (features.IMAGE, features.AGE, features.VALID)
+    assert (wire.OBJECTION, wire.CHALLENGE) == (features.OBJECTION, features.CHALLENGE)
+    assert {*OBJECTIONS, features.NO_PHOTO} == {*features.OBJECTIONS}
     assert batch.FILE_NAME == features.FILE_NAME
 
 

@@ -14,14 +14,14 @@ import pytest
 from goodseed_client import AgeClient, Failure, batch
 from goodseed_client.batch import find, write_ages
 from goodseed_client.photo import prepare
-from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
+from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING, PredictRequest
 
 from tests.pictures import encoded
 from tests.ports import free_port
 from tests.serving.client.photos import picture
 from tests.serving.client.server import Answer, everybody_is, response, serving, start
 
-ADDED = ["age", "age_group", "model_version", "reason"]
+ADDED = ["age", "age_group", "model_version", "objection", "reason"]
 
 
 @pytest.fixture
@@ -52,15 +52,15 @@ def test_a_folder(photos: Path, server: str, tmp_path: Path) -> None:
     done: list[int] = []
     output = tmp_path / "ages.csv"
     with AgeClient(server) as client:
-        assert write_ages(client, find(photos), output, batch_size=4, report=done.append) == 9
+        assert write_ages(client, find(photos), output, batch_size=4, report=done.append) == (9, 0)
     table = rows(output)
     assert list(table[0]) == ["file_name", *ADDED]
     assert [row["file_name"] for row in table] == [
         *(f"{n}.jpg" for n in (0, 2, 4, 6, 8)), *(f"deeper/{n}.PNG" for n in (1, 3, 5, 7, 9)),
     ]  # fmt: skip
     by_name = {row["file_name"]: [row[name] for name in ADDED] for row in table}
-    assert by_name.pop("deeper/3.PNG") == ["", "", "", "bad_photo"]
-    assert set(map(tuple, by_name.values())) == {("19.50", "18–20", "7", "")}
+    assert by_name.pop("deeper/3.PNG") == ["", "", "", "", "bad_photo"]
+    assert set(map(tuple, by_name.values())) == {("19.50", "18–20", "7", "", "")}
     assert done == [4, 8, 10]
 
 
@@ -78,6 +78,30 @@ def test_a_csv_keeps_its_columns(photos: Path, server: str, tmp_path: Path) -> N
     assert table["age_group"].to_pylist() == ["18–20", "18–20", None]
     assert table["reason"].to_pylist() == [None, None, "bad_photo"]
     assert table["model_version"].to_pylist() == [7, 7, None]
+
+
+def test_an_age_with_an_objection_has_no_group(photos: Path, tmp_path: Path) -> None:
+    """Also one that this client does not know, and one of a model that is not sure."""
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        objections = [b"no_face", b"", b"asleep", b"no_photo"]
+        challenge = [True, True, True, True]
+        return response(
+            age=(DT_FLOAT, [19.5, 19.5, 19.5, float("nan")]),
+            valid=(DT_BOOL, [True, True, True, False]),
+            objection=(DT_STRING, objections),
+            challenge=(DT_BOOL, challenge),
+        )
+
+    (photos / "four.csv").write_text("file_name\n0.jpg\n2.jpg\n4.jpg\n6.jpg\n")
+    output = tmp_path / "ages.parquet"
+    with serving(answer) as server, AgeClient(server) as client:
+        assert write_ages(client, find(photos / "four.csv"), output) == (3, 3)
+    table = pq.read_table(output)
+    assert table["age"].to_pylist() == [19.5, 19.5, 19.5, None]
+    assert table["age_group"].to_pylist() == [None, "18–20", None, None]
+    assert table["objection"].to_pylist() == ["no_face", None, "asleep", "no_photo"]
+    assert table["reason"].to_pylist() == [None, None, None, "bad_photo"]
 
 
 def test_photos_keep_their_ages_in_order(photos: Path, tmp_path: Path) -> None:
@@ -116,7 +140,7 @@ def test_a_server_that_starts_late(
 
     threading.Thread(target=late).start()
     with AgeClient(f"127.0.0.1:{port}") as client:
-        assert write_ages(client, find(photos), tmp_path / "ages.csv") == 9
+        assert write_ages(client, find(photos), tmp_path / "ages.csv") == (9, 0)
     started[0].stop(0)
 
 

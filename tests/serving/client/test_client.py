@@ -19,8 +19,8 @@ import grpc
 import pytest
 from goodseed_client import Advice, AgeClient, AsyncAgeClient, Kind, Policy, Reason
 from goodseed_client import client as client_module
-from goodseed_client.photo import prepare
-from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, PredictRequest
+from goodseed_client.photo import MAX_BYTES, prepare
+from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING, PredictRequest
 
 from tests.pictures import encoded
 from tests.ports import free_port
@@ -88,7 +88,7 @@ def test_the_server_gets_the_prepared_photo() -> None:
     assert request.model_spec.version_label == "stable"
     assert [dim.size for dim in request.inputs["image"].tensor_shape.dim] == [1]
     (jpeg,) = request.inputs["image"].string_val
-    assert jpeg.startswith(b"\xff\xd8") and len(jpeg) <= 60_000
+    assert jpeg.startswith(b"\xff\xd8") and len(jpeg) <= MAX_BYTES
 
 
 def test_the_policy_can_be_chosen() -> None:
@@ -130,6 +130,26 @@ def test_the_policy_can_be_chosen() -> None:
             Reason.BAD_ANSWER,
             "output challenge has type 1",
         ),
+        (
+            answers_with(ages(40, objection=(DT_BOOL, [False]))),
+            Reason.BAD_ANSWER,
+            "output objection has type 10",
+        ),
+        (
+            answers_with(ages(40, objection=(DT_STRING, [b"", b""]))),
+            Reason.BAD_ANSWER,
+            "output objection has type 7 and shape [2]",
+        ),
+        (
+            answers_with(ages(40, objection=(DT_STRING, [b"asleep"]))),
+            Reason.MODEL_SAYS_SO,
+            "an unknown objection: 'asleep'",
+        ),
+        (
+            answers_with(response(age=(DT_FLOAT, [40]), valid=(DT_BOOL, [True]))),
+            Reason.UNGUARDED_MODEL,
+            "the model has no output objection",
+        ),
         (aborts_with(grpc.StatusCode.RESOURCE_EXHAUSTED), Reason.SERVER_ERROR, "no reason"),
         (aborts_with(grpc.StatusCode.UNAVAILABLE), Reason.NO_SERVER, "no reason"),
         (aborts_with(grpc.StatusCode.NOT_FOUND), Reason.SERVER_ERROR, "NOT_FOUND: no reason"),
@@ -148,13 +168,26 @@ def test_a_bad_answer_is_a_challenge_and_its_cause_is_logged(
 
 
 def test_outputs_of_newer_models() -> None:
-    """The output `challenge` is obeyed. Unknown outputs are ignored."""
+    """Unknown outputs are ignored."""
     more = {"age_low": (DT_FLOAT, [20.0]), "p_minor": (DT_FLOAT, [0.2])}
-    with serving(answers_with(ages(40, challenge=(DT_BOOL, [False]), **more))) as server:
+    with serving(answers_with(ages(40, **more))) as server:
         assert check(server).reason is Reason.OLD_ENOUGH
     with serving(answers_with(ages(40, challenge=(DT_BOOL, [True]), **more))) as server:
         advice = check(server)
     assert (advice.kind, advice.reason) == (Kind.CHALLENGE, Reason.MODEL_SAYS_SO)
+    assert advice.age == 40
+
+
+def test_a_photo_without_a_face_is_taken_again(tmp_path: Path) -> None:
+    answer = answers_with(
+        ages(40, objection=(DT_STRING, [b"no_face"]), challenge=(DT_BOOL, [True]))
+    )
+    audit = tmp_path / "audit.jsonl"
+    with serving(answer) as server:
+        advice = check(server, audit=audit)
+    assert (advice.kind, advice.reason, advice.age) == (Kind.RETAKE, Reason.NO_FACE, None)
+    line = json.loads(audit.read_text())
+    assert (line["advice"], line["reason"]) == ("RETAKE", "no_face")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_damaged_metadata_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("noise", [0, 20, 128])
-def test_twelve_megapixels_become_60_kb(noise: int) -> None:
+def test_twelve_megapixels_become_small(noise: int) -> None:
     pixels = np.asarray(picture(4000, 3000)).astype(np.int16)
     pixels += np.random.default_rng(0).integers(-noise, noise + 1, pixels.shape, np.int16)
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -114,6 +114,30 @@ def test_the_bytes_of_a_png_are_no_scans() -> None:
     data = encoded(Image.fromarray(noise), "PNG", compress_level=0)
     assert data.count(b"\xff\xda") > 64  # a JPEG with so many would be refused
     assert len(prepare(data)) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("tall", [False, True])
+@pytest.mark.parametrize("longer", [400, 700, 1100])
+def test_the_person_may_stand_anywhere(place: str, tall: bool, longer: int) -> None:
+    """The rest of the photo is a blurred or dark wall."""
+    at = {"first": 0, "middle": (longer - 300) // 2, "last": longer - 300}[place]
+    for wall, reason in (("grey", Reason.BLURRED), ("black", Reason.DARK)):
+        scene = Image.new("RGB", (300, longer) if tall else (longer, 300), wall)
+        assert refused(scene).reason is reason
+        scene.paste(picture(300, 300), (0, at) if tall else (at, 0))
+        assert shown(prepare(scene)).size == scene.size
+
+
+def test_the_reason_is_that_of_the_middle() -> None:
+    scene = Image.new("RGB", (900, 300), "black")
+    scene.paste("white", (300, 0, 600, 300))
+    assert refused(scene).reason is Reason.OVEREXPOSED
+
+
+def test_a_line_of_pixels_is_tiny() -> None:
+    assert refused(picture(1, 5000)).reason is Reason.TINY
+    assert refused(picture(5000, 200)).reason is Reason.TINY
 
 
 def test_a_small_photo_keeps_its_size() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from goodseed_client import Policy, Reason
-from goodseed_client.advice import MESSAGES, Failure
+from goodseed_client.advice import MESSAGES, OBJECTIONS, Failure
 from goodseed_client.policy import decide
 from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING, DataType, PredictResponse
 from hypothesis import given, settings
@@ -18,6 +18,7 @@ from tests.serving.client.photos import mutated
 from tests.serving.client.server import VERSION, ages, as_raw_memory
 
 POLICY = Policy.load()
+KNOWN = [b"no_photo", *sorted(objection.encode() for objection in OBJECTIONS)]
 FLOATS = st.one_of(
     st.sampled_from([0.0, 24.999, 25.0, 40.0, 120.0, 120.1, -1.0, math.nan, math.inf, -math.inf]),
     st.floats(width=32),
@@ -32,6 +33,7 @@ def tensors(draw: st.DrawFn, dtype: DataType) -> dict[str, object]:
         "shape": [1],
         "floats": [draw(st.one_of(st.sampled_from([24.9, 25.0, 40.0, 120.0]), FLOATS))],
         "bools": [draw(st.booleans())],
+        "strings": [draw(st.one_of(st.just(b""), st.sampled_from(KNOWN), st.binary(max_size=9)))],
     }
     match draw(st.sampled_from(["nothing"] * 6 + ["type", "shape", "count", "raw", "empty"])):
         case "type":
@@ -39,11 +41,16 @@ def tensors(draw: st.DrawFn, dtype: DataType) -> dict[str, object]:
         case "shape":
             fields["shape"] = draw(st.sampled_from([[], [1, 1], [-1], [0], [2]]))
         case "count":
-            fields |= {"shape": [2], "floats": [40.0, 40.0], "bools": [True, True]}
+            fields |= {
+                "shape": [2],
+                "floats": [40.0, 40.0],
+                "bools": [True, True],
+                "strings": [b"", b""],
+            }
         case "raw":
             fields["raw"] = draw(st.binary(max_size=9))
         case "empty":
-            fields |= {"floats": [], "bools": []}
+            fields |= {"floats": [], "bools": [], "strings": []}
     return fields
 
 
@@ -57,17 +64,18 @@ def message(outputs: dict[str, dict[str, object]]) -> bytes:
         tensor.tensor_content = fields.get("raw", b"")  # type: ignore[assignment]
         tensor.float_val.extend(fields.get("floats", []))  # type: ignore[arg-type]
         tensor.bool_val.extend(fields.get("bools", []))  # type: ignore[arg-type]
+        tensor.string_val.extend(fields.get("strings", []))  # type: ignore[arg-type]
     return response.SerializeToString()
 
 
-def value(fields: dict[str, object] | None, dtype: DataType) -> float | bool | None:
+def value(fields: dict[str, object] | None, dtype: DataType) -> float | bool | bytes | None:
     """The value of a good output of one row, read independently of the client."""
     if fields is None or fields["dtype"] != dtype or fields["shape"] != [1]:
         return None
-    if raw := fields.get("raw"):
+    if (raw := fields.get("raw")) and dtype != DT_STRING:
         kind = np.float32 if dtype == DT_FLOAT else np.bool_
         return np.frombuffer(raw, kind).item() if len(raw) == kind().nbytes else None  # type: ignore[call-overload, arg-type, no-any-return]
-    values = fields.get("floats" if dtype == DT_FLOAT else "bools", [])
+    values = fields[{DT_FLOAT: "floats", DT_BOOL: "bools", DT_STRING: "strings"}[dtype]]
     return values[0] if len(values) == 1 else None  # type: ignore[arg-type, index, no-any-return]
 
 
@@ -75,17 +83,53 @@ def value(fields: dict[str, object] | None, dtype: DataType) -> float | bool | N
 @given(
     st.fixed_dictionaries(
         {"age": tensors(DT_FLOAT), "valid": tensors(DT_BOOL)},
-        optional={"challenge": tensors(DT_BOOL), "p_minor": tensors(DT_FLOAT)},
+        optional={
+            "objection": tensors(DT_STRING),
+            "challenge": tensors(DT_BOOL),
+            "p_minor": tensors(DT_FLOAT),
+        },
     )
 )
 def test_only_a_valid_age_that_is_high_enough_passes(outputs: dict[str, dict[str, object]]) -> None:
     decision = decide(message(outputs), POLICY)
     age, valid = value(outputs.get("age"), DT_FLOAT), value(outputs.get("valid"), DT_BOOL)
-    challenge = value(outputs["challenge"], DT_BOOL) if "challenge" in outputs else False
-    passes = valid is True and challenge is False and age is not None and 25 <= age <= 120
+    guarded = (
+        value(outputs.get("objection"), DT_STRING) == b""
+        and value(outputs.get("challenge"), DT_BOOL) is False
+    )
+    passes = valid is True and guarded and isinstance(age, float) and 25 <= age <= 120
     assert (decision.reason is Reason.OLD_ENOUGH) == passes
     if passes:
         assert decision.age == pytest.approx(age)
+
+
+@given(
+    st.one_of(st.sampled_from(KNOWN), st.binary(min_size=1, max_size=2000)),
+    st.booleans(),
+    st.floats(0, 120, width=32),
+)
+def test_an_objection_comes_before_the_age(objection: bytes, challenge: bool, age: float) -> None:
+    answer = ages(age, objection=(DT_STRING, [objection]), challenge=(DT_BOOL, [challenge]))
+    decision = decide(answer, POLICY)
+    assert (decision.age, decision.model_version) == (None, VERSION)
+    assert 0 < len(decision.cause) < 300
+    if objection == b"no_photo":
+        assert decision.reason is Reason.BAD_PHOTO
+    elif objection in KNOWN:
+        assert (decision.reason.kind, decision.reason) == ("RETAKE", objection.decode())
+    else:
+        assert (decision.reason.kind, decision.reason) == ("CHALLENGE", Reason.MODEL_SAYS_SO)
+
+
+@pytest.mark.parametrize("missing", ["objection", "challenge"])
+@pytest.mark.parametrize("age", [10, 40])
+def test_a_model_without_a_guard_passes_nobody(missing: str, age: float) -> None:
+    response = PredictResponse.FromString(ages(age))
+    del response.outputs[missing]
+    decision = decide(response.SerializeToString(), POLICY)
+    assert (decision.reason.kind, decision.reason) == ("CHALLENGE", Reason.UNGUARDED_MODEL)
+    assert (decision.age, decision.model_version) == (None, VERSION)
+    assert decision.cause == f"the model has no output {missing}"
 
 
 @given(st.binary(max_size=200))

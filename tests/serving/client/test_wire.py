@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from goodseed_client import wire
 from goodseed_client.advice import Failure
-from goodseed_client.predict_pb2 import DESCRIPTOR, DT_BOOL, DT_FLOAT, PredictResponse
+from goodseed_client.predict_pb2 import DESCRIPTOR, DT_BOOL, DT_FLOAT, DT_STRING, PredictResponse
 from google.protobuf.descriptor import FieldDescriptor
 
 from tests.serving.client.server import ages, as_raw_memory, response
@@ -74,10 +74,14 @@ def test_requests_and_answers_are_as_in_tensorflow() -> None:
         answer.model_spec.version.value = 3
         answer.outputs["age"].CopyFrom(tf.make_tensor_proto(values, tf.float32))
         answer.outputs["valid"].CopyFrom(tf.make_tensor_proto([True] * len(values)))
+        objections = ["", "no_face"][: len(values)]
+        answer.outputs["objection"].CopyFrom(tf.make_tensor_proto(objections))
+        answer.outputs["challenge"].CopyFrom(tf.make_tensor_proto([False] * len(values)))
         answer.outputs["later"].CopyFrom(tf.make_tensor_proto(["something"] * len(values)))
         predictions, version = wire.read_answer(answer.SerializeToString(), len(values))
         assert [prediction.age for prediction in predictions] == values
-        assert all(prediction.valid for prediction in predictions)
+        assert all(prediction.valid and not prediction.challenge for prediction in predictions)
+        assert [prediction.objection for prediction in predictions] == objections
         assert version == 3
 
 
@@ -95,7 +99,15 @@ def test_raw_memory_and_fields_are_the_same() -> None:
 
 def test_a_server_that_does_not_tell_the_version() -> None:
     answer = response(None, age=(DT_FLOAT, [40]), valid=(DT_BOOL, [True]))
-    assert wire.read_answer(answer, 1) == ([wire.Prediction(40, True, False)], None)
+    assert wire.read_answer(answer, 1) == ([wire.Prediction(40, True, None, None)], None)
+
+
+def test_strings_are_never_raw_memory() -> None:
+    raw = PredictResponse.FromString(ages(40, objection=(DT_STRING, [])))
+    raw.outputs["objection"].tensor_shape.dim[0].size = 1
+    raw.outputs["objection"].tensor_content = b"\1"
+    with pytest.raises(Failure, match="output objection has 0 values, not 1"):
+        wire.read_answer(raw.SerializeToString(), 1)
 
 
 PLAIN = """
