@@ -35,7 +35,7 @@ def tensors(draw: st.DrawFn, dtype: DataType) -> dict[str, object]:
         "bools": [draw(st.booleans())],
         "strings": [draw(st.one_of(st.just(b""), st.sampled_from(KNOWN), st.binary(max_size=9)))],
     }
-    match draw(st.sampled_from(["nothing"] * 6 + ["type", "shape", "count", "raw", "empty"])):
+    match draw(st.sampled_from(["nothing"] * 30 + ["type", "shape", "count", "raw", "empty"])):
         case "type":
             fields["dtype"] = draw(st.sampled_from([DT_FLOAT, DT_BOOL, DT_STRING, 2, 99]))
         case "shape":
@@ -82,15 +82,20 @@ def value(fields: dict[str, object] | None, dtype: DataType) -> float | bool | b
 @settings(max_examples=1000)
 @given(
     st.fixed_dictionaries(
-        {"age": tensors(DT_FLOAT), "valid": tensors(DT_BOOL)},
-        optional={
+        {
+            "age": tensors(DT_FLOAT),
+            "valid": tensors(DT_BOOL),
             "objection": tensors(DT_STRING),
             "challenge": tensors(DT_BOOL),
-            "p_minor": tensors(DT_FLOAT),
         },
-    )
+        optional={"p_minor": tensors(DT_FLOAT)},
+    ),
+    st.sampled_from([None] * 12 + ["age", "valid", "objection", "challenge"]),
 )
-def test_only_a_valid_age_that_is_high_enough_passes(outputs: dict[str, dict[str, object]]) -> None:
+def test_only_a_valid_age_that_is_high_enough_passes(
+    outputs: dict[str, dict[str, object]], missing: str | None
+) -> None:
+    outputs.pop(missing or "", None)
     decision = decide(message(outputs), POLICY)
     age, valid = value(outputs.get("age"), DT_FLOAT), value(outputs.get("valid"), DT_BOOL)
     guarded = (
