@@ -211,7 +211,8 @@ class Servable(tf.Module):
         super().__init__()
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)  # hides it from tf.Module
-        self._guard = guard
+        # As constants, they would be copied with each function of the graph.
+        self._guard = Guard(*(tf.Variable(part, trainable=False) for part in guard))
         self._transform = transform.transform_features_layer().__call__
         self._image_size = image_size
         self._max_pixels = tf.constant(max_pixels, tf.int64)
