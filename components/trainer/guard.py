@@ -17,15 +17,12 @@ import tensorflow as tf
 _RIDGE = 0.1
 
 
-Array = np.ndarray | tf.Variable
-
-
 class Guard(NamedTuple):
     """What is known of the training photos' features."""
 
-    mean: Array  # float32 [F]
-    whitening: Array  # float32 [F, F]: the training photos' features times it have variance 1
-    limit: Array | float  # the largest distance without objection
+    mean: np.ndarray  # float32 [F]
+    whitening: np.ndarray  # float32 [F, F]: the training photos' features times it have variance 1
+    limit: float  # the largest distance without objection
 
     def distances(self, features: tf.Tensor) -> tf.Tensor:
         """How far features [N, F] are from the training photos', float32 [N]."""
