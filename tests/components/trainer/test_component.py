@@ -57,7 +57,7 @@ def arguments(folder: Path, transformed: Transformed, **changes: Any) -> SimpleN
         custom_config={
             "settings": tiny.settings(**changes).model_dump(),
             "preprocessing": tiny.PREPROCESSING.model_dump(),
-            "guard": {"max_refused": 0.0, "max_refused_test": 1.0},
+            "guard": {"max_refused": 0.0},
             "max_pixels": 1_000_000,
             "max_batch_size": 4,
             "resume_root": str(folder / "resume"),

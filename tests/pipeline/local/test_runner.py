@@ -92,7 +92,7 @@ def test_the_summary_is_complete(first: First) -> None:
         document["seconds"]["total"]
         >= sum(document["seconds"][s] for s in STEPS) - len(STEPS) * 0.1
     )
-    assert 100 < document["peak_rss_mb"]["total"] < 4096
+    assert 100 < document["peak_rss_mb"]["total"] < 5000  # measuring the coverage takes some
     assert document["versions"]["tfx"] == "1.21.0"
     assert document["failure"] is None
 
@@ -335,7 +335,7 @@ def test_real_faces(faces: Path, tmp_path: Path) -> None:
     document = summary(tmp_path / "run")
     assert finished.status == 0, finished.err
     assert document["examples"]["rejected"] == {}
-    assert document["peak_rss_mb"]["total"] < 4096
+    assert document["peak_rss_mb"]["total"] < 5000
     (evaluation,) = (tmp_path / "run" / "artifacts" / "Evaluator" / "evaluation").iterdir()
     result = tfma.load_eval_result(str(evaluation))
     assert {key[0][0] for key, _ in result.slicing_metrics if key} == {
