@@ -38,6 +38,7 @@ def headless_browser() -> Iterator[Browser]:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = webdriver.Chrome(options, Service(driver))
+    chrome.set_script_timeout(180)  # seconds; on a busy machine, axe takes longer than the usual 30
     try:
         yield Browser(chrome)
     finally:
