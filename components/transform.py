@@ -20,18 +20,27 @@ from pipeline import config
 from schemas import features
 
 
+def decode_photo(photo: tf.Tensor) -> tf.Tensor:
+    """The pixels of a photo, uint8 [height, width, 3], RGB; of an animation, its first frame.
+
+    Args:
+        photo: scalar string, the bytes of a JPEG, PNG, GIF or BMP. The op fails if they are not.
+    """
+    return tf.io.decode_image(photo, channels=3, expand_animations=False)
+
+
 def square_jpeg(photo: tf.Tensor, settings: config.Transform) -> tuple[tf.Tensor, tf.Tensor]:
     """What the network sees of a photo, and what speaks against it.
 
     Args:
-        photo: scalar string, the bytes of a JPEG, PNG, GIF or BMP.
+        photo: scalar string, as `decode_photo` takes it.
         settings: the `transform` section of the configuration.
 
     Returns:
         Two scalar strings: a JPEG of image_size × image_size pixels in RGB without chroma
         subsampling, and one of features.OBJECTIONS or nothing.
     """
-    pixels = tf.io.decode_image(photo, channels=3, expand_animations=False)
+    pixels = decode_photo(photo)
     size = settings.image_size
     if settings.face == "find":
         square = find_face(pixels, size, settings)

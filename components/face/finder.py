@@ -143,18 +143,22 @@ def _largest(
     far = tf.norm(middles - shape / 2, axis=1)
     chosen = tf.argmin(tf.where(rivals, far, math.inf))
 
-    height, points = heights[chosen], faces.points[chosen]
+    # The network may see a box of any size. Its square must not fill the memory.
+    height = tf.minimum(heights[chosen], 2 * tf.reduce_min(shape))
+    points = faces.points[chosen]
     face = _geometry(middles[chosen], height, points, settings.margin)
+    around = _surroundings(photo, face)
+    turned = (tf.abs(face.angle) >= _TURNED) | _turned(around, face.angle, network)
     inside = tf.reduce_all((points >= 0) & (points <= shape))
     objection = _first(
         {
             features.SEVERAL_FACES: tf.math.count_nonzero(rivals) > 1,
             features.SMALL_FACE: height < settings.min_face,
-            features.TURNED_FACE: (tf.abs(face.angle) >= _TURNED) | _turned(photo, face, network),
+            features.TURNED_FACE: turned,
             features.CUT_FACE: ~inside,
         }
     )
-    return Square(_whole(_cut(photo, face, size)), objection)
+    return Square(_whole(_upright(around, face.angle, size)), objection)
 
 
 def _geometry(middle: tf.Tensor, height: tf.Tensor, points: tf.Tensor, margin: float) -> _Face:
@@ -173,18 +177,20 @@ def _first(objections: dict[str, tf.Tensor]) -> tf.Tensor:
     return answer
 
 
-def _turned(photo: tf.Tensor, face: _Face, network: YuNet) -> tf.Tensor:
+def _turned(around: tf.Tensor, angle: tf.Tensor, network: YuNet) -> tf.Tensor:
     """Whether the face looks more like a face after a quarter, half or three quarters of a turn."""
-    square = _cut(photo, face, _TURNS_SIDE)
+    square = _upright(around, angle, _TURNS_SIDE)
     border = [_TURNS_BORDER, _TURNS_BORDER]
     square = tf.pad(square, [border, border, [0, 0]], constant_values=_GREY)
     turns = tf.stack([tf.image.rot90(square, quarters) for quarters in range(4)])
     return tf.argmax(tf.reduce_max(network(turns).scores, axis=1)) > 0
 
 
-def _cut(photo: tf.Tensor, face: _Face, size: int) -> tf.Tensor:
-    """The square of a face, upright, float32 [size, size, 3]."""
-    # A square of half as much again has room for the turn. The edges repeat beyond the photo.
+def _surroundings(photo: tf.Tensor, face: _Face) -> tf.Tensor:
+    """The square of a face with a quarter of its side on each side, as room for a turn; uint8.
+
+    Beyond the photo, its edge continues.
+    """
     quarter = tf.maximum(tf.cast(tf.round(face.side / 4), tf.int32), 1)
     first = tf.cast(tf.round(face.centre), tf.int32) - 3 * quarter
     last = tf.shape(photo)[:2] - 1
@@ -192,9 +198,13 @@ def _cut(photo: tf.Tensor, face: _Face, size: int) -> tf.Tensor:
         tf.clip_by_value(tf.range(first[axis], first[axis] + 6 * quarter), 0, last[axis])
         for axis in (0, 1)
     )
-    outer = _resize(tf.gather(tf.gather(photo, rows), columns, axis=1), round(1.5 * size))
-    slanted = tf.abs(face.angle) > _SLANTED
-    return _turn(outer, tf.where(slanted, face.angle, 0.0), size)
+    return tf.gather(tf.gather(photo, rows), columns, axis=1)
+
+
+def _upright(around: tf.Tensor, angle: tf.Tensor, size: int) -> tf.Tensor:
+    """The square of a face, upright, from its surroundings; float32 [size, size, 3]."""
+    slanted = tf.abs(angle) > _SLANTED
+    return _turn(_resize(around, round(1.5 * size)), tf.where(slanted, angle, 0.0), size)
 
 
 def _turn(pixels: tf.Tensor, angle: tf.Tensor, size: int) -> tf.Tensor:

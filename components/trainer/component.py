@@ -156,7 +156,9 @@ def _check(labels: Labels, max_without_face: float) -> None:
             "set transform.face=as_is if the photos are cropped already"
         )
     if any(all(label.objection for label in split) for split in labels.values()):
-        raise UserError("the train or the eval split has no photo: give more photos")
+        raise UserError(
+            "the train or the eval split has no photo that can be used: give more photos"
+        )
 
 
 def _resume_folder(fn_args: FnArgs, precision: str) -> Path:

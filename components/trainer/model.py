@@ -15,7 +15,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.errors import UserError
 from components.trainer.guard import Guard
-from components.transform import decode_squares
+from components.transform import decode_photo, decode_squares
 from components.upstream import without_autotune
 from schemas import features
 
@@ -263,6 +263,8 @@ class Servable(tf.Module):
 
         TensorFlow's decoders fail on bad bytes, and the whole batch would fail with them. Only
         tf.data can go on after an error: it drops the photo, and a blank one comes next.
+        It copies its function at each call. So the transform graph, which is large, stays outside
+        and decodes the photo again.
         """
         options = without_autotune()
         # Otherwise tf.data would optimize this dataset again for each photo.
@@ -281,8 +283,7 @@ class Servable(tf.Module):
         """True; fails if the bytes are not a photo."""
         small_enough = tf.debugging.assert_less_equal(count_pixels(photo), self._max_pixels)
         with tf.control_dependencies([small_enough]):
-            pixels = tf.io.decode_image(photo, channels=3, expand_animations=False)
-        return tf.size(pixels) > 0
+            return tf.size(decode_photo(photo)) > 0
 
 
 def _blank() -> tf.Tensor:

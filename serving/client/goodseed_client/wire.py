@@ -143,18 +143,20 @@ def read_answer(answer: bytes, photos: int) -> tuple[list[Prediction], int | Non
         response = PredictResponse.FromString(answer)
     except DecodeError as error:
         raise Failure(Reason.BAD_ANSWER, f"the answer is not a PredictResponse: {error}") from None
-    ages = _column(response, AGE, DT_FLOAT, photos)
-    valid = _column(response, VALID, DT_BOOL, photos)
-    objections = [None] * photos
-    if OBJECTION in response.outputs:
-        objections = _column(response, OBJECTION, DT_STRING, photos)
-    challenge = [None] * photos
-    if CHALLENGE in response.outputs:
-        challenge = _column(response, CHALLENGE, DT_BOOL, photos)
+    columns = (
+        _column(response, AGE, DT_FLOAT, photos),
+        _column(response, VALID, DT_BOOL, photos),
+        _column_if_any(response, OBJECTION, DT_STRING, photos),
+        _column_if_any(response, CHALLENGE, DT_BOOL, photos),
+    )
     spec = response.model_spec
     version = spec.version.value if spec.HasField("version") else None
-    rows = zip(ages, valid, objections, challenge, strict=True)
-    return [Prediction(*row) for row in rows], version
+    return [Prediction(*row) for row in zip(*columns, strict=True)], version
+
+
+def _column_if_any(response: PredictResponse, name: str, dtype: DataType, rows: int) -> list[Any]:
+    """The values of an output that older models do not have; then None for each row."""
+    return _column(response, name, dtype, rows) if name in response.outputs else [None] * rows
 
 
 def _column(response: PredictResponse, name: str, dtype: DataType, rows: int) -> list[Any]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.face import finder
+from components.face import finder, yunet
 from components.face.finder import find_face
 from pipeline import config
 
@@ -100,7 +100,8 @@ def test_a_slanted_face_is_turned_upright(portraits: list[Image.Image], angle: i
 
     def square(picture: Image.Image, points: np.ndarray) -> np.ndarray:
         face = finder._geometry(middle, tf.constant(200.0), tf.constant(points), 0.0)
-        pixels: np.ndarray = finder._cut(tf.constant(np.asarray(picture)), face, SIZE).numpy()
+        around = finder._surroundings(tf.constant(np.asarray(picture)), face)
+        pixels: np.ndarray = finder._upright(around, face.angle, SIZE).numpy()
         return pixels
 
     expected = square(upright, POINTS)
@@ -194,6 +195,14 @@ def test_where_the_square_is_beyond_the_photo_the_edge_continues(
     square, _ = find_face(tf.constant(pixels), SIZE, config.Transform(margin=1.0))
     assert (square.numpy()[10:-10, 0] == (255, 0, 0)).all()
     assert (square.numpy()[10:-10, -1] == (0, 0, 255)).all()
+
+
+def test_a_box_of_any_size_does_not_fill_the_memory(portraits: list[Image.Image]) -> None:
+    photo = tf.constant(np.asarray(portraits[0]))
+    box, points = [[-1e30, -1e30, 1e30, 1e30]], [[[100.0, 100.0]] * 5]
+    faces = yunet.Faces(tf.constant(box), tf.constant([0.9]), tf.constant(points))
+    square, _ = finder._largest(photo, faces, yunet.YuNet(), SIZE, config.Transform())
+    assert square.shape == (SIZE, SIZE, 3)
 
 
 def test_knobs(portraits: list[Image.Image]) -> None:
