@@ -1,9 +1,19 @@
-"""Evaluator: TFMA's metrics on the test split, by age band, extra column and both; the gate."""
+"""Evaluator: TFMA's metrics on the test split, by age band, extra column and both; the gate.
+
+The errors are those of the photos to which the model does not object. How many it refuses is a
+metric of its own, with a bound of its own.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
+import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
 import tfx.components
 from tensorflow_model_analysis.proto import config_pb2
@@ -12,9 +22,9 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel, artifact_utils
 from tfx.utils import io_utils, proto_utils
 
-from components import predictions
+from components import objections, predictions
 from components.curated_schema import extra_columns
-from components.gate import BASELINE_MAE, MAE
+from components.gate import BASELINE_MAE, MAE, MEASURED, OBJECTIONS, REFUSED
 from components.served_model import is_live
 from components.upstream import mean_error
 from pipeline import config
@@ -23,40 +33,50 @@ from schemas import features
 CANDIDATE, BASELINE = "candidate", "baseline"  # the names of the models in TFMA
 
 
-def eval_config(gate: config.Evaluator) -> tfma.EvalConfig:
+# Metrics. COUNT is the number of photos without an objection, on which the errors are measured.
+COUNT, ALL_PHOTOS = "example_count", "all_photos"
+
+
+def eval_config(gate: config.Evaluator, guard: config.Guard) -> tfma.EvalConfig:
     """The metrics, the slices and the gate's bounds, in TFMA's form."""
     overall = config_pb2.SlicingSpec()
-    # A plain `threshold` would apply to every slice, down to the smallest age band.
-    thresholds = config_pb2.PerSliceMetricThreshold(
-        slicing_specs=[overall],
-        threshold=config_pb2.MetricThreshold(
-            value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": gate.max_mae}),
-            change_threshold=config_pb2.GenericChangeThreshold(
-                direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
-                absolute={"value": gate.max_mae_increase},
-            ),
-        ),
-    )
-    names = ("ExampleCount", "MeanPrediction", "MeanLabel", "Calibration")
     specs = {
         "signature_name": "examples",
         "label_key": features.AGE,
         "prediction_key": features.AGE,
     }
+    increase = config_pb2.GenericChangeThreshold(
+        direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
+        absolute={"value": gate.max_mae_increase},
+    )
+    names = ("ExampleCount", "MeanPrediction", "MeanLabel", "Calibration")
+    errors = config_pb2.MetricsSpec(
+        metrics=[
+            mean_error(MAE, per_slice_thresholds=[_at_most(gate.max_mae, increase)]),
+            mean_error("mean_squared_error"),
+            *(config_pb2.MetricConfig(class_name=name) for name in names),
+        ],
+        example_weights=config_pb2.ExampleWeightOptions(weighted=True),
+    )
+    photos = config_pb2.MetricsSpec(
+        metrics=[
+            config_pb2.MetricConfig(
+                class_name=objections.Refused.__name__,
+                module=objections.__name__,
+                per_slice_thresholds=[_at_most(guard.max_refused_test)],
+            ),
+            config_pb2.MetricConfig(
+                class_name="ExampleCount", config=json.dumps({"name": ALL_PHOTOS})
+            ),
+        ],
+        example_weights=config_pb2.ExampleWeightOptions(unweighted=True),
+    )
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(name=CANDIDATE, **specs),
             config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **specs),
         ],
-        metrics_specs=[
-            config_pb2.MetricsSpec(
-                metrics=[
-                    mean_error(MAE, per_slice_thresholds=[thresholds]),
-                    mean_error("mean_squared_error"),
-                    *(config_pb2.MetricConfig(class_name=name) for name in names),
-                ]
-            )
-        ],
+        metrics_specs=[errors, photos],
         slicing_specs=[
             overall,
             config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND]),
@@ -64,14 +84,28 @@ def eval_config(gate: config.Evaluator) -> tfma.EvalConfig:
     )
 
 
+def _at_most(
+    bound: float, change: config_pb2.GenericChangeThreshold | None = None
+) -> config_pb2.PerSliceMetricThreshold:
+    """A bound of the whole split. A plain `threshold` would apply to every slice."""
+    return config_pb2.PerSliceMetricThreshold(
+        slicing_specs=[config_pb2.SlicingSpec()],
+        threshold=config_pb2.MetricThreshold(
+            value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": bound}),
+            change_threshold=change,
+        ),
+    )
+
+
 def custom_extractors(
     eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
 ) -> list[Any]:
-    """TFMA's own extractors, and one that writes the age that each photo got.
+    """TFMA's own extractors, and two: one weighs the photos, one writes what each of them got.
 
     TFX finds this function by its name, in the module that `module_path` names.
     """
-    extractors = tfma.default_extractors(
+    # TFMA computes the metrics after the last of its own extractors, which adds the slices.
+    *extractors, slices = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
         eval_config=eval_config,
         tensor_adapter_config=tensor_adapter_config,
@@ -79,8 +113,14 @@ def custom_extractors(
     columns = [key for spec in eval_config.slicing_specs for key in spec.feature_keys]
     # If there is one model only, TFMA drops its name.
     models = {spec.name or CANDIDATE: spec.name for spec in eval_config.model_specs}
+    weigh = beam.Map(objections.weigh, [*models.values()])
     write = predictions.Write(predictions.folder.get(), list(dict.fromkeys(columns)), models)
-    return [*extractors, tfma.extractors.Extractor("WritePredictions", write)]
+    return [
+        *extractors,
+        tfma.extractors.Extractor("WeighPhotos", weigh),
+        slices,
+        tfma.extractors.Extractor("WritePredictions", write),
+    ]
 
 
 class Executor(executor.Executor):
@@ -94,8 +134,8 @@ class Executor(executor.Executor):
     ) -> None:
         """Evaluates the candidate, and the live model if there is one; blesses a good candidate.
 
-        The evaluation also holds a row for each photo: `predictions.FILE`. Its custom property MAE
-        is the candidate's, BASELINE_MAE the live model's.
+        The evaluation also holds a row for each photo: `predictions.FILE`. Its custom properties
+        are those that components.gate names.
         """
         tfma_config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
@@ -112,14 +152,32 @@ class Executor(executor.Executor):
         predictions.folder.set(evaluation.uri)
         super().Do(inputs, output_dict, properties)
         # If there is one model only, TFMA drops its name.
-        models = {MAE: CANDIDATE, BASELINE_MAE: BASELINE} if live else {MAE: ""}
-        for name, model in models.items():
-            evaluation.set_float_custom_property(name, _mae(evaluation.uri, model))
+        overall = _overall(evaluation.uri, CANDIDATE if live else "")
+        for name in (MAE, REFUSED):
+            evaluation.set_float_custom_property(name, overall[name])
+        if live:
+            mae = _overall(evaluation.uri, BASELINE)[MAE]
+            evaluation.set_float_custom_property(BASELINE_MAE, mae)
+        evaluation.set_int_custom_property(MEASURED, round(overall[COUNT]))
+        evaluation.set_string_custom_property(OBJECTIONS, json.dumps(_objections(evaluation.uri)))
 
 
-def _mae(evaluation: str, model: str) -> float:
+def _overall(evaluation: str, model: str) -> dict[str, float]:
+    """A model's metrics of the whole split.
+
+    If all photos are refused, TFMA's MAE is 0. It becomes NaN, which no bound lets pass.
+    """
     found = tfma.load_eval_result(evaluation, model_name=model).get_metrics_for_slice()
-    return float(found[MAE]["doubleValue"])
+    metrics = {name: float(value["doubleValue"]) for name, value in found.items()}
+    return metrics if metrics[COUNT] else {**metrics, MAE: math.nan}
+
+
+def _objections(evaluation: str) -> dict[str, int]:
+    """The number of photos with each objection of the candidate, the most frequent one first."""
+    column = predictions.objection_column(CANDIDATE)
+    photos = pq.read_table(Path(evaluation, predictions.FILE), columns=[column])
+    counts = Counter(filter(None, photos[column].to_pylist()))
+    return dict(counts.most_common())
 
 
 class Evaluator(tfx.components.Evaluator):

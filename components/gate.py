@@ -6,34 +6,49 @@ everybody who reads it: the run's summary, the reviewers' page and the pages in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline import config
 
-# Custom properties of the Evaluator's evaluation: MAE on the whole test split, years.
-MAE = "mean_absolute_error"
+# Custom properties of the Evaluator's evaluation.
+MAE = "mean_absolute_error"  # on the test photos without an objection, years
 BASELINE_MAE = f"baseline_{MAE}"  # of the live model; missing if there is none
+MEASURED = "measured"  # number of these photos
+REFUSED = "refused"  # share of the test photos with an objection, 0 to 1
+OBJECTIONS = "objections"  # JSON: the number of test photos with each objection
 # Custom property of ServingCheck's blessing: why the model can't be served; empty if it can.
 REASON = "reason"
 
 
 def reasons(
-    gate: config.Evaluator, mae: float, baseline_mae: float | None, serving_reason: str | None
+    gate: config.Evaluator,
+    guard: config.Guard,
+    evaluation: Mapping[str, Any],
+    served: Mapping[str, Any],
 ) -> list[str]:
     """Why the gate is shut, a phrase for each reason; empty if the gate is open.
 
     Args:
-        gate: the bounds.
-        mae: of the candidate, years; NaN is above every bound.
-        baseline_mae: of the live model, years; None if no model is live.
-        serving_reason: ServingCheck's REASON.
+        gate: the bounds of the MAE.
+        guard: the bound of the refused photos.
+        evaluation: properties of the Evaluator's evaluation. NaN is above every bound.
+        served: properties of ServingCheck's blessing.
     """
+    mae, refused, baseline = evaluation[MAE], evaluation[REFUSED], evaluation.get(BASELINE_MAE)
     found = []
     if not mae <= gate.max_mae:
         found.append(f"MAE {mae:.2f} years is above the bound of {gate.max_mae:.2f}")
-    if baseline_mae is not None and not mae - baseline_mae <= gate.max_mae_increase:
+    if baseline is not None and not mae - baseline <= gate.max_mae_increase:
         found.append(
-            f"MAE {mae:.2f} years is worse than the live model's {baseline_mae:.2f} by more than "
+            f"MAE {mae:.2f} years is worse than the live model's {baseline:.2f} by more than "
             f"{gate.max_mae_increase:.2f}"
         )
-    if serving_reason:
-        found.append(f"it can't be served: {serving_reason}")
+    if not refused <= guard.max_refused_test:
+        found.append(
+            f"the model refuses {refused:.1%} of the test photos, which is above the bound of "
+            f"{guard.max_refused_test:.1%} (guard.max_refused_test)"
+        )
+    if reason := served.get(REASON):
+        found.append(f"it can't be served: {reason}")
     return found

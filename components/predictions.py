@@ -1,4 +1,4 @@
-"""The predicted age of each test photo: a table with a row for each photo."""
+"""What the models say about each test photo: a table with a row for each photo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow_model_analysis as tfma
 
+from components.objections import objection
 from schemas import features
 
 FILE = "predictions.parquet"  # in the folder of the Evaluator's artifact `evaluation`
@@ -21,11 +22,16 @@ FILE = "predictions.parquet"  # in the folder of the Evaluator's artifact `evalu
 folder: ContextVar[str] = ContextVar("folder")
 
 
+def objection_column(model: str) -> str:
+    """The column with the objections of the model whose ages are in the column `model`."""
+    return f"{model}_{features.OBJECTION}"
+
+
 class Write(beam.PTransform):
     """Writes FILE from TFMA's extracts, one for each photo; returns the extracts unchanged.
 
-    The columns are FILE_NAME, PHOTO_ID and `columns`, strings or null; and AGE and one column for
-    each model, float32, years.
+    The columns are FILE_NAME, PHOTO_ID and `columns`, strings or null; AGE and one column for each
+    model, float32, years; and the `objection_column` of each model, string, empty without one.
 
     Args:
         folder: the folder for FILE.
@@ -44,6 +50,7 @@ class Write(beam.PTransform):
         schema = pa.schema(
             [(name, pa.string()) for name in self._texts]
             + [(name, pa.float32()) for name in (features.AGE, *self._models)]
+            + [(objection_column(name), pa.string()) for name in self._models]
         )
         write = beam.io.WriteToParquet(self._file, schema, num_shards=1, shard_name_template="")
         _ = extracts | "Row" >> beam.Map(self._row) | write
@@ -56,6 +63,7 @@ class Write(beam.PTransform):
             **{name: _text(found.get(name)) for name in self._texts},
             features.AGE: _age(found),
             **{column: _age(outputs) for column, outputs in by_model.items()},
+            **{objection_column(c): objection(outputs) for c, outputs in by_model.items()},
         }
 
 

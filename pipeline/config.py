@@ -129,6 +129,10 @@ class Guard(Section):
     max_refused: float = Field(
         0.02, ge=0, lt=1, description="Share of the eval photos that the guard refuses, 0 to 1"
     )
+    max_refused_test: float = Field(
+        0.05, ge=0, lt=1,
+        description="Gate: largest share of the test photos with any objection, 0 to 1",
+    )  # fmt: skip
 
 
 class Evaluator(Section):

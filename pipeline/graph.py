@@ -49,7 +49,7 @@ def create_pipeline(config: Config) -> Pipeline:
         transformed.outputs["transform_graph"],
         settings=config.trainer,
         preprocessing=config.transform,
-        guard=config.guard,
+        max_refused=config.guard.max_refused,
         max_pixels=config.data.max_pixels,
         max_batch_size=config.serving.max_batch_size,
         resume_root=str(run_dir / "resume"),
@@ -60,7 +60,7 @@ def create_pipeline(config: Config) -> Pipeline:
         model=trained.outputs["model"],
         baseline_model=served.outputs["model"],
         schema=curated.outputs["schema"],
-        eval_config=eval_config(config.evaluator),
+        eval_config=eval_config(config.evaluator, config.guard),
     )
     check = ServingCheck(
         model=trained.outputs["model"],

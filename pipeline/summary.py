@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components import gate
 from components.review import PAGE
 from pipeline import DISTRIBUTION
-from pipeline.config import Evaluator
+from pipeline.config import Evaluator, Guard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +37,7 @@ _PACKAGES = (
 
 def summarise(
     section: Evaluator,
+    guard: Guard,
     outputs: Outputs,
     *,
     failure: str | None,
@@ -46,7 +47,8 @@ def summarise(
     """The summary of a run, whole or failed.
 
     Args:
-        section: the gate's bounds, from the run's configuration.
+        section: the gate's bounds of the MAE, from the run's configuration.
+        guard: the gate's bound of the refused photos, from there too.
         outputs: of the run's steps; those that a failed run did not reach are missing.
         failure: the step that failed and why, one line; None if no step failed.
         seconds: wall time of each step, and `total`.
@@ -58,7 +60,7 @@ def summarise(
     review = outputs.get(("Review", "review"))
     return {
         "examples": _examples(examples) if examples else None,
-        "gate": _gate(section, outputs),
+        "gate": _gate(section, guard, outputs),
         "pushed_version": _pushed_version(pushed) if pushed else None,
         "review": f"{review[URI]}/{PAGE}" if review else None,
         "failure": failure,
@@ -80,19 +82,24 @@ def _pushed_version(artifact: Mapping[str, Any]) -> int | None:
     return int(version) if version else None
 
 
-def _gate(section: Evaluator, outputs: Outputs) -> dict[str, Any] | None:
+def _gate(section: Evaluator, guard: Guard, outputs: Outputs) -> dict[str, Any] | None:
     if ("Evaluator", "evaluation") not in outputs:
         return None
     evaluation = outputs["Evaluator", "evaluation"]
     served = outputs.get(("ServingCheck", "blessing"), {})
-    mae, baseline = evaluation[gate.MAE], evaluation.get(gate.BASELINE_MAE)
+    objections = json.loads(evaluation[gate.OBJECTIONS])
     return {
         "metric": gate.MAE,
-        "value": mae,
+        "value": evaluation[gate.MAE],
         "bound": section.max_mae,
-        "baseline": baseline,
+        "baseline": evaluation.get(gate.BASELINE_MAE),
+        "measured": evaluation[gate.MEASURED],
+        "refused": sum(objections.values()),
+        "refused_share": evaluation[gate.REFUSED],
+        "refused_bound": guard.max_refused_test,
+        "objections": objections,
         "blessed": outputs["Evaluator", "blessing"]["blessed"] == 1,
-        "reasons": gate.reasons(section, mae, baseline, served.get(gate.REASON)),
+        "reasons": gate.reasons(section, guard, evaluation, served),
     }
 
 
@@ -118,6 +125,14 @@ def show(document: Mapping[str, Any], console: Console) -> None:
         live = "none" if judged["baseline"] is None else f"{judged['baseline']:.2f} years"
         table.add_row("MAE on test", f"{judged['value']:.2f} years (bound {judged['bound']:.2f})")
         table.add_row("live model's MAE", live)
+        if "refused" in judged:  # packages of older versions have none
+            kinds = ", ".join(f"{name} {n:,}" for name, n in judged["objections"].items())
+            table.add_row(
+                "refused on test",
+                f"{judged['refused']:,} of {judged['refused'] + judged['measured']:,} photos: "
+                f"{judged['refused_share']:.1%} (bound {judged['refused_bound']:.1%})"
+                + (f"; {kinds}" if kinds else ""),
+            )
         version = document["pushed_version"]
         table.add_row(
             "pushed version",

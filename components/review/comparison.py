@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from components.evaluator import COUNT
 from components.gate import MAE
 from components.review import decision, slices
-from components.review.evaluation import COUNT, OVERALL, UNKNOWN, figures
+from components.review.evaluation import OVERALL, UNKNOWN, figures
 from components.review.inputs import Inputs
 from components.review.page import Cell, Row, Section, Table, Text
 

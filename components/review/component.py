@@ -29,6 +29,7 @@ from components.review import (
     decision,
     mistakes,
     model_card,
+    refused,
     slices,
     training,
 )
@@ -129,7 +130,8 @@ def _artifact(artifact: tfx.types.Artifact) -> Artifact:
 def write(inputs: Inputs, folder: Path) -> None:
     """Writes the page and its files. Writes nothing if one of them can't be made."""
     sections = [
-        part.section(inputs) for part in (decision, slices, mistakes, data, training, model_card)
+        part.section(inputs)
+        for part in (decision, slices, refused, mistakes, data, training, model_card)
     ]
     files = {
         model_card.FILE: model_card.markdown(inputs),

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import tensorflow_model_analysis as tfma
 
 from components import gate
-from components.evaluator import BASELINE
-from components.gate import MAE, REASON
-from components.review.evaluation import COUNT, OVERALL, UNKNOWN, Figure, read
+from components.evaluator import ALL_PHOTOS, BASELINE, COUNT
+from components.gate import MAE, REASON, REFUSED
+from components.review.evaluation import OVERALL, UNKNOWN, Figure, read
 from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Block, Cell, Section, Table, Text, Verdict
 from components.served_model import VERSION
-from pipeline.config import Evaluator
+from pipeline.config import Evaluator, Guard
 
 _NO_NUMBER = Cell("–", math.nan)
 
@@ -26,6 +26,8 @@ NAMES = {
     "mean_error": "bias, years",
     "mean_squared_error": "MSE, years²",
     COUNT: "photos",
+    REFUSED: "refused, share of all photos",
+    ALL_PHOTOS: "all photos, also refused ones",
     "mean_prediction": "mean estimate, years",
     "mean_label": "mean age, years",
     "calibration": "calibration (mean estimate ÷ mean age)",
@@ -51,9 +53,9 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
     yield Text(
         [
             "MAE is the mean absolute error: how many years an estimate is off on average. It is "
-            "measured on the test split. The training never sees these photos. The gate compares "
-            "the value with the bound. The interval shows how much the value may depend on the "
-            "choice of photos."
+            "measured on the photos of the test split that the model does not refuse. The training "
+            "never sees the test split. The gate compares the value with the bound. The interval "
+            "shows how much the value may depend on the choice of photos."
         ]
     )
     yield Table("Thresholds of the gate", COLUMNS, thresholds(inputs))
@@ -87,12 +89,11 @@ def fingerprint(inputs: Inputs) -> str:
 
 def reasons(inputs: Inputs) -> list[str]:
     """Why the gate is shut, a sentence for each reason."""
-    evaluation = inputs.artifacts["evaluation"].properties
     found = gate.reasons(
         Evaluator(**inputs.settings["evaluator"]),
-        evaluation[MAE],
-        evaluation.get(gate.BASELINE_MAE),
-        inputs.artifacts["infra_blessing"].properties.get(REASON),
+        Guard(**inputs.settings["guard"]),
+        inputs.artifacts["evaluation"].properties,
+        inputs.artifacts["infra_blessing"].properties,
     )
     sentences = [f"{reason[0].upper()}{reason[1:]}." for reason in found]
     return sentences or ["The reason is not recorded."]
@@ -105,7 +106,6 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
         config.metrics_specs, eval_config=config
     )
     candidate, live = _overall(inputs, ""), _overall(inputs, BASELINE)
-    photos = candidate.get(COUNT, UNKNOWN).value
     rows: list[list[Cell | str]] = []
     for key, by_slice in configured.items():
         if key.model_name == BASELINE:  # TFMA lists it, but does not check it
@@ -117,7 +117,11 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
                     continue
                 label = f"{label}, this model minus the live model"
                 value = Figure(value.value - live[key.name].value, math.nan, math.nan)
-            rows += [_row(label, value, side, bound, photos) for side, bound in _bounds(threshold)]
+            form = ".1%" if key.name == REFUSED else ".2f"
+            photos = candidate.get(ALL_PHOTOS if key.name == REFUSED else COUNT, UNKNOWN).value
+            rows += [
+                _row(label, value, side, bound, photos, form) for side, bound in _bounds(threshold)
+            ]
     return [*rows, _served(inputs)]
 
 
@@ -141,14 +145,16 @@ def _overall(inputs: Inputs, model: str) -> dict[str, Figure]:
     return read(inputs.artifacts["evaluation"].path, model).get(OVERALL, {})
 
 
-def _row(label: str, value: Figure, side: str, bound: float, photos: float) -> list[Cell | str]:
+def _row(
+    label: str, value: Figure, side: str, bound: float, photos: float, form: str
+) -> list[Cell | str]:
     margin = bound - value.value if side == "at most" else value.value - bound
     met = margin >= 0  # False if the margin is NaN
     return [
         label,
-        value.short(),
-        f"{side} {bound:.2f}",
-        Cell(f"{margin:+z.2f}", margin),
+        value.short(form),
+        f"{side} {bound:{form}}",
+        Cell(f"{margin:+z{form}}", margin),
         Cell(f"{photos:,.0f}", photos),
         _verdict(met),
     ]

@@ -12,17 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
+from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from components import predictions
-from components.evaluator import CANDIDATE
-from components.gate import MAE
+from components.evaluator import ALL_PHOTOS, CANDIDATE, COUNT
+from components.gate import MAE, REFUSED
 from components.review.inputs import NOT_RECORDED, Inputs
 from schemas import features
 
 Slice = tuple[tuple[str, str], ...]  # pairs of column and value; () is the whole test split
 OVERALL: Slice = ()
-MSE, COUNT, MEAN_ERROR = "mean_squared_error", "example_count", "mean_error"
+MSE, MEAN_ERROR = "mean_squared_error", "mean_error"
 # The name of a column. It contains a space, because no column of the CSV does.
 ABSOLUTE_ERROR = "absolute error"
 
@@ -84,25 +85,49 @@ def read(folder: Path, model: str = "") -> dict[Slice, dict[str, Figure]]:
 
 
 def absolute_errors(folder: Path, model: str = CANDIDATE) -> pa.Table:
-    """A row for each test photo: PHOTO_ID, the columns of the slices, ABSOLUTE_ERROR in years.
+    """A row for each test photo to which the model does not object.
 
-    TFMA's metrics do not say how two models differ on the same photo. These rows do.
+    The columns are PHOTO_ID, those of the slices, and ABSOLUTE_ERROR in years. TFMA's metrics do
+    not say how two models differ on the same photo. These rows do.
     """
-    photos = pq.read_table(folder / predictions.FILE)
+    answered = [(predictions.objection_column(model), "=", "")]
+    photos = pq.read_table(folder / predictions.FILE, filters=answered)
     error = pc.abs(pc.subtract(photos[model], photos[features.AGE])).cast(pa.float64())
     return photos.append_column(ABSOLUTE_ERROR, error)
 
 
 def _with_intervals(found: dict[str, Figure]) -> dict[str, Figure]:
-    """Adds the bias, and the interval of the MAE if TFMA did not compute it."""
+    """Adds the bias, and the intervals that TFMA did not compute.
+
+    If all photos of a slice are refused, TFMA's errors are 0. They become unknown.
+    """
     count, square = found.get(COUNT, UNKNOWN).value, found.get(MSE, UNKNOWN).value
+    if count == 0:
+        photos = (COUNT, ALL_PHOTOS, REFUSED)
+        found = {name: figure if name in photos else UNKNOWN for name, figure in found.items()}
     if MEAN_ERROR not in found and "mean_prediction" in found and "mean_label" in found:
         bias = found["mean_prediction"].value - found["mean_label"].value
         found[MEAN_ERROR] = interval(bias, square, count)
     if MAE in found and math.isnan(found[MAE].low):
         mae = interval(found[MAE].value, square, count)
         found[MAE] = replace(mae, low=max(mae.low, 0.0))  # keeps NaN
+    if REFUSED in found:
+        every = found[ALL_PHOTOS].value
+        found[REFUSED] = share(round(every - count), round(every))
     return found
+
+
+def share(count: int, photos: int) -> Figure:
+    """A share with Wilson's 95 % interval (1927, J. Am. Stat. Assoc. 22, 209-212).
+
+    Args:
+        count: number of photos that are counted.
+        photos: number of all photos; without any, the share is unknown.
+    """
+    if not photos:
+        return UNKNOWN
+    bounds = binomtest(count, photos).proportion_ci(0.95, "wilson")
+    return Figure(count / photos, bounds.low, bounds.high)
 
 
 def interval(mean: float, mean_square: float, count: float) -> Figure:

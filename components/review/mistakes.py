@@ -5,23 +5,20 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import altair as alt
 import numpy as np
 import pyarrow.parquet as pq
-import tensorflow as tf
 from goodseed_client.policy import Policy
-from PIL import Image
-from scipy.stats import binomtest
 
 from components import predictions
 from components.evaluator import CANDIDATE
 from components.review.charts import COLOURS
-from components.review.evaluation import Figure, interval
+from components.review.evaluation import Figure, interval, share
 from components.review.inputs import Inputs
 from components.review.page import Block, Chart, Photo, Photos, Row, Section, Table, Text
+from components.review.thumbnails import NOTE, OFF, thumbnails
 from schemas import features
 
 SUSPECTS_FILE = "suspects.csv"
@@ -31,16 +28,15 @@ _YOUNG, _OLD = 25, 55  # years: young is below 25, old is from 55 on
 _CLOSE = 2  # years; an error of at most this is very small
 _NEIGHBOURS = 101  # number of photos with similar estimates, for the score of an error
 _SUSPICIOUS = 3.5  # bound of the modified z-score
-_SIDE = 96  # longer side of a thumbnail, pixels
 
 
 class Estimates(NamedTuple):
-    """The test photos, in the order of the file."""
+    """Test photos, in the order of the file."""
 
     file_names: np.ndarray  # str [N]
     photo_ids: np.ndarray  # str [N]
     ages: np.ndarray  # float [N], years
-    estimates: np.ndarray  # float [N], years; NaN if the model could not read the photo
+    estimates: np.ndarray  # float [N], years
 
     @property
     def errors(self) -> np.ndarray:
@@ -54,17 +50,17 @@ class Estimates(NamedTuple):
 
 def section(inputs: Inputs) -> Section:
     """Charts of all estimates, their effect at the till, and the photos to look at."""
-    every = estimates(inputs)
-    known = np.isfinite(every.errors)
-    return Section("mistakes", "Mistakes", list(_blocks(inputs, every.of(known), sum(~known))))
+    return Section("mistakes", "Mistakes", list(_blocks(inputs, estimates(inputs))))
 
 
 def estimates(inputs: Inputs) -> Estimates:
-    """The estimates that the Evaluator wrote."""
+    """The estimates that the Evaluator wrote: those to which the model does not object."""
     file = inputs.artifacts["evaluation"].path / predictions.FILE
     columns = [features.FILE_NAME, features.PHOTO_ID, features.AGE, CANDIDATE]
-    table = pq.read_table(file, columns=columns)
-    return Estimates(*(table[name].to_numpy() for name in columns))
+    answered = [(predictions.objection_column(CANDIDATE), "=", "")]
+    table = pq.read_table(file, columns=columns, filters=answered)
+    found = Estimates(*(table[name].to_numpy() for name in columns))
+    return found.of(np.isfinite(found.errors))
 
 
 def suspects_csv(inputs: Inputs) -> str:
@@ -73,8 +69,7 @@ def suspects_csv(inputs: Inputs) -> str:
     File names are not changed, because --exclude has to find the files. A spreadsheet does not read
     them as formulas, because each name starts with the folder of the photos.
     """
-    every = estimates(inputs)
-    found = every.of(np.isfinite(every.errors))
+    found = estimates(inputs)
     scores = outlier_scores(found.estimates, found.errors)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -121,9 +116,7 @@ def outliers(scores: np.ndarray) -> np.ndarray:
     return order[np.abs(scores)[order] > _SUSPICIOUS]
 
 
-def _blocks(inputs: Inputs, found: Estimates, unread: int) -> Iterator[Block]:
-    if unread:
-        yield Text([f"The model could not read {unread:,} photos. They are left out below."])
+def _blocks(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     if not len(found.ages):
         yield Text(["The evaluation contains no estimates."])
         return
@@ -258,7 +251,7 @@ def _by_age(found: Estimates, min_photos: int) -> Block:
 
 
 def _at_the_till(found: Estimates) -> Table:
-    """What would happen to these people under the default policy."""
+    """What would happen to these people under the default policy; refused photos are left out."""
     policy = Policy.load()
     asked = found.estimates < policy.challenge_age
     minors, adults = found.ages < policy.legal_age, found.ages >= policy.challenge_age
@@ -280,11 +273,7 @@ def _at_the_till(found: Estimates) -> Table:
 
 
 def _share(count: int, photos: int) -> str:
-    """A share with Wilson's interval (1927, J. Am. Stat. Assoc. 22, 209-212)."""
-    if not photos:
-        return "no photos"
-    bounds = binomtest(count, photos).proportion_ci(0.95, "wilson")
-    return f"{count / photos:.1%} ({bounds.low:.1%} to {bounds.high:.1%})"
+    return f"{share(count, photos):.1%}" if photos else "no photos"
 
 
 def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
@@ -296,15 +285,10 @@ def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
         groups["The most suspicious labels"] = found.of(suspects[: settings["photos"]])
     yield Text([_about(len(suspects))])
     if not settings["thumbnails"]:
-        yield Text(["Thumbnails are switched off (review.thumbnails)."])
+        yield Text([OFF])
         yield from (_listed(caption, some) for caption, some in groups.items())
         return
-    yield Text(
-        [
-            "The thumbnails below are the only photos on this page. They show people. Keep the "
-            "page only where you may keep the photos."
-        ]
-    )
+    yield Text([NOTE])
     photo_ids = frozenset(photo_id for some in groups.values() for photo_id in some.photo_ids)
     jpegs = thumbnails(inputs.artifacts["examples"].path, photo_ids)
     yield from (_shown(caption, some, jpegs) for caption, some in groups.items())
@@ -347,25 +331,3 @@ def _shown(caption: str, some: Estimates, jpegs: Mapping[str, bytes]) -> Photos:
             if photo_id in jpegs
         ],
     )
-
-
-def thumbnails(examples: Path, photo_ids: frozenset[str]) -> dict[str, bytes]:
-    """Thumbnails of photos of the test split, as JPEGs by photo_id."""
-    if not photo_ids:
-        return {}
-    found = {}
-    files = sorted(map(str, (examples / f"Split-{features.TEST}").glob("*.gz")))
-    for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
-        values = tf.train.Example.FromString(record).features.feature
-        photo_id = values[features.PHOTO_ID].bytes_list.value[0].decode()
-        if photo_id in photo_ids:
-            found[photo_id] = _thumbnail(values[features.IMAGE].bytes_list.value[0])
-    return found
-
-
-def _thumbnail(jpeg: bytes) -> bytes:
-    with Image.open(io.BytesIO(jpeg)) as image:
-        image.thumbnail((_SIDE, _SIDE))
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=80)
-    return file.getvalue()

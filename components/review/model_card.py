@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from components.evaluator import COUNT
 from components.gate import MAE
-from components.review import data, population
+from components.review import data, population, refused
 from components.review.decision import fingerprint, pushed_version
-from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Metrics, Slice, figures
+from components.review.evaluation import MEAN_ERROR, OVERALL, Metrics, Slice, figures
 from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Markdown, Section
 from components.review.slices import label
@@ -70,6 +71,8 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
         **_photos(inputs),
         **_measured(found, inputs.min_photos),
         "bound": f"{settings['evaluator']['max_mae']:g}",
+        "refused": f"{refused.overall(inputs):.1%}",
+        "refused_bound": f"{settings['guard']['max_refused_test']:.1%}",
         "increase": f"{settings['evaluator']['max_mae_increase']:g}",
         "min_photos": inputs.min_photos,
         "licence": settings["review"]["data_licence"],

@@ -11,13 +11,12 @@ import altair as alt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.evaluator import BASELINE, CANDIDATE
-from components.gate import MAE
+from components.evaluator import ALL_PHOTOS, BASELINE, CANDIDATE, COUNT
+from components.gate import MAE, REFUSED
 from components.review.charts import COLOURS
 from components.review.decision import NAMES, live_version
 from components.review.evaluation import (
     ABSOLUTE_ERROR,
-    COUNT,
     MEAN_ERROR,
     OVERALL,
     UNKNOWN,
@@ -35,7 +34,8 @@ from schemas import features
 _FIRST = (COUNT, MAE, MEAN_ERROR)  # the first metrics of the table, in this order
 _DIFFERENCE = "_diff"  # TFMA's suffix for the candidate's metric minus the live model's
 _MAX_GROUPS = 12  # the most values of a column that a chart shows
-_SQUARE = "square of the change"  # name of a column; see ABSOLUTE_ERROR
+# Names of columns; see ABSOLUTE_ERROR.
+_CHANGE, _SQUARE = "change", "square of the change"
 
 
 class Evaluation(NamedTuple):
@@ -79,6 +79,7 @@ def _introduction(evaluations: Sequence[Evaluation], min_photos: int) -> Iterato
     yield (
         "A slice is a part of the test photos. There are slices by age band, by each extra column "
         "of the photos' table, and by both. TensorFlow Model Analysis (TFMA) computed the figures. "
+        "The errors are those of the photos that the model does not refuse. "
         "The intervals are 95 % jackknife intervals. The sign ✓ marks an MAE whose whole interval "
         "is below the MAE of all photos. The sign ✗ marks an MAE whose whole interval is above it. "
         f"The mark (few) means that a slice has fewer than {min_photos} photos. That is too few to "
@@ -87,11 +88,11 @@ def _introduction(evaluations: Sequence[Evaluation], min_photos: int) -> Iterato
     if len(evaluations) > 1:
         first, second = evaluations[:2]
         yield (
-            f"The last column is the MAE of {first.name} minus the MAE of {second.name}. If both "
-            "were measured on the same photos, the difference has an interval, which compares the "
-            "two errors of each photo. This interval can show a difference even if the two "
-            "intervals of the MAE overlap. The sign ✓ marks a slice where the whole interval is "
-            f"in favour of {first.name}. The sign ✗ marks a slice where it is against it. About "
+            f"The last column is the MAE of {first.name} minus the MAE of {second.name}, on the "
+            "photos that both models answer. Its interval compares the two errors of each photo. "
+            "It can show a difference even if the two intervals of the MAE overlap. The sign ✓ "
+            f"marks a slice where the whole interval is in favour of {first.name}. The sign ✗ "
+            "marks a slice where it is against it. About "
             "one slice in twenty gets a sign by chance alone."
         )
     for column, groups in _columns(evaluations[0]).items():
@@ -104,11 +105,16 @@ def label(key: Slice) -> str:
     return ", ".join(f"{_title(column)} {value}" for column, value in key) or "all photos"
 
 
+def kind(key: Slice) -> str:
+    """The columns of a slice: "age × gender"."""
+    return " × ".join(_title(column) for column, _ in key) or "all"
+
+
 def _title(column: str) -> str:
     return "age" if column == features.AGE_BAND else column
 
 
-def _order(key: Slice) -> tuple[Any, ...]:
+def order(key: Slice) -> tuple[Any, ...]:
     """Sorts all photos first, one column before two, and age bands from young to old."""
     return len(key), [column for column, _ in key], [_place(*part) for part in key]
 
@@ -123,13 +129,13 @@ def _place(column: str, value: str) -> tuple[int, str]:
 def _columns(one: Evaluation) -> dict[str, list[str]]:
     """The columns of the slices, the age band first, each with its sorted values."""
     found: dict[str, list[str]] = {features.AGE_BAND: []}
-    for key in sorted((key for key in one.slices if len(key) == 1), key=_order):
+    for key in sorted((key for key in one.slices if len(key) == 1), key=order):
         found.setdefault(key[0][0], []).append(key[0][1])
     return found
 
 
 def _table(evaluations: Sequence[Evaluation], min_photos: int) -> Table:
-    keys = sorted({key for one in evaluations for key in one.slices}, key=_order)
+    keys = sorted({key for one in evaluations for key in one.slices}, key=order)
     metrics = _metrics(evaluations)
     several = len(evaluations) > 1
     columns = ["slice", "kind"] + [
@@ -153,30 +159,25 @@ def _table(evaluations: Sequence[Evaluation], min_photos: int) -> Table:
 
 
 def _changes(first: Evaluation, second: Evaluation) -> dict[Slice, Figure]:
-    """MAE of the first minus MAE of the second, in years, for the slices that both have.
+    """MAE of the first minus MAE of the second on the photos that both answer, in years, by slice.
 
-    If the photos are the same, the interval is that of a paired comparison: of the mean of the
-    differences between the two errors of each photo.
+    The interval is that of a paired comparison: of the mean of the differences between the two
+    errors of each photo.
     """
     other = second.photos.select([features.PHOTO_ID, ABSOLUTE_ERROR])
     both = first.photos.join(other, features.PHOTO_ID, join_type="inner", right_suffix=" (other)")
     change = pc.subtract(both[ABSOLUTE_ERROR], both[f"{ABSOLUTE_ERROR} (other)"])
-    both = both.append_column(_SQUARE, pc.power(change, 2))
+    both = both.append_column(_CHANGE, change).append_column(_SQUARE, pc.power(change, 2))
     keys = first.slices.keys() & second.slices.keys()
-    squares: dict[Slice, tuple[float, int]] = {}  # mean, and number of photos
+    found = {}
     for columns in {tuple(column for column, _ in key) for key in keys}:
         if set(columns) <= set(both.column_names):
-            means = both.group_by(list(columns)).aggregate([(_SQUARE, "mean"), ([], "count_all")])
-            for row in means.to_pylist():
+            wanted = [(_CHANGE, "mean"), (_SQUARE, "mean"), ([], "count_all")]
+            for row in both.group_by(list(columns)).aggregate(wanted).to_pylist():
                 key = tuple((column, row[column]) for column in columns)
-                squares[key] = row[f"{_SQUARE}_mean"], row["count_all"]
-    found = {}
-    for key in keys:
-        mine, theirs = first.slices[key], second.slices[key]
-        square, shared = squares.get(key, (math.nan, 0))
-        same = {shared} == {one.get(COUNT, UNKNOWN).value for one in (mine, theirs)}
-        mean = mine.get(MAE, UNKNOWN).value - theirs.get(MAE, UNKNOWN).value
-        found[key] = interval(mean, square, shared if same else 0)
+                mean, square = row[f"{_CHANGE}_mean"], row[f"{_SQUARE}_mean"]
+                if mean is not None:
+                    found[key] = interval(mean, square, row["count_all"])
     return found
 
 
@@ -189,8 +190,7 @@ def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
 def _row(
     key: Slice, evaluations: Sequence[Evaluation], metrics: Sequence[str], min_photos: int
 ) -> list[Cell | str]:
-    kind = " × ".join(_title(column) for column, _ in key)
-    cells: list[Cell | str] = [Cell(label(key)), kind or "all"]
+    cells: list[Cell | str] = [Cell(label(key)), kind(key)]
     for metric in metrics:
         for one in evaluations:
             figure = one.slices.get(key, {}).get(metric, UNKNOWN)
@@ -208,9 +208,9 @@ def _is_few(one: Evaluation, key: Slice, min_photos: int) -> bool:
 def _cell(metric: str, figure: Figure, too_few: bool, mark: str = "", form: str = ".2f") -> Cell:
     if math.isnan(figure.value):
         return Cell("–", math.nan)
-    if metric == COUNT:
+    if metric in (COUNT, ALL_PHOTOS):
         return Cell(f"{figure.value:,.0f}", figure.value)
-    text = figure.short(form)
+    text = figure.short(".1%" if metric == REFUSED else form)
     if too_few:  # comes last when sorted; the row is marked once
         return Cell(text, math.nan, "few" if metric == MAE else "")
     return Cell(text, figure.value, mark)

@@ -38,7 +38,7 @@ def trainer(
     *,
     settings: config.Trainer,
     preprocessing: config.Transform,
-    guard: config.Guard,
+    max_refused: float,
     max_pixels: int,
     max_batch_size: int,
     resume_root: str,
@@ -50,7 +50,7 @@ def trainer(
         transform_graph: Transform's.
         settings: the `trainer` section of the configuration.
         preprocessing: the `transform` section.
-        guard: the `guard` section.
+        max_refused: the share of the eval photos that the guard refuses, 0 to 1.
         max_pixels: the servable takes no photo with more.
         max_batch_size: the largest batch that a server makes of the servable's photos.
         resume_root: folder that survives a killed run; the next run continues from it.
@@ -64,7 +64,7 @@ def trainer(
         custom_config={
             "settings": settings.model_dump(),
             "preprocessing": preprocessing.model_dump(),
-            "guard": guard.model_dump(),
+            "max_refused": max_refused,
             "max_pixels": max_pixels,
             "max_batch_size": max_batch_size,
             "resume_root": resume_root,
@@ -119,7 +119,7 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     model.export(
         served,
-        guard.fit(train, evaluation, fn_args.custom_config["guard"]["max_refused"]),
+        guard.fit(train, evaluation, fn_args.custom_config["max_refused"]),
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,
         image_size=size,

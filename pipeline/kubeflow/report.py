@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Evaluator
+from pipeline.config import Evaluator, Guard
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
 from pipeline.kubeflow.views import page, write_page
@@ -38,13 +38,14 @@ def summary(folder: Path) -> dict[str, Any]:
         for name, properties in {**record["inputs"], **record["outputs"]}.items():
             node, key = name.split(".")
             outputs[node, key] = properties
-    plan = steps.get(records.PLAN, {}).get("config")
+    plan = steps.get(records.PLAN, {}).get("config") or {}
     started = min((record["started"] for record in steps.values()), default=0.0)
     ended = max((record["ended"] for record in steps.values()), default=0.0)
     seconds = {name: round(r["ended"] - r["started"], 1) for name, r in steps.items()}
     peaks = {name: record["peak_rss_mb"] for name, record in steps.items()}
     return summarise(
-        Evaluator(**plan["evaluator"]) if plan else Evaluator(),
+        Evaluator(**plan.get("evaluator", {})),
+        Guard(**plan.get("guard", {})),
         outputs,
         failure=_failure(steps),
         seconds={**seconds, "total": round(ended - started, 1)},
@@ -76,6 +77,13 @@ def _page(document: dict[str, Any]) -> str:
         tables["Gate"].append(("bound", f"{gate['bound']:.2f}"))
         if gate["baseline"] is not None:
             tables["Gate"].append(("live model's MAE", f"{gate['baseline']:.2f}"))
+        tables["Refused on test"] = [
+            ("", "photos"),
+            ("without an objection", gate["measured"]),
+            *gate["objections"].items(),
+            ("share refused", f"{gate['refused_share']:.1%}"),
+            ("bound", f"{gate['refused_bound']:.1%}"),
+        ]
     if examples := document["examples"]:
         splits = [(name, n) for name, n in examples.items() if name != "rejected"]
         rejected = [(f"rejected: {reason}", n) for reason, n in examples["rejected"].items()]

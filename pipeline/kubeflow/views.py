@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from components.gate import BASELINE_MAE, MAE
+from components.gate import BASELINE_MAE, MAE, REFUSED
 from components.review import PAGE
 from pipeline.kubeflow.launcher import Task
 
@@ -49,25 +49,30 @@ def write_page(task: Task, text: str) -> Metadata:
 def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
     import tensorflow_model_analysis as tfma
 
-    from components.evaluator import CANDIDATE
+    from components.evaluator import ALL_PHOTOS, CANDIDATE
 
     live = BASELINE_MAE in outputs["Evaluator.evaluation"]
     folder = str(task.outputs["evaluation"].path)
     result = tfma.load_eval_result(folder, model_name=CANDIDATE if live else "")
-    names = (MAE, "mean_prediction", "example_count")
-    rows: list[tuple[Any, ...]] = [("slice", "MAE, years", "mean estimate, years", "photos")]
+    names = (MAE, "mean_prediction", REFUSED, ALL_PHOTOS)
+    rows: list[tuple[Any, ...]] = [
+        ("slice", "MAE, years", "mean estimate, years", "refused", "photos")
+    ]
     metrics: dict[str, float] = {}
     for key in sorted(result.get_slice_names()):
         values = result.get_metrics_for_slice(key) or {}
-        numbers = [values.get(name, {}).get("doubleValue", math.nan) for name in names]
+        numbers = [float(values.get(name, {}).get("doubleValue", math.nan)) for name in names]
+        mae, estimate, refused, photos = numbers
         label = ", ".join(f"{name} {value}" for name, value in key) or "all"
-        rows.append((label, *(f"{n:.2f}" for n in numbers[:2]), f"{numbers[2]:.0f}"))
-        if math.isfinite(numbers[0]):
-            metrics[f"{MAE}, {label}"] = numbers[0]
+        rows.append((label, f"{mae:.2f}", f"{estimate:.2f}", f"{refused:.1%}", f"{photos:.0f}"))
+        if math.isfinite(mae):
+            metrics[f"{MAE}, {label}"] = mae
     if live:
         metrics[BASELINE_MAE] = outputs["Evaluator.evaluation"][BASELINE_MAE]
+    metrics[REFUSED] = outputs["Evaluator.evaluation"][REFUSED]
     metrics["blessed"] = float(outputs["Evaluator.blessing"]["blessed"])
-    report = write_page(task, page("Evaluation on the test split", {"MAE by slice": rows}, []))
+    note = "The errors are those of the photos that the model does not refuse."
+    report = write_page(task, page("Evaluation on the test split", {"Slices": rows}, [note]))
     return {METRICS: metrics, **report}
 
 

@@ -53,6 +53,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
             failure = f"{steps.current}: {one_line(error)}"
     document = summary.summarise(
         config.evaluator,
+        config.guard,
         run_outputs(run_dir / "metadata.db", run_id),
         failure=failure,
         seconds=steps.seconds,

@@ -16,7 +16,8 @@ from tensorflow_model_analysis.metrics import metric_types
 from tfx_bsl.arrow import table_util
 
 from components.evaluator import BASELINE, CANDIDATE, eval_config
-from pipeline.config import Beam, Evaluator
+from components.gate import MAE, REFUSED
+from pipeline.config import Beam, Evaluator, Guard
 from pipeline.graph import beam_args
 from schemas import features
 
@@ -24,17 +25,21 @@ OVERALL: tuple[Any, ...] = ()
 CHILDREN = (("age_band", "0–12"),)
 
 
-def validated(mae: float, live_mae: float | None, slice_key: tuple[Any, ...] = OVERALL) -> bool:
-    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25))
+def validated(
+    mae: float,
+    live_mae: float | None,
+    slice_key: tuple[Any, ...] = OVERALL,
+    refused: float = 0.0,
+) -> bool:
+    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25), Guard())
     has_baseline = live_mae is not None
     config = tfma.utils.update_eval_config_with_defaults(
         config, has_baseline=has_baseline, rubber_stamp=True
     )
-    name = "mean_absolute_error"
-    key = metric_types.MetricKey(
-        name, model_name=CANDIDATE if has_baseline else "", example_weighted=False
-    )
-    metrics: dict[Any, float] = {key: mae}
+    model = CANDIDATE if has_baseline else ""
+    key = metric_types.MetricKey(MAE, model_name=model, example_weighted=True)
+    share = metric_types.MetricKey(REFUSED, model_name=model, example_weighted=False)
+    metrics: dict[Any, float] = {key: mae, share: refused}
     if live_mae is not None:
         metrics[key.make_diff_key()] = mae - live_mae
         metrics[key.make_baseline_key(BASELINE)] = live_mae
@@ -56,9 +61,15 @@ def test_thresholds(mae: float, live_mae: float | None, passes: bool) -> None:
     assert validated(mae, live_mae) is passes
 
 
+@pytest.mark.parametrize(("refused", "passes"), [(0.05, True), (0.051, False), (math.nan, False)])
+def test_the_share_of_refused_photos_has_a_bound(refused: float, passes: bool) -> None:
+    assert validated(6.0, None, refused=refused) is passes
+    assert validated(6.0, 6.0, refused=refused) is passes
+
+
 def test_the_bounds_do_not_apply_to_a_slice() -> None:
-    assert validated(20.0, None, CHILDREN)
-    assert validated(20.0, 6.0, CHILDREN)
+    assert validated(20.0, None, CHILDREN, refused=1.0)
+    assert validated(20.0, 6.0, CHILDREN, refused=1.0)
 
 
 def test_errors_of_the_split_and_of_each_age_band(tmp_path: Path) -> None:
@@ -68,9 +79,10 @@ def test_errors_of_the_split_and_of_each_age_band(tmp_path: Path) -> None:
     bands = [features.age_band(age) for age in ages]
     photos = {features.AGE: ages, "predicted": predicted, features.AGE_BAND: bands}
     batch = table_util.CanonicalizeRecordBatch(pa.RecordBatch.from_pydict(photos))
-    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25))
+    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25), Guard())
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="predicted")
+    del config.metrics_specs[1:]  # the refused photos have tests in test_objections.py
     config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
     with beam.Pipeline(argv=beam_args(Beam())) as pipeline:
         _ = (

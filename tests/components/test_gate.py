@@ -6,29 +6,44 @@ import math
 
 import pytest
 
-from components.gate import reasons
-from pipeline.config import Evaluator
+from components.gate import BASELINE_MAE, MAE, REASON, REFUSED, reasons
+from pipeline.config import Evaluator, Guard
 
 GATE = Evaluator(max_mae=8.0, max_mae_increase=0.25)
 ABOVE = "MAE {} years is above the bound of 8.00"
 WORSE = "MAE {} years is worse than the live model's {} by more than 0.25"
 
 
+REFUSES = "the model refuses {} of the test photos, which is above the bound of 5.0% "
+REFUSES += "(guard.max_refused_test)"
+NO_OUTPUT = "it has no output valid"
+
+
 @pytest.mark.parametrize(
-    ("mae", "baseline_mae", "serving_reason", "expected"),
+    ("mae", "baseline_mae", "refused", "serving_reason", "expected"),
     [
-        (8.0, None, None, []),
-        (6.25, 6.0, "", []),
-        (8.01, None, None, [ABOVE.format("8.01")]),
-        (math.nan, None, None, [ABOVE.format("nan")]),
-        (6.26, 6.0, None, [WORSE.format("6.26", "6.00")]),
-        (8.1, 12.0, None, [ABOVE.format("8.10")]),
-        (6.0, None, "it has no output valid", ["it can't be served: it has no output valid"]),
-        (9.0, 5.0, "no", [ABOVE.format("9.00"), WORSE.format("9.00", "5.00"),
-                          "it can't be served: no"]),
+        (8.0, None, 0.05, None, []),
+        (6.25, 6.0, 0.0, "", []),
+        (8.01, None, 0.0, None, [ABOVE.format("8.01")]),
+        (math.nan, None, 1.0, None, [ABOVE.format("nan"), REFUSES.format("100.0%")]),
+        (6.26, 6.0, 0.0, None, [WORSE.format("6.26", "6.00")]),
+        (8.1, 12.0, 0.0, None, [ABOVE.format("8.10")]),
+        (6.0, None, 0.0625, None, [REFUSES.format("6.2%")]),
+        (6.0, None, math.nan, None, [REFUSES.format("nan%")]),
+        (6.0, None, 0.0, NO_OUTPUT, [f"it can't be served: {NO_OUTPUT}"]),
+        (9.0, 5.0, 0.1, "no", [ABOVE.format("9.00"), WORSE.format("9.00", "5.00"),
+                               REFUSES.format("10.0%"), "it can't be served: no"]),
     ],
 )  # fmt: skip
 def test_each_broken_bound_is_a_reason(
-    mae: float, baseline_mae: float | None, serving_reason: str | None, expected: list[str]
+    mae: float,
+    baseline_mae: float | None,
+    refused: float,
+    serving_reason: str | None,
+    expected: list[str],
 ) -> None:
-    assert reasons(GATE, mae, baseline_mae, serving_reason) == expected
+    evaluation = {MAE: mae, REFUSED: refused}
+    if baseline_mae is not None:
+        evaluation[BASELINE_MAE] = baseline_mae
+    served = {} if serving_reason is None else {REASON: serving_reason}
+    assert reasons(GATE, Guard(), evaluation, served) == expected

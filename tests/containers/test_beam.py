@@ -29,6 +29,7 @@ SMALL = [
     "trainer.epochs=1",
     "trainer.head_epochs=0",
     "evaluator.max_mae=100",
+    "guard.max_refused_test=0.9",
     "evaluator.max_mae_increase=100",
 ]
 PORTABLE = [

@@ -15,7 +15,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tests.conftest import Finished, goodseed
 
 # A fast run. The bound lets almost any network pass.
-OPTIONS = ("transform.image_size=32", "trainer.epochs=2", "evaluator.max_mae=60")
+OPTIONS = (
+    "transform.image_size=32", "trainer.epochs=2", "evaluator.max_mae=60",
+    "guard.max_refused_test=0.9",
+)  # fmt: skip
 
 
 def sets(*overrides: str) -> list[str]:

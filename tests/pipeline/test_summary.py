@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from components.gate import MAE, REASON
-from pipeline.config import Evaluator
-from pipeline.summary import FAILED, GATE_SHUT, PUSHED, exit_status, summarise
+from components.gate import MAE, MEASURED, OBJECTIONS, REASON, REFUSED
+from pipeline.config import Evaluator, Guard
+from pipeline.summary import FAILED, GATE_SHUT, PUSHED, exit_status, show, summarise
 
 OUTPUTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("Evaluator", "evaluation"): {MAE: 9.0},
+    ("Evaluator", "evaluation"): {
+        MAE: 9.0,
+        MEASURED: 97,
+        REFUSED: 0.03,
+        OBJECTIONS: '{"no_face": 2, "unlike_training": 1}',
+    },
     ("Evaluator", "blessing"): {"blessed": 0},
     ("ServingCheck", "blessing"): {REASON: "it has no output valid"},
     ("Pusher", "pushed_model"): {},
@@ -20,7 +27,7 @@ OUTPUTS: dict[tuple[str, str], dict[str, Any]] = {
 
 def summary(**changes: Any) -> dict[str, Any]:
     given = {"outputs": OUTPUTS, "failure": None, **changes}
-    return summarise(Evaluator(), **given, seconds={}, peak_rss_mb={})
+    return summarise(Evaluator(), Guard(), **given, seconds={}, peak_rss_mb={})
 
 
 def test_it_gives_the_reasons_of_the_gate() -> None:
@@ -29,6 +36,11 @@ def test_it_gives_the_reasons_of_the_gate() -> None:
         "value": 9.0,
         "bound": 8.0,
         "baseline": None,
+        "measured": 97,
+        "refused": 3,
+        "refused_share": 0.03,
+        "refused_bound": 0.05,
+        "objections": {"no_face": 2, "unlike_training": 1},
         "blessed": False,
         "reasons": [
             "MAE 9.00 years is above the bound of 8.00",
@@ -49,3 +61,12 @@ def test_a_run_that_did_not_reach_a_step() -> None:
 def test_the_exit_status_says_whether_it_pushed(version: dict[str, str], status: int) -> None:
     outputs = {**OUTPUTS, ("Pusher", "pushed_model"): version}
     assert exit_status(summary(outputs=outputs)) == status
+
+
+def test_the_table_says_how_many_photos_are_refused() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    document = summary()
+    document["seconds"]["total"] = document["peak_rss_mb"]["total"] = 1.0
+    show(document, console)
+    text = console.export_text()
+    assert "3 of 100 photos: 3.0% (bound 5.0%); no_face 2, unlike_training 1" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,22 +11,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
+from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components import predictions
 from components.evaluator import eval_config
-from components.gate import MAE
+from components.gate import MAE, REFUSED
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
 from components.review.page import Cell, Chart, Section, Table, Text, as_cell
-from components.trainer.component import HISTORY_FILE
-from pipeline.config import Config, Data, Evaluator
+from components.trainer.component import HISTORY_FILE, LEFT_OUT_COLUMNS, LEFT_OUT_FILE
+from pipeline.config import Config, Data, Evaluator, Guard
 from schemas import features
 from tests.conftest import ROOT
 
-_OWN_COLUMNS = ("split", "candidate")  # columns of the table that are not from the CSV
+OBJECTION = predictions.objection_column("candidate")
+# Columns of the table that are not from the CSV.
+_OWN_COLUMNS = ("split", "candidate", OBJECTION)
+_WEIGHT = "weight"
 FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
 REVIEW: dict[str, Any] = {
     "thumbnails": True,
@@ -72,6 +78,7 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
         features.AGE: ages,
         features.AGE_BAND: [features.age_band(age) for age in ages],
         "candidate": ages + random.normal(0, 1 + ages / 10).astype(np.float32),
+        OBJECTION: "",
         features.FILE_NAME: [f"final_files/{number}.jpg" for number in range(count)],
         features.PHOTO_ID: [f"{number:064x}" for number in range(count)],
         features.WIDTH: random.integers(100, 400, count),
@@ -115,17 +122,26 @@ def run(
         (folder / name).mkdir()
     write(rejects, folder / "examples" / "rejects.csv")
     (folder / "model_run" / HISTORY_FILE).write_text(json.dumps(history or HISTORY))
+    left_out = table[(table["split"] != features.TEST) & (table[OBJECTION] != "")]
+    left_out.rename(columns={OBJECTION: features.OBJECTION}).to_csv(
+        folder / "model_run" / LEFT_OUT_FILE, columns=list(LEFT_OUT_COLUMNS), index=False
+    )
     schema = (ROOT / "schemas" / "curated.pbtxt").read_text()
     (folder / "schema").mkdir()
     (folder / "schema" / "schema.pbtxt").write_text(schema)
-    evaluate(folder / "evaluation", table[table["split"] == features.TEST], columns)
+    test = table[table["split"] == features.TEST]
+    evaluate(folder / "evaluation", test, columns)
+    answered = test[test[OBJECTION] == ""]
     properties: dict[str, dict[str, Any]] = {
         "examples": {
             "extra_columns": json.dumps(columns),
             "rejects": json.dumps(dict.fromkeys((reject.reason for reject in rejects), 1)),
             "span": 0,
         },
-        "evaluation": {MAE: _mae(table[table["split"] == features.TEST])},
+        "evaluation": {
+            MAE: float((answered["candidate"] - answered[features.AGE]).abs().mean()),
+            REFUSED: 1 - len(answered) / len(test),
+        },
         "blessing": {"blessed": 1},
         "infra_blessing": {"blessed": 1},
         "baseline_model": {"served_version": 0},
@@ -142,8 +158,19 @@ def run(
     return _inputs(artifacts, **settings)
 
 
-def _mae(test: pd.DataFrame) -> float:
-    return float((test["candidate"] - test[features.AGE]).abs().mean())
+def write_test_shard(examples: Path, table: pd.DataFrame) -> None:
+    """Writes the raw examples of the test photos: one picture of 200 × 100 pixels for all."""
+    jpeg = io.BytesIO()
+    Image.new("RGB", (200, 100), (90, 120, 60)).save(jpeg, "JPEG")
+    (examples / f"Split-{features.TEST}").mkdir()
+    file = examples / f"Split-{features.TEST}" / "data.gz"
+    with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
+        for photo_id in table.loc[table["split"] == features.TEST, features.PHOTO_ID]:
+            example = tf.train.Example()
+            values = example.features.feature
+            values[features.PHOTO_ID].bytes_list.value.append(photo_id.encode())
+            values[features.IMAGE].bytes_list.value.append(jpeg.getvalue())
+            writer.write(example.SerializeToString())
 
 
 def with_settings(inputs: Inputs, **settings: Any) -> Inputs:
@@ -175,7 +202,7 @@ def anomalies(folder: Path, **descriptions: str) -> None:
 def statistics(folder: Path, table: pd.DataFrame) -> None:
     """Statistics as StatisticsGen writes them: of all photos of a split, and of each span in it."""
     for split in features.SPLITS:
-        rows = table[table["split"] == split].drop(columns=["split", "candidate"])
+        rows = table[table["split"] == split].drop(columns=list(_OWN_COLUMNS))
         every = _described(rows)
         if "span" in rows:
             every.datasets[0].name = "All Examples"
@@ -193,16 +220,20 @@ def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsLis
 
 def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
     """Writes TFMA's metrics by age band, column and both, and the estimate of each photo."""
-    config = eval_config(Evaluator())
+    config = eval_config(Evaluator(), Guard())
     del config.model_specs[:]
-    config.model_specs.add(label_key=features.AGE, prediction_key="candidate")
+    config.model_specs.add(
+        label_key=features.AGE, prediction_key="candidate", example_weight_key=_WEIGHT
+    )
     for column in columns:
         config.slicing_specs.add(feature_keys=[column])
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
-    config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
-    tfma.analyze_raw_data(test, config, str(folder))
+    for spec in config.metrics_specs:
+        spec.metrics[0].ClearField("per_slice_thresholds")
+    weights = (test[OBJECTION] == "").astype(np.float32)
+    tfma.analyze_raw_data(test.assign(**{_WEIGHT: weights}), config, str(folder))
     names = [features.FILE_NAME, features.PHOTO_ID, features.AGE_BAND, *columns]
-    test[[*names, features.AGE, "candidate"]].to_parquet(folder / predictions.FILE)
+    test[[*names, features.AGE, "candidate", OBJECTION]].to_parquet(folder / predictions.FILE)
 
 
 def tables(section: Section) -> dict[str, list[dict[str, Any]]]:

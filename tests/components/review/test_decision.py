@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from google.protobuf import json_format
+from scipy.stats import binomtest
 
 from components.evaluator import eval_config
 from components.review import decision
 from components.review.page import Cell
-from pipeline.config import Evaluator
+from pipeline.config import Evaluator, Guard
 from schemas import features
 from tests.components.review import synthetic
 
@@ -18,18 +19,22 @@ from tests.components.review import synthetic
 def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
     table = synthetic.photos(200)
     table["candidate"] = table[features.AGE] + 9.0
+    chosen = table.index[table["split"] == features.TEST]
+    test, refused = len(chosen), chosen[:6]
+    table.loc[refused, ["candidate", synthetic.OBJECTION]] = [99.0, features.NO_FACE]
+    interval = binomtest(6, test).proportion_ci(0.95, "wilson")
     inputs = synthetic.run(tmp_path, table)
     file = tmp_path / "evaluation" / "eval_config.json"
     document = json.loads(file.read_text())
     # The evaluation of synthetic.run has no thresholds.
-    document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator()))
+    document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator(), Guard()))
     del document["evalConfig"]["modelSpecs"]
     file.write_text(json.dumps(document))
     rows = [
         [cell.text if isinstance(cell, Cell) else cell for cell in row]
         for row in decision.thresholds(inputs)
     ]
-    photos = str((table["split"] == features.TEST).sum())
+    photos = str(test - 6)
     assert rows[0] == [
         "MAE, years",
         "9.00 (9.00 to 9.00)",
@@ -38,5 +43,17 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
         photos,
         "not met",
     ]
-    assert len(rows) == 2  # no model is live; the other row is the model server's
-    assert decision.reasons(inputs) == ["MAE 9.00 years is above the bound of 8.00."]
+    assert rows[1] == [
+        "refused, share of all photos",
+        f"{6 / test:.1%} ({interval.low:.1%} to {interval.high:.1%})",
+        "at most 5.0%",
+        f"{0.05 - 6 / test:+.1%}",
+        str(test),
+        "not met",
+    ]
+    assert len(rows) == 3  # no model is live; the last row is the model server's
+    assert decision.reasons(inputs) == [
+        "MAE 9.00 years is above the bound of 8.00.",
+        f"The model refuses {6 / test:.1%} of the test photos, which is above the bound of 5.0% "
+        "(guard.max_refused_test).",
+    ]

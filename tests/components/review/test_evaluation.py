@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.gate import MAE
-from components.review.evaluation import COUNT, MEAN_ERROR, OVERALL, Figure, interval, read
+from components.evaluator import ALL_PHOTOS, COUNT
+from components.gate import MAE, REFUSED
+from components.review.evaluation import (
+    MEAN_ERROR,
+    OVERALL,
+    Figure,
+    absolute_errors,
+    interval,
+    read,
+    share,
+)
 from schemas import features
 from tests.components.review import synthetic
 
@@ -58,6 +67,28 @@ def test_the_metrics_are_those_of_tfma(evaluated: tuple[Path, pd.DataFrame]) -> 
     assert overall[MAE].value == pytest.approx(errors.abs().mean())
     assert overall[MEAN_ERROR].value == pytest.approx(errors.mean(), abs=1e-4)
     assert 0 <= overall[MAE].low < overall[MAE].value < overall[MAE].high
+
+
+def test_photos_with_an_objection_have_no_error(tmp_path: Path) -> None:
+    photos = synthetic.photos(200)
+    children = photos[features.AGE_BAND] == "0–12"
+    photos.loc[children, synthetic.OBJECTION] = features.SMALL_FACE
+    synthetic.evaluate(tmp_path, photos, [])
+    found, refused = read(tmp_path), int(children.sum())
+    overall, band = found[OVERALL], found[((features.AGE_BAND, "0–12"),)]
+    answered = photos[~children]
+    errors = (answered["candidate"] - answered[features.AGE]).abs()
+    assert overall[MAE].value == pytest.approx(errors.mean())
+    assert (overall[COUNT].value, overall[ALL_PHOTOS].value) == (200 - refused, 200)
+    assert overall[REFUSED] == share(refused, 200)
+    # TFMA says that the error of no photo is 0.
+    assert math.isnan(band[MAE].value) and math.isnan(band[MEAN_ERROR].value)
+    assert band[REFUSED].value == 1 and band[ALL_PHOTOS].value == refused
+    assert len(absolute_errors(tmp_path)) == 200 - refused
+
+
+def test_the_share_of_no_photos_is_unknown() -> None:
+    assert math.isnan(share(0, 0).value)
 
 
 @pytest.mark.slow

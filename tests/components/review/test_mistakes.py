@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 from goodseed_client.policy import Policy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,17 +57,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     middle = (photos.loc[test, features.AGE] - 40).abs().idxmin()
     photos.loc[middle, [features.FILE_NAME, "candidate"]] = ["=final_files/<b>,1.jpg", 400.0]
     inputs = synthetic.run(folder, photos, photos=3)
-    shards = folder / "examples" / "Split-test"
-    shards.mkdir()
-    jpeg = io.BytesIO()
-    Image.new("RGB", (200, 100), (90, 120, 60)).save(jpeg, "JPEG")
-    with tf.io.TFRecordWriter(str(shards / "data.gz"), "GZIP") as writer:
-        for photo_id in photos.loc[test, features.PHOTO_ID]:
-            example = tf.train.Example()
-            values = example.features.feature
-            values[features.PHOTO_ID].bytes_list.value.append(photo_id.encode())
-            values[features.IMAGE].bytes_list.value.append(jpeg.getvalue())
-            writer.write(example.SerializeToString())
+    synthetic.write_test_shard(folder / "examples", photos)
     return inputs
 
 
@@ -91,17 +80,15 @@ def changed(inputs: Inputs, folder: Path, change: Callable[[pd.DataFrame], None]
     return synthetic.with_folders(inputs, evaluation=folder)
 
 
-def test_photos_that_the_model_could_not_read_are_counted_and_left_out(
-    inputs: Inputs, tmp_path: Path
-) -> None:
-    def unread(table: pd.DataFrame) -> None:
-        table.loc[table.index[:7], "candidate"] = np.nan
+def test_refused_photos_and_unknown_ages_are_left_out(inputs: Inputs, tmp_path: Path) -> None:
+    def refused(table: pd.DataFrame) -> None:
+        table.loc[table.index[:7], synthetic.OBJECTION] = features.NO_FACE
+        table.loc[table.index[7], "candidate"] = np.nan
 
-    some = changed(inputs, tmp_path, unread)
-    text = synthetic.text_of(mistakes.section(some))
-    assert "could not read 7 photos" in text
+    some = changed(inputs, tmp_path, refused)
+    assert len(mistakes.estimates(some).ages) == len(mistakes.estimates(inputs).ages) - 8
     assert "nan" not in render("t", [mistakes.section(some)]).split("<main")[1].split("<script")[0]
-    names = pd.read_parquet(tmp_path / predictions.FILE)[features.FILE_NAME][:7]
+    names = pd.read_parquet(tmp_path / predictions.FILE)[features.FILE_NAME][:8]
     listed = csv.DictReader(io.StringIO(mistakes.suspects_csv(some)))
     assert not {row["file_name"] for row in listed} & set(names)
 

@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from components.errors import UserError
 from components.trainer import component, model
 from components.trainer.fit import SaveEpochs
-from pipeline.config import Guard
 from schemas import features
 from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
@@ -57,7 +56,7 @@ def arguments(folder: Path, transformed: Transformed, **changes: Any) -> SimpleN
         custom_config={
             "settings": tiny.settings(**changes).model_dump(),
             "preprocessing": tiny.PREPROCESSING.model_dump(),
-            "guard": {"max_refused": 0.0},
+            "max_refused": 0.0,
             "max_pixels": 1_000_000,
             "max_batch_size": 4,
             "resume_root": str(folder / "resume"),
@@ -400,7 +399,7 @@ def test_the_component_asks_for_this_run_fn() -> None:
         Channel(type=standard_artifacts.TransformGraph),
         settings=tiny.settings(),
         preprocessing=tiny.PREPROCESSING,
-        guard=Guard(),
+        max_refused=0.02,
         max_pixels=1_000_000,
         max_batch_size=4,
         resume_root="resume",
@@ -410,7 +409,7 @@ def test_the_component_asks_for_this_run_fn() -> None:
     assert config == {
         "settings": tiny.settings().model_dump(),
         "preprocessing": tiny.PREPROCESSING.model_dump(),
-        "guard": Guard().model_dump(),
+        "max_refused": 0.02,
         "max_pixels": 1_000_000,
         "max_batch_size": 4,
         "resume_root": "resume",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
-from components.gate import BASELINE_MAE, MAE
+from components.gate import BASELINE_MAE, MAE, MEASURED, OBJECTIONS, REFUSED
 from pipeline.kubeflow import report
 from pipeline.kubeflow.records import PLAN, Record
 
@@ -23,7 +23,11 @@ PUSHED = {"Pusher.pushed_model": {"pushed_version": 1764000000}}
 
 def evaluated(mae: float, blessed: int = 1, baseline: float | None = None) -> dict[str, Any]:
     live = {} if baseline is None else {BASELINE_MAE: baseline}
-    return {"Evaluator.evaluation": {MAE: mae, **live}, "Evaluator.blessing": {"blessed": blessed}}
+    photos = {MEASURED: 11, REFUSED: 1 / 12, OBJECTIONS: '{"no_face": 1}'}
+    return {
+        "Evaluator.evaluation": {MAE: mae, **live, **photos},
+        "Evaluator.blessing": {"blessed": blessed},
+    }
 
 
 def ran(
@@ -44,7 +48,7 @@ def ran(
 
 
 def test_a_run_that_pushed(tmp_path: Path) -> None:
-    ran(tmp_path, PLAN, config={"evaluator": {"max_mae": 7.5}})
+    ran(tmp_path, PLAN, config={"evaluator": {"max_mae": 7.5}, "guard": {"max_refused_test": 0.1}})
     ran(tmp_path, "PhotoExampleGen", outputs=EXAMPLES)
     ran(tmp_path, "Evaluator", outputs=evaluated(6.5, baseline=6.25))
     ran(tmp_path, "Pusher", outputs=PUSHED)
@@ -53,6 +57,7 @@ def test_a_run_that_pushed(tmp_path: Path) -> None:
     assert found["examples"] == {"train": 70, "eval": 15, "test": 12, "rejected": {"missing": 3}}
     gate = found["gate"]
     assert (gate["value"], gate["bound"], gate["baseline"]) == (6.5, 7.5, 6.25)
+    assert (gate["measured"], gate["refused"], gate["refused_bound"]) == (11, 1, 0.1)
     assert found["seconds"].keys() == {
         PLAN, "PhotoExampleGen", "Evaluator", "Pusher", "total",
     }  # fmt: skip
@@ -61,6 +66,7 @@ def test_a_run_that_pushed(tmp_path: Path) -> None:
     page = report._page(found)
     assert "Pushed: version 1764000000" in page
     for row in (("MAE on test", "6.50"), ("bound", "7.50"), ("live model&#x27;s MAE", "6.25"),
+                ("without an objection", "11"), ("no_face", "1"), ("share refused", "8.3%"),
                 ("train", "70"), ("rejected: missing", "3")):  # fmt: skip
         assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in page
     assert "rejected</td>" not in page
