@@ -83,9 +83,13 @@ def test_the_summary_is_complete(first: First) -> None:
     assert sum(examples[s] for s in ("train", "eval", "test")) == 239
     assert sum(examples["rejected"].values()) == 7
     gate = document["gate"]
+    objections = gate["objections"]
+    refused, test = sum(objections.values()), examples["test"]
     assert gate == {
         "metric": "mean_absolute_error", "value": gate["value"], "bound": 150.0,
-        "baseline": None, "blessed": True, "reasons": [],
+        "baseline": None, "measured": test - refused, "refused": refused,
+        "refused_share": pytest.approx(refused / test, abs=1e-5), "refused_bound": 0.9,
+        "objections": objections, "blessed": True, "reasons": [],
     }  # fmt: skip
     assert set(document["seconds"]) == {*STEPS, "total"}
     assert (
@@ -104,14 +108,20 @@ def test_every_test_photo_is_in_the_evaluation(
     rows = pq.read_table(folder / predictions.FILE).to_pandas()
     result = tfma.load_eval_result(str(folder))
     assert len(rows) == first[2]["examples"]["test"] == rows["photo_id"].nunique()
+    answered = rows["candidate_objection"] == ""
+    assert (~answered).sum() == first[2]["gate"]["refused"]
     errors = (rows["candidate"] - rows["age"]).abs()
-    assert errors.mean() == pytest.approx(first[2]["gate"]["value"], rel=1e-5)
+    assert errors[answered].mean() == pytest.approx(first[2]["gate"]["value"], rel=1e-5)
     for key, metrics in result.slicing_metrics:
         inside = np.full(len(rows), True)
         for column, value in key:
             inside &= rows[column] == value
-        mae = metrics[""][""]["mean_absolute_error"]["doubleValue"]
-        assert errors[inside].mean() == pytest.approx(mae, rel=1e-5), key
+        found = metrics[""][""]
+        assert found["all_photos"]["doubleValue"] == inside.sum(), key
+        assert found["refused"]["doubleValue"] == pytest.approx((~answered)[inside].mean()), key
+        if (inside & answered).any():
+            mae = found["mean_absolute_error"]["doubleValue"]
+            assert errors[inside & answered].mean() == pytest.approx(mae, rel=1e-5), key
     assert {tuple(column for column, _ in key) for key in result.get_slice_names()} == {
         (), ("age_band",), ("gender",), ("store",), ("age_band", "gender"), ("age_band", "store"),
     }  # fmt: skip
