@@ -9,22 +9,35 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 import tfx.components
 from tensorflow_model_analysis.proto import config_pb2
-from tfx.components.evaluator import executor
+from tfx.components.evaluator import constants, executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel, artifact_utils
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import io_utils, path_utils, proto_utils
 
-from components import objections, predictions
+from components import certificate, objections, predictions
+from components.certificate import Certificate
 from components.curated_schema import extra_columns
-from components.gate import BASELINE_MAE, MAE, MEASURED, OBJECTIONS, REFUSED
+from components.gate import (
+    BASELINE_MAE,
+    CHALLENGE,
+    MAE,
+    MEASURED,
+    OBJECTIONS,
+    REFUSED,
+    contradictions,
+)
 from components.served_model import is_live
 from components.upstream import mean_error
 from pipeline import config
@@ -159,7 +172,14 @@ class Executor(executor.Executor):
             mae = _overall(evaluation.uri, BASELINE)[MAE]
             evaluation.set_float_custom_property(BASELINE_MAE, mae)
         evaluation.set_int_custom_property(MEASURED, round(overall[COUNT]))
-        evaluation.set_string_custom_property(OBJECTIONS, json.dumps(_objections(evaluation.uri)))
+        photos = pq.read_table(Path(evaluation.uri, predictions.FILE))
+        evaluation.set_string_custom_property(OBJECTIONS, json.dumps(_objections(photos)))
+        model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
+        file = Path(model, tf.saved_model.ASSETS_DIRECTORY, certificate.FILE)
+        challenge = _challenge(certificate.read(file), photos)
+        evaluation.set_string_custom_property(CHALLENGE, json.dumps(challenge))
+        if contradictions(challenge):
+            _shut(artifact_utils.get_single_instance(output_dict["blessing"]))
 
 
 def _overall(evaluation: str, model: str) -> dict[str, float]:
@@ -172,12 +192,41 @@ def _overall(evaluation: str, model: str) -> dict[str, float]:
     return metrics if metrics[COUNT] else {**metrics, MAE: math.nan}
 
 
-def _objections(evaluation: str) -> dict[str, int]:
+def _objections(photos: pa.Table) -> dict[str, int]:
     """The number of photos with each objection of the candidate, the most frequent one first."""
-    column = predictions.objection_column(CANDIDATE)
-    photos = pq.read_table(Path(evaluation, predictions.FILE), columns=[column])
-    counts = Counter(filter(None, photos[column].to_pylist()))
-    return dict(counts.most_common())
+    found = photos[predictions.objection_column(CANDIDATE)].to_pylist()
+    return dict(Counter(filter(None, found)).most_common())
+
+
+def _challenge(certified: Certificate, photos: pa.Table) -> dict[str, Any]:
+    """The candidate's challenge age, its proofs, and who passes without ID on the test photos."""
+    answered = photos.filter(pc.equal(photos[predictions.objection_column(CANDIDATE)], ""))
+    ages, estimates = (answered[name].to_numpy() for name in (features.AGE, CANDIDATE))
+
+    def passed(youngest: int, oldest: int | None) -> dict[str, Any]:
+        at = certified.threshold
+        return asdict(certificate.count(ages, estimates, youngest, oldest, at))
+
+    adults = ((certified.legal_age, 24), (25, 34), (35, None))
+    return {
+        "age": certified.challenge_age,
+        "certified": certified.certified,
+        "sentences": certified.sentences(),
+        "minors_on_eval": [asdict(proof) for proof in certified.proofs],
+        "minors_on_test": [
+            asdict(proof) | passed(proof.youngest, proof.oldest) for proof in certified.proofs
+        ],
+        "adults_on_test": [passed(*ages) for ages in adults],
+    }
+
+
+def _shut(blessing: Artifact) -> None:
+    """Takes back TFMA's blessing."""
+    blessing.set_int_custom_property(
+        constants.ARTIFACT_PROPERTY_BLESSED_KEY, constants.NOT_BLESSED_VALUE
+    )
+    Path(blessing.uri, constants.BLESSED_FILE_NAME).unlink(missing_ok=True)
+    Path(blessing.uri, constants.NOT_BLESSED_FILE_NAME).touch()
 
 
 class Evaluator(tfx.components.Evaluator):

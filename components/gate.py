@@ -6,9 +6,11 @@ everybody who reads it: the run's summary, the reviewers' page and the pages in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from components import certificate
 from pipeline import config
 
 # Custom properties of the Evaluator's evaluation.
@@ -17,6 +19,7 @@ BASELINE_MAE = f"baseline_{MAE}"  # of the live model; missing if there is none
 MEASURED = "measured"  # number of these photos
 REFUSED = "refused"  # share of the test photos with an objection, 0 to 1
 OBJECTIONS = "objections"  # JSON: the number of test photos with each objection
+CHALLENGE = "challenge"  # JSON: the model's certificate, and how it does on the test photos
 # Custom property of ServingCheck's blessing: why the model can't be served; empty if it can.
 REASON = "reason"
 
@@ -49,6 +52,28 @@ def reasons(
             f"the model refuses {refused:.1%} of the test photos, which is above the bound of "
             f"{guard.max_refused_test:.1%} (guard.max_refused_test)"
         )
+    found += contradictions(json.loads(evaluation[CHALLENGE]))
     if reason := served.get(REASON):
         found.append(f"it can't be served: {reason}")
     return found
+
+
+def contradictions(challenge: Mapping[str, Any]) -> list[str]:
+    """Where the test photos contradict a certificate, a phrase for each group of minors.
+
+    A right certificate is contradicted by chance in at most 5 % of the cases: if the lower end of
+    the one-sided 95 % interval of the share that passes is above the allowed share.
+
+    Args:
+        challenge: the evaluation's CHALLENGE.
+    """
+    if not challenge["certified"]:
+        return []
+    groups = [certificate.Proof(**group) for group in challenge["minors_on_test"]]
+    return [
+        f"{group.passed:,} of {group.photos:,} test photos of people aged {group.name} pass "
+        f"without ID at the challenge age {challenge['age']:g}, which contradicts the certified "
+        f"{group.max_share:.0%}"
+        for group in groups
+        if group.lower > group.max_share
+    ]

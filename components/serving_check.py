@@ -32,12 +32,18 @@ MODEL_NAME = "candidate"
 SIGNATURE = "serving_default"
 OUTPUTS = {
     features.AGE: tf.float32,
+    features.AGE_LOW: tf.float32,
+    features.AGE_HIGH: tf.float32,
+    features.P_MINOR: tf.float32,
     features.VALID: tf.bool,
     features.OBJECTION: tf.string,
     features.CHALLENGE: tf.bool,
 }
 BROKEN: dict[str, float | bytes] = {  # the answer for a broken photo
     features.AGE: np.nan,
+    features.AGE_LOW: np.nan,
+    features.AGE_HIGH: np.nan,
+    features.P_MINOR: np.nan,
     features.VALID: False,
     features.OBJECTION: features.NO_PHOTO.encode(),
     features.CHALLENGE: True,

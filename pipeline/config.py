@@ -135,6 +135,27 @@ class Guard(Section):
     )  # fmt: skip
 
 
+class Policy(Section):
+    """How many minors may pass without ID. The Trainer derives the challenge age from it."""
+
+    legal_age: int = Field(18, ge=1, le=100, description="Age from which one may buy, years")
+    max_minor_pass_rate: float = Field(
+        0.05, gt=0, lt=1,
+        description="Largest share of all minors that may pass without ID, 0 to 1",
+    )  # fmt: skip
+    max_hard_pass_rate: float = Field(
+        0.1, gt=0, lt=1,
+        description="Largest share of the minors of the last three years that may pass, 0 to 1",
+    )  # fmt: skip
+    min_challenge_age: float = Field(
+        25.0, ge=0, le=120, description="Smallest challenge age, whatever is proved, years"
+    )
+    uncertified: Literal["challenge_everybody", "min_challenge_age"] = Field(
+        "challenge_everybody",
+        description="What a model does if no challenge age is proved",
+    )
+
+
 class Evaluator(Section):
     """The gate."""
 
@@ -265,6 +286,7 @@ class Config(Section):
     transform: Transform = Transform()
     trainer: Trainer = Trainer()
     guard: Guard = Guard()
+    policy: Policy = Policy()
     evaluator: Evaluator = Evaluator()
     review: Review = Review()
     serving: Serving = Serving()

@@ -50,6 +50,7 @@ def create_pipeline(config: Config) -> Pipeline:
         settings=config.trainer,
         preprocessing=config.transform,
         max_refused=config.guard.max_refused,
+        policy=config.policy,
         max_pixels=config.data.max_pixels,
         max_batch_size=config.serving.max_batch_size,
         resume_root=str(run_dir / "resume"),

@@ -12,6 +12,7 @@ from importlib import metadata as distributions
 from typing import TYPE_CHECKING, Any
 
 from components import gate
+from components.certificate import Group
 from components.review import PAGE
 from pipeline import DISTRIBUTION
 from pipeline.config import Evaluator, Guard
@@ -98,6 +99,7 @@ def _gate(section: Evaluator, guard: Guard, outputs: Outputs) -> dict[str, Any] 
         "refused_share": evaluation[gate.REFUSED],
         "refused_bound": guard.max_refused_test,
         "objections": objections,
+        "challenge": json.loads(evaluation[gate.CHALLENGE]),
         "blessed": outputs["Evaluator", "blessing"]["blessed"] == 1,
         "reasons": gate.reasons(section, guard, evaluation, served),
     }
@@ -133,6 +135,8 @@ def show(document: Mapping[str, Any], console: Console) -> None:
                 f"{judged['refused_share']:.1%} (bound {judged['refused_bound']:.1%})"
                 + (f"; {kinds}" if kinds else ""),
             )
+        if "challenge" in judged:
+            table.add_row("challenge age", "\n".join(challenge_sentences(judged["challenge"])))
         version = document["pushed_version"]
         table.add_row(
             "pushed version",
@@ -143,3 +147,14 @@ def show(document: Mapping[str, Any], console: Console) -> None:
     total, peak = document["seconds"]["total"], document["peak_rss_mb"]["total"]
     table.add_row("took", f"{total:,.0f} s, at most {peak:,.0f} MB")
     console.print(table)
+
+
+def challenge_sentences(challenge: Mapping[str, Any]) -> list[str]:
+    """What the challenge age means, in plain words."""
+    lines = list(challenge["sentences"])
+    for group in challenge["adults_on_test"]:
+        if group["photos"]:
+            asked = 100 * (1 - group["passed"] / group["photos"])
+            name = Group(**group).name
+            lines.append(f"Of 100 customers aged {name}, about {asked:.0f} are asked for ID.")
+    return lines

@@ -38,6 +38,9 @@ TRANSFORMED_FEATURES = (IMAGE, AGE, FILE_NAME, PHOTO_ID, OBJECTION)
 
 # Outputs of a served model, beside AGE and OBJECTION.
 VALID = "valid"  # bool: whether the bytes are a photo; if not, AGE is NaN
+AGE_LOW = "age_low"  # float: years; with AGE_HIGH the interval that holds nine of ten ages
+AGE_HIGH = "age_high"  # float: years
+P_MINOR = "p_minor"  # float: probability of being below the legal age, 0 to 1
 CHALLENGE = "challenge"  # bool: whether the model itself asks for ID
 
 # Why nobody should rely on the age of a photo.

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 
 import tensorflow_model_analysis as tfma
 
 from components import gate
+from components.certificate import Group, Proof
 from components.evaluator import ALL_PHOTOS, BASELINE, COUNT
 from components.gate import MAE, REASON, REFUSED
-from components.review.evaluation import OVERALL, UNKNOWN, Figure, read
+from components.review.evaluation import OVERALL, UNKNOWN, Figure, read, share
 from components.review.inputs import NOT_RECORDED, Inputs
-from components.review.page import Block, Cell, Section, Table, Text, Verdict
+from components.review.page import Block, Cell, Row, Section, Table, Text, Verdict
 from components.served_model import VERSION
 from pipeline.config import Evaluator, Guard
+from schemas import features
 
+_EVIDENCE = (
+    "The challenge age is the lowest estimate for which the photos of the split eval prove that at "
+    "most the allowed share of minors passes. The split eval also chose the epoch and the limit of "
+    "the guard, so the proof is a little too good. The test split checks it. Refused photos are "
+    "left out: at a till, these customers are always asked."
+)
 _NO_NUMBER = Cell("–", math.nan)
 
 COLUMNS = ("measure", "value (95 % interval)", "bound", "margin", "photos", "verdict")
@@ -50,6 +59,7 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
     )
     if not passed:
         yield Text(reasons(inputs))
+    yield from _challenge(inputs)
     yield Text(
         [
             "MAE is the mean absolute error: how many years an estimate is off on average. It is "
@@ -69,6 +79,30 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
         "Lineage: the artifacts of the run and their ids in the metadata store",
         ["artifact", "id", "content", "location"],
         list(_lineage(inputs)),
+    )
+
+
+def _challenge(inputs: Inputs) -> Iterator[Block]:
+    """The challenge age and who passes without ID, in words and as a table."""
+    challenge = json.loads(inputs.artifacts["evaluation"].properties[gate.CHALLENGE])
+    first, *others = challenge["sentences"]
+    yield Verdict(first, challenge["certified"])
+    yield Text([*others, _EVIDENCE])
+    rows: list[Row] = []
+    for name, split, kind in (
+        ("minors_on_eval", features.EVAL, Proof),
+        ("minors_on_test", features.TEST, Proof),
+        ("adults_on_test", features.TEST, Group),
+    ):
+        for values in challenge[name]:
+            group = kind(**values)
+            allowed = f"{group.max_share:.0%}" if isinstance(group, Proof) else "–"
+            passed = f"{share(group.passed, group.photos):.1%}" if group.photos else "no photos"
+            rows.append([group.name, split, group.photos, group.passed, passed, allowed])
+    yield Table(
+        "Who passes without ID at the challenge age",
+        ["age", "split", "photos", "pass", "share (95 % interval)", "at most"],
+        rows,
     )
 
 

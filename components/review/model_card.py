@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from components.evaluator import COUNT
-from components.gate import MAE
+from components.gate import CHALLENGE, MAE
 from components.review import data, population, refused
 from components.review.decision import fingerprint, pushed_version
 from components.review.evaluation import MEAN_ERROR, OVERALL, Metrics, Slice, figures
@@ -71,6 +71,7 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
         **_photos(inputs),
         **_measured(found, inputs.min_photos),
         "bound": f"{settings['evaluator']['max_mae']:g}",
+        "challenge": _challenge(inputs),
         "refused": f"{refused.overall(inputs):.1%}",
         "refused_bound": f"{settings['guard']['max_refused_test']:.1%}",
         "increase": f"{settings['evaluator']['max_mae_increase']:g}",
@@ -78,6 +79,11 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
         "licence": settings["review"]["data_licence"],
         "thumbnails": _THUMBNAILS[settings["review"]["thumbnails"]],
     }
+
+
+def _challenge(inputs: Inputs) -> list[str]:
+    recorded = inputs.property_of("evaluation", CHALLENGE)
+    return json.loads(recorded)["sentences"] if recorded else [f"Challenge age: {NOT_RECORDED}"]
 
 
 def _model(inputs: Inputs) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.proto import trainer_pb2
 from tfx.types import BaseChannel
 
+from components.certificate import certify
 from components.errors import UserError
-from components.trainer import data, guard, model
+from components.trainer import calibration, data, guard, model
 from components.trainer.fit import LOGS, State, Training
 from pipeline import config
 from schemas import features
@@ -39,6 +41,7 @@ def trainer(
     settings: config.Trainer,
     preprocessing: config.Transform,
     max_refused: float,
+    policy: config.Policy,
     max_pixels: int,
     max_batch_size: int,
     resume_root: str,
@@ -51,6 +54,7 @@ def trainer(
         settings: the `trainer` section of the configuration.
         preprocessing: the `transform` section.
         max_refused: the share of the eval photos that the guard refuses, 0 to 1.
+        policy: the `policy` section.
         max_pixels: the servable takes no photo with more.
         max_batch_size: the largest batch that a server makes of the servable's photos.
         resume_root: folder that survives a killed run; the next run continues from it.
@@ -65,6 +69,7 @@ def trainer(
             "settings": settings.model_dump(),
             "preprocessing": preprocessing.model_dump(),
             "max_refused": max_refused,
+            "policy": policy.model_dump(),
             "max_pixels": max_pixels,
             "max_batch_size": max_batch_size,
             "resume_root": resume_root,
@@ -113,13 +118,21 @@ def run_fn(fn_args: FnArgs) -> None:
     shutil.copytree(folder / LOGS, fn_args.model_run_dir, dirs_exist_ok=True)
     _write_history(state, network, precision, fn_args.model_run_dir)
     served = model.served(network)
-    train, evaluation = (
-        model.pooled_features(served, data.eval_batches(patterns, size, batch_size))
+    (_, train), (estimates, evaluation) = (
+        model.predict(served, data.eval_batches(patterns, size, batch_size))
         for patterns in files.values()
     )
+    limits = guard.fit(train, evaluation, fn_args.custom_config["max_refused"])
+    accepted = limits.distances(tf.constant(evaluation)).numpy() <= limits.limit
+    real = np.array([label.age for label in labels[features.EVAL] if not label.objection])
+    policy = config.Policy(**fn_args.custom_config["policy"])
+    certificate = certify(real[accepted], estimates[accepted], policy)
+    logging.info("challenge age: %s", " ".join(certificate.sentences()))
     model.export(
         served,
-        guard.fit(train, evaluation, fn_args.custom_config["max_refused"]),
+        limits,
+        calibration.fit(real[accepted], estimates[accepted], certificate),
+        certificate,
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,
         image_size=size,

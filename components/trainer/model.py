@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from components.certificate import FILE as CERTIFICATE_FILE
+from components.certificate import Certificate
 from components.errors import UserError
+from components.trainer.calibration import Calibration
 from components.trainer.guard import Guard
 from components.transform import decode_photo, decode_squares
 from components.upstream import without_autotune
@@ -86,16 +90,15 @@ def served(network: keras.Model) -> keras.Model:
     return keras.Model(photo, {features.AGE: age, POOLED: pooled})
 
 
-def pooled_features(network: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
-    """The pooled features of photos, float32 [N, F].
+def predict(network: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The ages of photos, float32 [N] (years), and their pooled features, float32 [N, F].
 
     Args:
         network: as `served` returns it.
         batches: as `data.eval_batches` returns them.
     """
-    pictures = batches.map(lambda pixels, years: pixels)
-    pooled: np.ndarray = network.predict(pictures, verbose=0)[POOLED]
-    return pooled
+    outputs = network.predict(batches.map(lambda pixels, years: pixels), verbose=0)
+    return outputs[features.AGE][:, 0], outputs[POOLED]
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
@@ -204,11 +207,15 @@ class Servable(tf.Module):
         self,
         model: keras.Model,
         guard: Guard,
+        calibration: Calibration,
+        certificate: Path,
         transform: tft.TFTransformOutput,
         image_size: int,
         max_pixels: int,
     ):
         super().__init__()
+        self._certificate = tf.saved_model.Asset(str(certificate))  # travels with the model
+        self._calibration = calibration
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)  # hides it from tf.Module
         # As constants, they would be copied with each function of the graph.
@@ -223,10 +230,11 @@ class Servable(tf.Module):
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Photo bytes, string [N], to what the model says about each photo, all [N].
 
-        AGE is float32, years; VALID bool; OBJECTION string, one of features.OBJECTIONS or empty;
-        CHALLENGE bool: whether to ask for ID whatever the age. Bytes that hold no JPEG or PNG, or
-        one of too many pixels, are not valid, have no age (NaN) and the objection NO_PHOTO. They do
-        not affect the other photos in the batch.
+        AGE, AGE_LOW and AGE_HIGH are float32, years; P_MINOR float32, 0 to 1; VALID bool; OBJECTION
+        string, one of features.OBJECTIONS or empty; CHALLENGE bool: whether to ask for ID. It is
+        true if the age is below the challenge age, and with an objection. Bytes that hold no JPEG
+        or PNG, or one of too many pixels, are not valid, have no age (NaN) and the objection
+        NO_PHOTO. They do not affect the other photos in the batch.
         """
         count = tf.size(image)
         # An empty batch becomes one invalid photo: oneDNN's convolutions fail on empty batches.
@@ -242,12 +250,14 @@ class Servable(tf.Module):
         objection = transformed[features.OBJECTION]
         objection = tf.where((objection == "") & unlike, features.UNLIKE_TRAINING, objection)
         objection = tf.where(valid, objection, features.NO_PHOTO)
+        age = tf.where(valid, tf.squeeze(seen[features.AGE], axis=1), np.nan)
         outputs = {
-            features.AGE: tf.where(valid, tf.squeeze(seen[features.AGE], axis=1), np.nan),
+            features.AGE: age,
             features.VALID: valid,
             features.OBJECTION: objection,
-            features.CHALLENGE: objection != "",
+            **self._calibration.outputs(age),
         }
+        outputs[features.CHALLENGE] |= objection != ""
         return {name: values[:count] for name, values in outputs.items()}
 
     @tf.function(
@@ -313,6 +323,8 @@ def count_pixels(photo: tf.Tensor) -> tf.Tensor:
 def export(
     model: keras.Model,
     guard: Guard,
+    calibration: Calibration,
+    certificate: Certificate,
     transform_graph: str,
     folder: str | Path,
     *,
@@ -325,6 +337,8 @@ def export(
     Args:
         model: as `served` returns it.
         guard: fitted to the model's pooled features.
+        calibration: fitted to the model's ages.
+        certificate: of the calibration's challenge age; an asset of the SavedModel.
         transform_graph: folder of Transform's graph.
         folder: of the SavedModel.
         image_size: side of the network's input, pixels.
@@ -332,15 +346,18 @@ def export(
         max_batch_size: the largest batch that a server makes; one of the warm-up's requests.
     """
     transform = tft.TFTransformOutput(transform_graph)
-    servable = Servable(model, guard, transform, image_size, max_pixels)
-    tf.saved_model.save(
-        servable,
-        str(folder),
-        signatures={
-            "serving_default": servable.serving_default,
-            "examples": servable.examples,
-        },
-    )
+    with tempfile.TemporaryDirectory() as aside:
+        file = Path(aside, CERTIFICATE_FILE)
+        certificate.write(file)
+        servable = Servable(model, guard, calibration, file, transform, image_size, max_pixels)
+        tf.saved_model.save(
+            servable,
+            str(folder),
+            signatures={
+                "serving_default": servable.serving_default,
+                "examples": servable.examples,
+            },
+        )
     _write_warmup(Path(folder), sorted({1, max_batch_size}))
 
 

@@ -10,7 +10,7 @@ from pipeline.config import Evaluator, Guard
 from pipeline.kubeflow import records
 from pipeline.kubeflow.launcher import Task
 from pipeline.kubeflow.views import page, write_page
-from pipeline.summary import summarise
+from pipeline.summary import challenge_sentences, summarise
 from pipeline.system import write_whole
 
 SUMMARY = "summary"  # output key
@@ -71,6 +71,8 @@ def _page(document: dict[str, Any]) -> str:
         title, notes = f"Pushed: version {version}", []
     else:
         title, notes = "Succeeded, not pushed", gate["reasons"]
+    if gate:
+        notes = [*notes, *challenge_sentences(gate["challenge"])]
     tables: dict[str, list[tuple[Any, ...]]] = {}
     if gate:
         tables["Gate"] = [("", "years"), ("MAE on test", f"{gate['value']:.2f}")]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from components.gate import BASELINE_MAE, MAE, REFUSED
+from components.gate import BASELINE_MAE, CHALLENGE, MAE, REFUSED
 from components.review import PAGE
 from pipeline.kubeflow.launcher import Task
+from pipeline.summary import challenge_sentences
 
 METRICS, REPORT = "metrics", "report"  # output keys, in addition to the node's own
 
@@ -70,9 +72,15 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
     if live:
         metrics[BASELINE_MAE] = outputs["Evaluator.evaluation"][BASELINE_MAE]
     metrics[REFUSED] = outputs["Evaluator.evaluation"][REFUSED]
+    challenge = json.loads(outputs["Evaluator.evaluation"][CHALLENGE])
+    if challenge["age"] is not None:
+        metrics["challenge_age"] = challenge["age"]
     metrics["blessed"] = float(outputs["Evaluator.blessing"]["blessed"])
-    note = "The errors are those of the photos that the model does not refuse."
-    report = write_page(task, page("Evaluation on the test split", {"Slices": rows}, [note]))
+    notes = [
+        *challenge_sentences(challenge),
+        "The errors are those of the photos that the model does not refuse.",
+    ]
+    report = write_page(task, page("Evaluation on the test split", {"Slices": rows}, notes))
     return {METRICS: metrics, **report}
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 
-from components.gate import BASELINE_MAE, MAE, REASON, REFUSED, reasons
+from components.certificate import Proof
+from components.gate import BASELINE_MAE, CHALLENGE, MAE, REASON, REFUSED, reasons
 from pipeline.config import Evaluator, Guard
 
 GATE = Evaluator(max_mae=8.0, max_mae_increase=0.25)
@@ -17,6 +21,27 @@ WORSE = "MAE {} years is worse than the live model's {} by more than 0.25"
 REFUSES = "the model refuses {} of the test photos, which is above the bound of 5.0% "
 REFUSES += "(guard.max_refused_test)"
 NO_OUTPUT = "it has no output valid"
+
+
+def challenge(passed: int, certified: bool = True) -> str:
+    """The property CHALLENGE if so many of 60 hard minors pass without ID on test."""
+    proof = Proof(15, 17, 60, passed, 0.1, 0)
+    return json.dumps({"age": 27.5, "certified": certified, "minors_on_test": [asdict(proof)]})
+
+
+@pytest.mark.parametrize(("passed", "certified", "shut"), [
+    (0, True, False), (10, True, False), (11, True, True), (60, True, True), (60, False, False),
+])  # fmt: skip
+def test_the_test_photos_may_not_contradict_the_certificate(
+    passed: int, certified: bool, shut: bool
+) -> None:
+    """P(at least 11 of 60 | 0.1) is 0.034, P(at least 10 of 60 | 0.1) is 0.073."""
+    evaluation = {MAE: 5.0, REFUSED: 0.0, CHALLENGE: challenge(passed, certified)}
+    expected = (
+        f"{passed} of 60 test photos of people aged 15 to 17 pass without ID at the challenge age "
+        "27.5, which contradicts the certified 10%"
+    )
+    assert reasons(GATE, Guard(), evaluation, {}) == [expected] * shut
 
 
 @pytest.mark.parametrize(
@@ -42,7 +67,7 @@ def test_each_broken_bound_is_a_reason(
     serving_reason: str | None,
     expected: list[str],
 ) -> None:
-    evaluation = {MAE: mae, REFUSED: refused}
+    evaluation: dict[str, Any] = {MAE: mae, REFUSED: refused, CHALLENGE: challenge(0)}
     if baseline_mae is not None:
         evaluation[BASELINE_MAE] = baseline_mae
     served = {} if serving_reason is None else {REASON: serving_reason}

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from components import gate
 from components.gate import MAE, MEASURED, OBJECTIONS, REASON, REFUSED
 from pipeline.config import Evaluator, Guard
 from pipeline.summary import FAILED, GATE_SHUT, PUSHED, exit_status, show, summarise
 
+CHALLENGE: dict[str, Any] = {
+    "age": 27.5,
+    "certified": True,
+    "sentences": ["Customers who look 27.5 or older pass without ID."],
+    "minors_on_eval": [],
+    "minors_on_test": [],
+    "adults_on_test": [{"youngest": 25, "oldest": 34, "photos": 40, "passed": 30}],
+}
 OUTPUTS: dict[tuple[str, str], dict[str, Any]] = {
     ("Evaluator", "evaluation"): {
         MAE: 9.0,
         MEASURED: 97,
         REFUSED: 0.03,
         OBJECTIONS: '{"no_face": 2, "unlike_training": 1}',
+        gate.CHALLENGE: json.dumps(CHALLENGE),
     },
     ("Evaluator", "blessing"): {"blessed": 0},
     ("ServingCheck", "blessing"): {REASON: "it has no output valid"},
@@ -41,6 +52,7 @@ def test_it_gives_the_reasons_of_the_gate() -> None:
         "refused_share": 0.03,
         "refused_bound": 0.05,
         "objections": {"no_face": 2, "unlike_training": 1},
+        "challenge": CHALLENGE,
         "blessed": False,
         "reasons": [
             "MAE 9.00 years is above the bound of 8.00",
@@ -63,10 +75,12 @@ def test_the_exit_status_says_whether_it_pushed(version: dict[str, str], status:
     assert exit_status(summary(outputs=outputs)) == status
 
 
-def test_the_table_says_how_many_photos_are_refused() -> None:
+def test_the_table_says_who_is_refused_and_who_is_asked() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     document = summary()
     document["seconds"]["total"] = document["peak_rss_mb"]["total"] = 1.0
     show(document, console)
     text = console.export_text()
     assert "3 of 100 photos: 3.0% (bound 5.0%); no_face 2, unlike_training 1" in text
+    assert "Customers who look 27.5 or older pass without ID." in text
+    assert "Of 100 customers aged 25 to 34, about 25 are asked for ID." in text

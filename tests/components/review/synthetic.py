@@ -19,7 +19,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components import predictions
 from components.evaluator import eval_config
-from components.gate import MAE, REFUSED
+from components.gate import CHALLENGE, MAE, REFUSED
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
 from components.review.page import Cell, Chart, Section, Table, Text, as_cell
@@ -40,6 +40,18 @@ REVIEW: dict[str, Any] = {
     "population": None,
     "min_photos": 30,
     "data_licence": "not stated by the photos' folder",
+}
+CHALLENGED: dict[str, Any] = {
+    "age": 27.5,
+    "certified": True,
+    "sentences": ["Customers who look 27.5 or older pass without ID."],
+    "minors_on_eval": [
+        {"youngest": 0, "oldest": 17, "photos": 90, "passed": 1, "max_share": 0.05, "missing": 0}
+    ],
+    "minors_on_test": [
+        {"youngest": 0, "oldest": 17, "photos": 80, "passed": 2, "max_share": 0.05, "missing": 0}
+    ],
+    "adults_on_test": [{"youngest": 25, "oldest": 34, "photos": 40, "passed": 30}],
 }
 HISTORY: dict[str, Any] = {
     "parameters": 23_589_761,
@@ -141,6 +153,7 @@ def run(
         "evaluation": {
             MAE: float((answered["candidate"] - answered[features.AGE]).abs().mean()),
             REFUSED: 1 - len(answered) / len(test),
+            CHALLENGE: json.dumps(CHALLENGED),
         },
         "blessing": {"blessed": 1},
         "infra_blessing": {"blessed": 1},

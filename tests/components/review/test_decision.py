@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from components.evaluator import eval_config
 from components.review import decision
-from components.review.page import Cell
+from components.review.page import Cell, Verdict
 from pipeline.config import Evaluator, Guard
 from schemas import features
 from tests.components.review import synthetic
@@ -56,4 +56,16 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
         "MAE 9.00 years is above the bound of 8.00.",
         f"The model refuses {6 / test:.1%} of the test photos, which is above the bound of 5.0% "
         "(guard.max_refused_test).",
+    ]
+
+
+def test_the_challenge_age_comes_first(tmp_path: Path) -> None:
+    section = decision.section(synthetic.run(tmp_path, synthetic.photos(100)))
+    verdicts = [block for block in section.blocks if isinstance(block, Verdict)]
+    assert verdicts[1] == Verdict("Customers who look 27.5 or older pass without ID.", True)
+    rows = synthetic.tables(section)["Who passes without ID at the challenge age"]
+    assert [[cell.text for cell in row.values()] for row in rows] == [
+        ["below 18", "eval", "90", "1", "1.1% (0.2% to 6.0%)", "5%"],
+        ["below 18", "test", "80", "2", "2.5% (0.7% to 8.7%)", "5%"],
+        ["25 to 34", "test", "40", "30", "75.0% (59.8% to 85.8%)", "–"],
     ]

@@ -16,9 +16,11 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from components.certificate import read
 from components.errors import UserError
 from components.trainer import component, model
 from components.trainer.fit import SaveEpochs
+from pipeline.config import Policy
 from schemas import features
 from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
@@ -57,6 +59,7 @@ def arguments(folder: Path, transformed: Transformed, **changes: Any) -> SimpleN
             "settings": tiny.settings(**changes).model_dump(),
             "preprocessing": tiny.PREPROCESSING.model_dump(),
             "max_refused": 0.0,
+            "policy": Policy().model_dump(),
             "max_pixels": 1_000_000,
             "max_batch_size": 4,
             "resume_root": str(folder / "resume"),
@@ -96,6 +99,8 @@ def test_it_writes_a_servable_a_history_and_tensorboard_logs(
     assert ages.shape == (8,)
     assert np.isfinite(ages).all()
     assert Path(args.model_run_dir, "left_out.csv").read_text() == "file_name,split,objection\n"
+    certificate = read(Path(args.serving_model_dir, "assets", "certificate.json"))
+    assert certificate.challenge_age is None  # eval has only 8 photos
 
     told = history(args)
     epochs = told["epochs"]
@@ -298,6 +303,7 @@ if wanted["devices"] > 1:
     )
 from components.trainer import component, model
 from components.trainer.fit import SaveEpochs
+from pipeline.config import Policy
 from tests.components.trainer import tiny
 model._trunk = tiny.trunk
 save = SaveEpochs.on_epoch_end
@@ -400,6 +406,7 @@ def test_the_component_asks_for_this_run_fn() -> None:
         settings=tiny.settings(),
         preprocessing=tiny.PREPROCESSING,
         max_refused=0.02,
+        policy=Policy(),
         max_pixels=1_000_000,
         max_batch_size=4,
         resume_root="resume",
@@ -410,6 +417,7 @@ def test_the_component_asks_for_this_run_fn() -> None:
         "settings": tiny.settings().model_dump(),
         "preprocessing": tiny.PREPROCESSING.model_dump(),
         "max_refused": 0.02,
+        "policy": Policy().model_dump(),
         "max_pixels": 1_000_000,
         "max_batch_size": 4,
         "resume_root": "resume",

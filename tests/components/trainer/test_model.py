@@ -19,8 +19,10 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from components.certificate import Certificate, Proof, read
 from components.errors import UserError
 from components.trainer import data, model
+from components.trainer.calibration import Calibration
 from components.trainer.guard import Guard
 from schemas import features
 from tests.components.trainer import tiny
@@ -31,6 +33,8 @@ TOLERANCE = 0.05  # years
 MAX_PIXELS = 600_000
 MAX_BATCH_SIZE = 4
 NO_GUARD = Guard(np.zeros(8, np.float32), np.eye(8, dtype=np.float32), np.inf)
+CALIBRATION = Calibration(half_width=9.5, slope=-0.2, intercept=4, challenge_age=MEAN_AGE)
+CERTIFICATE = Certificate(MEAN_AGE, True, 18, (Proof(0, 17, 90, 1, 0.05, 0),))
 
 
 def build(precision: str = "float32", initial_weights: str = "none") -> keras.Model:
@@ -250,6 +254,8 @@ def exported(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory)
     model.export(
         model.served(network),
         NO_GUARD,
+        CALIBRATION,
+        CERTIFICATE,
         str(transformed.graph),
         folder,
         image_size=tiny.SIZE,
@@ -274,6 +280,9 @@ def check_signatures(servable: Any) -> None:
         outputs = signatures[name].structured_outputs
         assert {key: (value.dtype, value.shape.as_list()) for key, value in outputs.items()} == {
             "age": (tf.float32, [None]),
+            "age_low": (tf.float32, [None]),
+            "age_high": (tf.float32, [None]),
+            "p_minor": (tf.float32, [None]),
             "valid": (tf.bool, [None]),
             "objection": (tf.string, [None]),
             "challenge": (tf.bool, [None]),
@@ -362,6 +371,29 @@ NOT_PHOTOS = {
 }
 
 
+def by_age(answer: dict[str, tf.Tensor]) -> list[bool]:
+    """Whether each photo is challenged by its age alone."""
+    challenged: list[bool] = (~(answer["age"].numpy() >= CALIBRATION.challenge_age)).tolist()
+    return challenged
+
+
+def test_the_outputs_are_those_of_the_calibration(
+    exported: Exported, transformed: Transformed
+) -> None:
+    raw = tiny.read(transformed.raw / f"Split-{features.TRAIN}")
+    answer = exported.servable.signatures["examples"](examples=tf.constant(raw))
+    expected = CALIBRATION.outputs(answer["age"])
+    for name in ("age_low", "age_high", "p_minor"):
+        np.testing.assert_allclose(answer[name], expected[name], rtol=1e-6)
+    challenged = answer["challenge"].numpy()
+    assert challenged.tolist() == by_age(answer)
+    assert challenged.any() and not challenged.all()  # otherwise it could not fail
+
+
+def test_the_certificate_travels_with_the_model(exported: Exported) -> None:
+    assert read(exported.folder / "assets" / "certificate.json") == CERTIFICATE
+
+
 @pytest.mark.parametrize("photo", NOT_PHOTOS.values(), ids=list(NOT_PHOTOS))
 def test_what_is_no_photo_is_marked_and_the_others_are_answered(
     exported: Exported, photo: bytes
@@ -373,7 +405,8 @@ def test_what_is_no_photo_is_marked_and_the_others_are_answered(
     assert answer["valid"].numpy().tolist() == [False, True, True, True, False]
     assert np.isnan(answer["age"].numpy()[[0, -1]]).all()
     assert answer["objection"].numpy().tolist() == [b"no_photo", b"", b"", b"", b"no_photo"]
-    assert answer["challenge"].numpy().tolist() == [True, False, False, False, True]
+    assert answer["challenge"].numpy().tolist() == [True, *by_age(alone), True]
+    assert np.isnan(answer["p_minor"].numpy()[[0, -1]]).all()
     np.testing.assert_allclose(answer["age"][1:-1], alone["age"], atol=TOLERANCE)
 
 
@@ -399,7 +432,7 @@ def test_any_bytes_are_answered(exported: Exported, start: int, rest: bytes) -> 
     assert (
         valid == np.isfinite(answer["age"]).tolist() == (answer["objection"] == "").numpy().tolist()
     )
-    assert valid == (~answer["challenge"].numpy()).tolist()
+    assert answer["challenge"].numpy().tolist() == by_age(answer)
 
 
 def test_the_warm_up_has_the_smallest_and_the_largest_batch(exported: Exported) -> None:

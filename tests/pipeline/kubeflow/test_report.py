@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.errors import UserError
-from components.gate import BASELINE_MAE, MAE, MEASURED, OBJECTIONS, REFUSED
+from components.gate import BASELINE_MAE, CHALLENGE, MAE, MEASURED, OBJECTIONS, REFUSED
 from pipeline.kubeflow import report
 from pipeline.kubeflow.records import PLAN, Record
 
@@ -18,12 +19,15 @@ EXAMPLES = {
         "examples": '{"train": 70, "eval": 15, "test": 12}', "rejects": '{"missing": 3}',
     }
 }  # fmt: skip
+UNCERTIFIED = json.dumps(
+    {"age": None, "certified": False, "sentences": ["Nothing is proved."], "adults_on_test": []}
+)
 PUSHED = {"Pusher.pushed_model": {"pushed_version": 1764000000}}
 
 
 def evaluated(mae: float, blessed: int = 1, baseline: float | None = None) -> dict[str, Any]:
     live = {} if baseline is None else {BASELINE_MAE: baseline}
-    photos = {MEASURED: 11, REFUSED: 1 / 12, OBJECTIONS: '{"no_face": 1}'}
+    photos = {MEASURED: 11, REFUSED: 1 / 12, OBJECTIONS: '{"no_face": 1}', CHALLENGE: UNCERTIFIED}
     return {
         "Evaluator.evaluation": {MAE: mae, **live, **photos},
         "Evaluator.blessing": {"blessed": blessed},
@@ -65,6 +69,7 @@ def test_a_run_that_pushed(tmp_path: Path) -> None:
     assert peaks["total"] == max(value for step, value in peaks.items() if step != "total")
     page = report._page(found)
     assert "Pushed: version 1764000000" in page
+    assert "Nothing is proved." in page
     for row in (("MAE on test", "6.50"), ("bound", "7.50"), ("live model&#x27;s MAE", "6.25"),
                 ("without an objection", "11"), ("no_face", "1"), ("share refused", "8.3%"),
                 ("train", "70"), ("rejected: missing", "3")):  # fmt: skip

@@ -1,0 +1,88 @@
+"""How sure a model is of an age: an interval, and the probability that a person is a minor.
+
+Both are fitted to the errors on the eval split, which the network did not learn from.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from components.certificate import Certificate
+from schemas import features
+
+COVERAGE = 0.9  # of the interval
+
+
+class Calibration(NamedTuple):
+    """What a model's age means.
+
+    Attributes:
+        half_width: half the width of the interval, years.
+        slope: of the logit of the probability of being a minor, per year of the estimate.
+        intercept: of the same logit.
+        challenge_age: estimates below it are challenged, years; infinity: all are.
+    """
+
+    half_width: float
+    slope: float
+    intercept: float
+    challenge_age: float
+
+    def outputs(self, ages: tf.Tensor) -> dict[str, tf.Tensor]:
+        """AGE_LOW, AGE_HIGH (years), P_MINOR (0 to 1) and CHALLENGE for ages [N], in years."""
+        return {
+            features.AGE_LOW: tf.maximum(ages - self.half_width, 0.0),
+            features.AGE_HIGH: tf.minimum(ages + self.half_width, features.MAX_AGE),
+            features.P_MINOR: tf.sigmoid(self.slope * ages + self.intercept),
+            features.CHALLENGE: ~(ages >= self.challenge_age),  # true for NaN
+        }
+
+
+def fit(ages: np.ndarray, estimates: np.ndarray, certificate: Certificate) -> Calibration:
+    """The calibration of a model.
+
+    Args:
+        ages: real ages, years [N].
+        estimates: the model's ages of the same photos, years [N].
+        certificate: with the legal age and the challenge age.
+    """
+    slope, intercept = _platt(estimates, ages < certificate.legal_age)
+    return Calibration(_half_width(ages, estimates), slope, intercept, certificate.threshold)
+
+
+def _half_width(ages: np.ndarray, estimates: np.ndarray) -> float:
+    """Half the width of a split conformal interval, years (Lei et al. 2018, arXiv:1604.04173).
+
+    The interval of a new photo contains the real age with a probability of at least COVERAGE, if
+    the photo comes from where these come from.
+    """
+    errors = np.sort(np.abs(estimates - ages))
+    rank = math.ceil((len(errors) + 1) * COVERAGE)
+    return float(errors[rank - 1]) if rank <= len(errors) else features.MAX_AGE
+
+
+def _platt(estimates: np.ndarray, minors: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of the logit of being a minor, by Platt scaling.
+
+    The targets are those of Platt 1999 (Probabilistic outputs for support vector machines), which
+    keep the probability from 0 and 1 where there are few photos.
+    """
+    many, few = int(minors.sum()), int((~minors).sum())
+    targets = np.where(minors, (many + 1) / (many + 2), 1 / (few + 2))
+    middle, spread = float(np.mean(estimates)), float(np.std(estimates)) or 1.0
+    standard = (estimates - middle) / spread
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = parameters[0] * standard + parameters[1]
+        off = expit(logits) - targets
+        value = np.sum(np.logaddexp(0, logits) - targets * logits)
+        return float(value), np.array([np.sum(off * standard), np.sum(off)])
+
+    slope, intercept = minimize(loss, np.zeros(2), jac=True, method="BFGS").x
+    return float(slope / spread), float(intercept - slope * middle / spread)

@@ -1,0 +1,67 @@
+"""The interval of an age, the probability of being a minor, and the challenge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import expit
+
+from components.certificate import Certificate
+from components.trainer import calibration
+from components.trainer.calibration import Calibration
+from schemas import features
+
+CERTIFICATE = Certificate(27.5, True, 18, ())
+RANDOM = np.random.default_rng(0)
+
+
+def people(count: int, spread: float = 6) -> tuple[np.ndarray, np.ndarray]:
+    ages = RANDOM.uniform(0, 90, count)
+    return ages, ages + RANDOM.normal(0, spread, count)
+
+
+def test_the_interval_covers_nine_of_ten_new_photos() -> None:
+    """On average over many eval splits, it covers at least 0.9 and hardly more."""
+    covered = []
+    for _ in range(200):
+        half = calibration.fit(*people(99), CERTIFICATE).half_width
+        ages, estimates = people(400)
+        covered.append(np.mean(np.abs(estimates - ages) <= half))
+    assert 0.89 < np.mean(covered) < 0.915
+
+
+def test_few_photos_give_an_interval_of_all_ages() -> None:
+    assert calibration.fit(*people(8), CERTIFICATE).half_width == features.MAX_AGE
+    assert calibration.fit(*people(9), CERTIFICATE).half_width < features.MAX_AGE
+
+
+def test_the_probability_of_being_a_minor_is_calibrated() -> None:
+    """The shares of minors are drawn from a logistic curve, which the fit finds again."""
+    estimates = RANDOM.uniform(0, 60, 20_000)
+    minors = RANDOM.random(20_000) < expit(-0.4 * (estimates - 19))
+    fitted = calibration.fit(np.where(minors, 10.0, 40.0), estimates, CERTIFICATE)
+    assert fitted.slope == pytest.approx(-0.4, rel=0.1)
+    assert -fitted.intercept / fitted.slope == pytest.approx(19, abs=0.5)
+
+
+@pytest.mark.parametrize("ages", [[40.0, 50.0, 60.0], [3.0, 4.0, 5.0], [5.0, 80.0], [30.0]])
+def test_few_photos_never_give_certainty(ages: list[float]) -> None:
+    fitted = calibration.fit(np.array(ages), np.array(ages), CERTIFICATE)
+    minor = fitted.outputs(tf.constant(ages))[features.P_MINOR].numpy()
+    assert np.isfinite(minor).all() and (minor > 0).all() and (minor < 1).all()
+
+
+def test_the_outputs() -> None:
+    fitted = Calibration(half_width=10, slope=-0.5, intercept=10, challenge_age=27.5)
+    found = fitted.outputs(tf.constant([4.0, 27.0, 27.5, 118.0, np.nan]))
+    np.testing.assert_array_equal(found[features.AGE_LOW], [0, 17, 17.5, 108, np.nan])
+    np.testing.assert_array_equal(found[features.AGE_HIGH], [14, 37, 37.5, 120, np.nan])
+    np.testing.assert_allclose(found[features.P_MINOR][0], expit(8), rtol=1e-6)
+    assert found[features.CHALLENGE].numpy().tolist() == [True, True, False, False, True]
+
+
+def test_without_a_challenge_age_everybody_is_challenged() -> None:
+    fitted = calibration.fit(*people(50), Certificate(None, False, 18, ()))
+    challenged = fitted.outputs(tf.constant([5.0, 60.0, 120.0]))[features.CHALLENGE]
+    assert challenged.numpy().all()
