@@ -42,6 +42,11 @@ def silent_stderr() -> Iterator[None]:
 
 def write_whole(path: Path, document: Mapping[str, Any]) -> None:
     """Writes JSON; a reader sees the old file or the whole new one."""
+    write_text_whole(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes text in UTF-8; a reader sees the old file or the whole new one."""
     aside = path.with_name(f".{path.name}.next")
-    aside.write_text(json.dumps(document, indent=2) + "\n")
+    aside.write_text(text, "utf-8")
     os.replace(aside, path)

@@ -121,7 +121,7 @@ def mistakes(text: str) -> Iterator[str]:
             yield from wrong_command(words)
     for span in spans:
         knob = KNOB.fullmatch(span)
-        if knob and knob[1] in config.Config.model_fields and knob[2] != "py":
+        if knob and knob[1] in config.Config.model_fields and knob[2] not in ("py", "json"):
             yield from wrong_knob(*knob.groups())
         if IN_TREE.fullmatch(span) and not (ROOT / span).exists():
             yield f"no {span}"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.errors import UserError
 from pipeline.commands import model_server
+from pipeline.system import write_text_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WRITTEN, SERVER_FAILED = 0, 1
 
@@ -27,6 +32,11 @@ def add_command(commands: Any) -> None:
     ages.add_argument(
         "--column", default="file_name", help="the CSV's column of paths (default: file_name)"
     )
+    ages.add_argument(
+        "--groups", metavar="GROUPS",
+        help="age groups (default: 0-12,13-17,18-20,21-24,25-34,35-44,45-54,55-64,65+)",
+    )  # fmt: skip
+    ages.add_argument("--chart", metavar="FILE", help="draw the shares of the groups as FILE.svg")
     ages.add_argument("--batch-size", type=int, default=32, help="photos per request (default: 32)")
     model_server.add_options(ages)
     ages.set_defaults(command=_ages)
@@ -34,14 +44,22 @@ def add_command(commands: Any) -> None:
 
 def _ages(options: argparse.Namespace) -> int:
     from goodseed_client import AgeClient, Failure, batch
+    from goodseed_client.ages import AGE_GROUPS, AgeGroups
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
     output = Path(options.output)
     if output.suffix not in (".csv", ".parquet"):
         raise UserError(f"{output}: --output should end in .csv or .parquet")
+    chart = Path(options.chart) if options.chart else None
+    if chart and chart.suffix != ".svg":
+        raise UserError(f"{chart}: --chart should end in .svg")
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size} should be at least 1")
+    try:
+        groups = AgeGroups.parse(options.groups) if options.groups else AGE_GROUPS
+    except ValueError as error:
+        raise UserError(f"--groups: {error}") from None
     try:
         client = AgeClient(**model_server.client_arguments(options))
         photos = batch.find(options.photos, options.column)
@@ -53,7 +71,7 @@ def _ages(options: argparse.Namespace) -> int:
             task = progress.add_task("ages", total=len(photos.rows))
             written = batch.write_ages(
                 client, photos, output, options.batch_size,
-                lambda done: progress.update(task, completed=done),
+                lambda done: progress.update(task, completed=done), groups,
             )  # fmt: skip
     except Failure as failure:
         print(f"goodseed: {options.server}: {failure.detail}", file=sys.stderr)
@@ -66,4 +84,62 @@ def _ages(options: argparse.Namespace) -> int:
     if written.objected:
         summary += f"; {written.objected:,} with an objection and so without an age group"
     print(summary)
+    shares = _shares(written.groups)
+    _show(shares, Console())
+    if chart:
+        _draw(shares, chart)
     return WRITTEN
+
+
+class Share(NamedTuple):
+    """An age group's share of the photos with a group."""
+
+    group: str
+    photos: int
+    share: float  # 0 to 1
+    low: float  # the ends of its 95 % interval
+    high: float
+
+
+def _shares(groups: Mapping[str, int]) -> list[Share]:
+    """The shares with Wilson's intervals (1927, J. Am. Stat. Assoc. 22, 209-212)."""
+    from scipy.stats import binomtest
+
+    total = sum(groups.values())
+    shares = []
+    for name, photos in groups.items():
+        low, high = 0.0, 1.0
+        if total:
+            low, high = binomtest(photos, total).proportion_ci(0.95, "wilson")
+        shares.append(Share(name, photos, photos / max(total, 1), float(low), float(high)))
+    return shares
+
+
+def _show(shares: Sequence[Share], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table("age group", "photos", "share", "95 % interval")
+    for one in shares:
+        interval = f"{one.low:.1%} to {one.high:.1%}"
+        table.add_row(one.group, f"{one.photos:,}", f"{one.share:.1%}", interval)
+    console.print(table)
+
+
+def _draw(shares: Sequence[Share], file: Path) -> None:
+    """Draws the shares as bars with their intervals; the file appears whole."""
+    import altair as alt
+    import vl_convert
+
+    base = alt.Chart(alt.InlineData([one._asdict() for one in shares])).encode(
+        alt.X("group:N", sort=None, title="age group, years", axis=alt.Axis(labelAngle=0))
+    )
+    percent = alt.Axis(format="%")
+    bars = base.mark_bar().encode(alt.Y("share:Q", title="share of the photos", axis=percent))
+    intervals = base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
+    chart = alt.layer(bars, intervals).properties(
+        title="Photos by age group, with 95 % intervals", width=60 * len(shares)
+    )
+    try:
+        write_text_whole(file, vl_convert.vegalite_to_svg(chart.to_dict()))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None

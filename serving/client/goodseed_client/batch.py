@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from goodseed_client import wire
 from goodseed_client.advice import Failure, Reason
-from goodseed_client.ages import age_group
+from goodseed_client.ages import AGE_GROUPS, AgeGroups
 from goodseed_client.client import AgeClient
 from goodseed_client.photo import prepare
 
@@ -52,6 +52,7 @@ class Written(NamedTuple):
 
     aged: int  # photos with an age
     objected: int  # photos with an objection
+    groups: dict[str, int]  # photos in each age group
 
 
 def find(source: str | Path, column: str = FILE_NAME) -> Photos:
@@ -108,6 +109,7 @@ def write_ages(
     output: str | Path,
     batch_size: int = 32,
     report: Callable[[int], None] = lambda done: None,
+    groups: AgeGroups = AGE_GROUPS,
 ) -> Written:
     """Writes the photos' rows with the columns ADDED.
 
@@ -122,9 +124,10 @@ def write_ages(
         output: a .csv or .parquet file; .parquet needs pyarrow (the extra `analytics`).
         batch_size: photos per request; the server may limit them.
         report: is called after each batch with the number of rows that are done.
+        groups: the age groups.
 
     Returns:
-        How many photos have an age and an objection.
+        How many photos have an age, have an objection, and are in each group.
 
     Raises:
         Failure: the server refuses, or was away for a minute.
@@ -135,24 +138,28 @@ def write_ages(
     aside = output.with_name(f".{output.name}.{os.getpid()}")
     table = _Parquet if output.suffix == ".parquet" else _Csv
     aged = objected = done = 0
+    counts = Counter(dict.fromkeys(groups.names, 0))
     try:
         with (
             closing(table(aside, [*photos.columns, *ADDED])) as out,
-            closing(_answered(client, photos, batch_size)) as batches,
+            closing(_answered(client, photos, batch_size, groups)) as batches,
         ):
             for rows in batches:
                 out.write(rows)
                 aged += sum(row[AGE] is not None for row in rows)
                 objected += sum(bool(row[OBJECTION]) for row in rows)
+                counts.update(row[AGE_GROUP] for row in rows if row[AGE_GROUP])
                 done += len(rows)
                 report(done)
         os.replace(aside, output)
     finally:
         aside.unlink(missing_ok=True)
-    return Written(aged, objected)
+    return Written(aged, objected, dict(counts))
 
 
-def _answered(client: AgeClient, photos: Photos, size: int) -> Generator[list[Row]]:
+def _answered(
+    client: AgeClient, photos: Photos, size: int, groups: AgeGroups
+) -> Generator[list[Row]]:
     """The rows with the columns ADDED, in order: those of one request at a time.
 
     A few requests run at the same time.
@@ -162,7 +169,7 @@ def _answered(client: AgeClient, photos: Photos, size: int) -> Generator[list[Ro
     try:
         for start in range(0, len(photos.rows), size):
             rows = photos.rows[start : start + size]
-            running.append(pool.submit(_answer, client, photos, rows))
+            running.append(pool.submit(_answer, client, photos, rows, groups))
             if len(running) > 2 * _IN_FLIGHT:
                 yield running.popleft().result()
         while running:
@@ -172,7 +179,7 @@ def _answered(client: AgeClient, photos: Photos, size: int) -> Generator[list[Ro
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer(client: AgeClient, photos: Photos, rows: Sequence[Row]) -> list[Row]:
+def _answer(client: AgeClient, photos: Photos, rows: Sequence[Row], groups: AgeGroups) -> list[Row]:
     """The rows of one request with the columns ADDED."""
     jpegs: list[bytes] = []
     answers: list[Row] = []
@@ -197,7 +204,7 @@ def _answer(client: AgeClient, photos: Photos, rows: Sequence[Row]) -> list[Row]
         else:
             answer[AGE] = prediction.age
             if not prediction.objection:
-                answer[AGE_GROUP] = age_group(prediction.age)
+                answer[AGE_GROUP] = groups.of(prediction.age)
     return answers
 
 

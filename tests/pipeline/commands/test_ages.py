@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
@@ -36,7 +37,10 @@ def test_a_table(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert ages(photos, "--output", output, "--server", server) == 0
     printed = capsys.readouterr()
     why = "; the column reason says why others have none"
-    assert printed.out == f"{output}: 3 photos, 2 with an age{why}\n"
+    first, *table = printed.out.splitlines()
+    assert first == f"{output}: 3 photos, 2 with an age{why}"
+    cells = [[cell.strip() for cell in row.split("│")[1:4]] for row in table]
+    assert ["18–20", "2", "100.0%"] in cells
     assert "3/3" in printed.err  # the progress bar
     assert pq.read_table(output).num_rows == 3
 
@@ -50,7 +54,42 @@ def test_objections_are_counted(
     with serving(lambda request, context: answer) as server:
         assert ages(photos, "--output", output, "--server", server) == 0
     counted = "; 1 with an objection and so without an age group"
-    assert capsys.readouterr().out == f"{output}: 2 photos, 2 with an age{counted}\n"
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"{output}: 2 photos, 2 with an age{counted}"
+
+
+def test_groups_of_ones_own_and_a_chart(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, chart = tmp_path / "ages.csv", tmp_path / "ages.svg"
+    words = ("--groups", "0-17,18-24,25+", "--chart", chart)
+    with serving(everybody_is(19.5)) as server:
+        assert ages(photos, "--output", output, "--server", server, *words) == 0
+    assert "18–24" in output.read_text("utf-8")
+    printed = capsys.readouterr().out
+    # Wilson's interval of 2 of 2 (1927): from 1 / (1 + z² / 2) to 1.
+    assert "34.2% to 100.0%" in printed and "0–17" in printed
+    drawn = ElementTree.fromstring(chart.read_text("utf-8"))
+    words_in = "".join(drawn.itertext())
+    assert drawn.tag.endswith("svg")
+    assert all(name in words_in for name in ("0–17", "18–24", "25+"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--groups", "0-17,19+"), "--groups: '19+' should be a group from 18"),
+        (("--chart", "ages.png"), "ages.png: --chart should end in .svg"),
+    ],
+)
+def test_a_mistake_in_groups_or_chart(
+    words: tuple[str, ...], said: str, photos: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    output = tmp_path / "ages.csv"
+    assert ages(photos, "--output", output, "--server", "localhost:1", *words) == 2
+    assert said in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_a_server_that_fails(
