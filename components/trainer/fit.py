@@ -115,6 +115,8 @@ class Training:
         self._phase = phase
         trunk = self._model.get_layer(TRUNK)
         trunk.trainable = phase == WHOLE
+        if self._settings.initial_weights != "none":
+            freeze_batch_norms(trunk)
         if phase == HEAD:
             optimizer = keras.optimizers.Adam(self._settings.head_learning_rate)
         else:
@@ -125,6 +127,18 @@ class Training:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         self._model.compile(optimizer=optimizer, loss="mse", metrics=["mae"])
         optimizer.build(self._model.trainable_variables)  # so that its variables can be loaded
+
+
+def freeze_batch_norms(trunk: keras.Model) -> None:
+    """Lets batch norms keep the statistics of the loaded weights, in training too.
+
+    They were learned from far more photos than ours. The norms are not folded before training:
+    Adam's steps are as large for the small kernels of a folded network as for others, and spoil
+    them.
+    """
+    for layer in trunk.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def whole_optimizer(settings: config.Trainer, steps: int) -> keras.optimizers.Optimizer:

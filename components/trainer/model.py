@@ -41,9 +41,6 @@ def build(
 ) -> keras.Model:
     """ResNet50, average pooling, dropout, one ReLU output (He et al. 2015, arXiv:1512.03385).
 
-    Loaded weights keep the batch-norm statistics that they came with, because those were learned
-    from far more photos than ours. Such norms are constants, so they are folded away.
-
     Args:
         image_size: side of the input, pixels.
         initial_weights: "imagenet", "none" or a file of ResNet50 weights without top.
@@ -58,8 +55,6 @@ def build(
         UserError: the initial weights cannot be loaded or do not fit.
     """
     trunk = _trunk(image_size, initial_weights)
-    if initial_weights != "none":
-        trunk = fold_batch_norms(trunk)
     age = keras.layers.Dense(
         1,
         activation="relu",

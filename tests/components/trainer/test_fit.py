@@ -151,7 +151,8 @@ def test_head_epochs_freeze_the_trunk(tmp_path: Path) -> None:
     start, first, second, third = seen
     assert same(start[0], first[0]) and same(first[0], second[0])
     assert not same(start[1], first[1])
-    assert not any(np.array_equal(a, b) for a, b in zip(second[0], third[0], strict=True))
+    changed = [not np.array_equal(a, b) for a, b in zip(second[0], third[0], strict=True)]
+    assert changed == [True, True, *[False] * 4]  # kernel and bias, but not the batch norm
     assert not same(second[1], third[1])
 
 
@@ -162,6 +163,22 @@ def test_random_weights_learn_their_batch_norms_too(tmp_path: Path) -> None:
     train(tmp_path, net, initial_weights="none", epochs=1)
     # Kernel, bias, scale, offset, mean and variance: each of them changes.
     assert not any(np.array_equal(a, b) for a, b in zip(before, arrays(trunk.weights), strict=True))
+
+
+def test_loaded_weights_keep_their_batch_norms(tmp_path: Path) -> None:
+    """Neither the scales nor the statistics change, and they are used in training too."""
+    net = network(initial_weights="loaded")
+    (norm,) = (
+        layer
+        for layer in net.get_layer(model.TRUNK).layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    norm.set_weights([np.full(8, value, np.float32) for value in (1.5, 0.2, 3.0, 4.0)])
+    before = arrays(norm.weights)
+    train(tmp_path, net, initial_weights="loaded", head_epochs=1, epochs=2)
+    assert same(before, arrays(norm.weights))
+    pictures = np.random.default_rng(0).normal(size=(4, 7, 7, 8)).astype(np.float32)
+    np.testing.assert_allclose(norm(pictures, training=True), norm(pictures, training=False))
 
 
 def test_random_weights_have_no_head_phase(tmp_path: Path) -> None:

@@ -182,21 +182,17 @@ def randomize_batch_norms(net: keras.Model, seed: int = 0) -> None:
 
 
 @pytest.mark.slow
-def test_a_weights_file_is_used_and_its_batch_norms_are_constants(tmp_path: Path) -> None:
+def test_a_weights_file_is_used(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     theirs = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")
     randomize_batch_norms(theirs)
     file = str(tmp_path / "trunk.weights.h5")
     theirs.save_weights(file)
     trunk = build("float32", file).get_layer(model.TRUNK)
-    assert len(trunk.trainable_variables) == 2 * 53  # kernels and biases
-    assert not trunk.non_trainable_variables
     photos = pictures(8).astype(np.float32)
     expected = theirs(photos).numpy()
-    assert np.std(expected, axis=0).max() > 0.1  # otherwise the next lines could not fail
-    for training in (False, True):
-        pooled = trunk(photos, training=training)
-        np.testing.assert_allclose(pooled, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert np.std(expected, axis=0).max() > 0.1  # otherwise the next line could not fail
+    np.testing.assert_allclose(trunk(photos), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def _truncated(file: Path) -> None:
