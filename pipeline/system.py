@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
 
+_FORKING = 1.0  # seconds
+
 
 def resident_mb() -> float:
     """Resident memory of this process and all its descendants, MB."""
     process = psutil.Process()
-    resident = 0
-    for one in (process, *process.children(recursive=True)):
+    resident = process.memory_info().rss
+    for child in process.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            resident += one.memory_info().rss
+            # A child that has just been forked shares its parent's memory until it calls exec.
+            if time.time() - child.create_time() > _FORKING:
+                resident += child.memory_info().rss
     return round(resident / 2**20, 1)
 
 
