@@ -32,7 +32,7 @@ from benchmarks.photo_example_gen import make_photos, peak_mib
 from benchmarks.results import record
 from benchmarks.transform import make_examples, run_transform
 from components.trainer import component, data, model
-from components.trainer.fit import Training, whole_optimizer
+from components.trainer.fit import Training, freeze_batch_norms, whole_optimizer
 from pipeline import config
 from schemas import features
 
@@ -107,13 +107,16 @@ def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
     def build() -> keras.Model:
         keras.utils.set_random_seed(0)
-        return model.build(
+        network = model.build(
             options.image_size,
             initial_weights=settings.initial_weights,
             mean_age=float(sum(ages) / len(ages)),
             dropout=settings.dropout,
             precision=precision,
         )
+        if settings.initial_weights != "none":
+            freeze_batch_norms(network.get_layer(model.TRUNK))
+        return network
 
     def batches(epochs: range) -> tf.data.Dataset:
         return data.train_batches(train, options.image_size, batch, settings.seed, epochs, True)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import altair as alt
 import numpy as np
 import pyarrow.parquet as pq
-from goodseed_client.policy import Policy
 
 from components import predictions
+from components.certificate import HARD_YEARS
 from components.evaluator import CANDIDATE
+from components.gate import CHALLENGE
 from components.review.charts import COLOURS
 from components.review.evaluation import Figure, interval, share
 from components.review.inputs import Inputs
-from components.review.page import Block, Chart, Photo, Photos, Row, Section, Table, Text
+from components.review.page import Block, Chart, Photo, Photos, Section, Table, Text
 from components.review.thumbnails import NOTE, OFF, thumbnails
 from schemas import features
 
@@ -27,6 +30,7 @@ _STEP = 5  # width of a bin in the charts, years
 _YOUNG, _OLD = 25, 55  # years: young is below 25, old is from 55 on
 _CLOSE = 2  # years; an error of at most this is very small
 _NEIGHBOURS = 101  # number of photos with similar estimates, for the score of an error
+_TOP = 45  # the highest challenge age of the chart, years
 _SUSPICIOUS = 3.5  # bound of the modified z-score
 
 
@@ -125,7 +129,7 @@ def _blocks(inputs: Inputs, found: Estimates) -> Iterator[Block]:
     yield _scatter(found)
     yield _distribution(found)
     yield _by_age(found, min_photos)
-    yield _at_the_till(found)
+    yield _trade_off(inputs, found)
     yield from _photos(inputs, found)
 
 
@@ -250,26 +254,55 @@ def _by_age(found: Estimates, min_photos: int) -> Block:
     )
 
 
-def _at_the_till(found: Estimates) -> Table:
-    """What would happen to these people under the default policy; refused photos are left out."""
-    policy = Policy.load()
-    asked = found.estimates < policy.challenge_age
-    minors, adults = found.ages < policy.legal_age, found.ages >= policy.challenge_age
-    between = f"{policy.legal_age} to {policy.challenge_age - 1}"
-    outcomes = (
-        (f"below {policy.legal_age}, not asked for ID", minors, ~asked),
-        (f"{between}, not asked for ID", ~minors & ~adults, ~asked),
-        (f"{policy.challenge_age} and older, asked for ID", adults, asked),
+def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
+    """Which share of each group is asked for ID, for each challenge age that a shop may choose."""
+    policy = inputs.settings["policy"]
+    own = json.loads(inputs.artifacts["evaluation"].properties[CHALLENGE])["age"]
+    groups = _groups(found, policy["legal_age"])
+    rows = [
+        {"group": name, "age": age, "asked": asked.value, "low": asked.low, "high": asked.high}
+        for name, estimates in groups.items()
+        for age in np.arange(policy["legal_age"], _TOP + 0.5, 0.5).tolist()
+        for asked in [share(int(sum(estimates < age)), len(estimates))]
+    ]
+    base = alt.Chart(alt.InlineData(rows)).encode(alt.X("age:Q", title="challenge age, years"))
+    percent, scale = alt.Axis(format="%"), alt.Scale(domain=list(groups))
+    chart = alt.layer(
+        base.mark_area(opacity=0.15).encode(
+            alt.Y("low:Q", title="share that is asked for ID", axis=percent),
+            alt.Y2("high:Q"),
+            alt.Fill("group:N", legend=None, scale=scale),
+        ),
+        base.mark_line().encode(
+            alt.Y("asked:Q"),
+            alt.Color("group:N", title="real age", scale=scale),
+            alt.StrokeDash("group:N", title="real age", scale=scale),
+        ),
+        alt.Chart(alt.InlineData([{"own": own}] if own else [])).mark_rule().encode(x="own:Q"),
     )
-    rows: list[Row] = []
-    for name, group, outcome in outcomes:
-        count, photos = int(sum(group & outcome)), int(sum(group))
-        rows.append([name, count, photos, _share(count, photos)])
-    return Table(
-        f"At a till that asks for ID if the estimate is below {policy.challenge_age}",
-        ["real age and outcome", "photos", "photos of this age", "share (95 % interval)"],
-        rows,
+    at = own or policy["min_challenge_age"]
+    shares = "; ".join(
+        f"{name}: {_share(int(sum(estimates < at)), len(estimates))}"
+        for name, estimates in groups.items()
     )
+    line = "The vertical line is the model's challenge age." if own else "The model asks everybody."
+    return Chart(
+        "Who is asked for ID, by challenge age, with 95 % intervals",
+        f"At a challenge age of {at:g}, by real age: {shares}. {line}",
+        chart,
+    )
+
+
+def _groups(found: Estimates, legal_age: int) -> dict[str, np.ndarray]:
+    """The estimates of the hardest minors and of three groups of adults, by the group's name."""
+    starts = [max(legal_age - HARD_YEARS, 0), *sorted({legal_age, 25, 35})]
+    groups = {}
+    for start, end in pairwise([*starts, np.inf]):
+        name = f"{start} and older" if end == np.inf else f"{start} to {end - 1}"
+        estimates = found.estimates[(found.ages >= start) & (found.ages < end)]
+        if len(estimates):
+            groups[name] = estimates
+    return groups
 
 
 def _share(count: int, photos: int) -> str:

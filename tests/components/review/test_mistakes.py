@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from goodseed_client.policy import Policy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -140,19 +139,27 @@ def test_a_square_counts_its_photos(inputs: Inputs) -> None:
         )  # fmt: skip
 
 
-def test_minors_that_are_not_asked_for_id(inputs: Inputs) -> None:
-    """The share of minors that the till does not ask for ID, with Wilson's interval."""
-    found, policy = mistakes.estimates(inputs), Policy.load()
-    minors = found.ages < policy.legal_age
-    wrong, photos = sum(minors & (found.estimates >= policy.challenge_age)), sum(minors)
-    (rows,) = (
-        rows for name, rows in synthetic.tables(mistakes.section(inputs)).items() if "till" in name
-    )
-    low, high = proportion_bounds(int(wrong), int(photos))
-    row = rows[0]
-    assert (row["photos"].text, row["photos of this age"].text) == (str(wrong), str(photos))
-    share = row["share (95 % interval)"].text
-    assert share == f"{wrong / photos:.1%} ({low:.1%} to {high:.1%})"
+def test_who_is_asked_for_id_at_each_challenge_age(inputs: Inputs) -> None:
+    """The chart has each group's share below each challenge age, with Wilson's interval."""
+    title = "Who is asked for ID, by challenge age, with 95 % intervals"
+    chart = synthetic.charts(mistakes.section(inputs))[title]
+    found = mistakes.estimates(inputs)
+    (bands, *_) = chart.spec.layer
+    rows = bands.data.values
+    for group, young, old in (("15 to 17", 15, 18), ("35 and older", 35, 200)):
+        estimates = found.estimates[(found.ages >= young) & (found.ages < old)]
+        for age in (18.0, 27.5, 45.0):
+            (row,) = (r for r in rows if (r["group"], r["age"]) == (group, age))
+            asked, photos = int(sum(estimates < age)), len(estimates)
+            low, high = proportion_bounds(asked, photos)
+            assert row["asked"] == asked / photos
+            assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-6)
+    # The evaluation's challenge age is 27.5.
+    minors = found.estimates[(found.ages >= 15) & (found.ages < 18)]
+    low, high = proportion_bounds(int(sum(minors < 27.5)), len(minors))
+    share = f"{np.mean(minors < 27.5):.1%} ({low:.1%} to {high:.1%})"
+    assert "At a challenge age of 27.5" in chart.description
+    assert f"15 to 17: {share}" in chart.description
 
 
 def proportion_bounds(count: int, photos: int) -> tuple[float, float]:
