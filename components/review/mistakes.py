@@ -267,16 +267,17 @@ def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
     ]
     base = alt.Chart(alt.InlineData(rows)).encode(alt.X("age:Q", title="challenge age, years"))
     percent, scale = alt.Axis(format="%"), alt.Scale(domain=list(groups))
+    colour = alt.Color("group:N", scale=scale, legend=alt.Legend(title="real age", symbolOpacity=1))
     chart = alt.layer(
-        base.mark_area(opacity=0.15).encode(
-            alt.Y("low:Q", title="share that is asked for ID", axis=percent),
-            alt.Y2("high:Q"),
-            alt.Fill("group:N", legend=None, scale=scale),
-        ),
         base.mark_line().encode(
-            alt.Y("asked:Q"),
-            alt.Color("group:N", title="real age", scale=scale),
+            alt.Y("asked:Q", title="share that is asked for ID", axis=percent),
+            colour,
             alt.StrokeDash("group:N", title="real age", scale=scale),
+        ),
+        base.mark_area(opacity=0.15).encode(
+            alt.Y("low:Q"),
+            alt.Y2("high:Q"),
+            colour,
         ),
         alt.Chart(alt.InlineData([{"own": own}] if own else [])).mark_rule().encode(x="own:Q"),
     )
