@@ -22,16 +22,25 @@ FILE = "predictions.parquet"  # in the folder of the Evaluator's artifact `evalu
 folder: ContextVar[str] = ContextVar("folder")
 
 
+FIGURES = (features.AGE_LOW, features.AGE_HIGH, features.P_MINOR)
+
+
+def column(model: str, output: str) -> str:
+    """The column with an output of the model whose ages are in the column `model`."""
+    return f"{model}_{output}"
+
+
 def objection_column(model: str) -> str:
     """The column with the objections of the model whose ages are in the column `model`."""
-    return f"{model}_{features.OBJECTION}"
+    return column(model, features.OBJECTION)
 
 
 class Write(beam.PTransform):
     """Writes FILE from TFMA's extracts, one for each photo; returns the extracts unchanged.
 
     The columns are FILE_NAME, PHOTO_ID and `columns`, strings or null; AGE and one column for each
-    model, float32, years; and the `objection_column` of each model, string, empty without one.
+    model, float32, years; the `objection_column` of each model, string, empty without one; and a
+    `column` for each of its FIGURES, float32, null if the model does not give it.
 
     Args:
         folder: the folder for FILE.
@@ -51,6 +60,7 @@ class Write(beam.PTransform):
             [(name, pa.string()) for name in self._texts]
             + [(name, pa.float32()) for name in (features.AGE, *self._models)]
             + [(objection_column(name), pa.string()) for name in self._models]
+            + [(column(name, key), pa.float32()) for name in self._models for key in FIGURES]
         )
         write = beam.io.WriteToParquet(self._file, schema, num_shards=1, shard_name_template="")
         _ = extracts | "Row" >> beam.Map(self._row) | write
@@ -58,12 +68,20 @@ class Write(beam.PTransform):
 
     def _row(self, extracts: tfma.Extracts) -> dict[str, Any]:
         found, given = extracts[tfma.FEATURES_KEY], extracts[tfma.PREDICTIONS_KEY]
-        by_model = {column: given[name] if name else given for column, name in self._models.items()}
+        by_model = {
+            name: given[tfma_name] if tfma_name else given
+            for name, tfma_name in self._models.items()
+        }
         return {
             **{name: _text(found.get(name)) for name in self._texts},
             features.AGE: _age(found),
-            **{column: _age(outputs) for column, outputs in by_model.items()},
-            **{objection_column(c): objection(outputs) for c, outputs in by_model.items()},
+            **{name: _age(outputs) for name, outputs in by_model.items()},
+            **{objection_column(name): objection(outputs) for name, outputs in by_model.items()},
+            **{
+                column(name, key): _figure(outputs, key)
+                for name, outputs in by_model.items()
+                for key in FIGURES
+            },
         }
 
 
@@ -71,6 +89,11 @@ def _age(values: Any) -> float:
     # If a model has one output only, TFMA drops its name.
     alone = not isinstance(values, Mapping)
     return float(np.ravel(values if alone else values[features.AGE])[0])
+
+
+def _figure(outputs: Any, key: str) -> float | None:
+    known = isinstance(outputs, Mapping) and key in outputs
+    return float(np.ravel(outputs[key])[0]) if known else None
 
 
 def _text(value: Any) -> str | None:

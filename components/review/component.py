@@ -25,6 +25,7 @@ from tfx.types.standard_artifacts import (
 from components.review import (
     PAGE,
     PAGE_TYPE,
+    certainty,
     data,
     decision,
     mistakes,
@@ -131,7 +132,7 @@ def write(inputs: Inputs, folder: Path) -> None:
     """Writes the page and its files. Writes nothing if one of them can't be made."""
     sections = [
         part.section(inputs)
-        for part in (decision, slices, refused, mistakes, data, training, model_card)
+        for part in (decision, slices, refused, certainty, mistakes, data, training, model_card)
     ]
     files = {
         model_card.FILE: model_card.markdown(inputs),

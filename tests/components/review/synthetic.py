@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from PIL import Image
+from scipy.special import expit
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components import predictions
@@ -30,7 +31,8 @@ from tests.conftest import ROOT
 
 OBJECTION = predictions.objection_column("candidate")
 # Columns of the table that are not from the CSV.
-_OWN_COLUMNS = ("split", "candidate", OBJECTION)
+LOW, HIGH, P_MINOR = (predictions.column("candidate", name) for name in predictions.FIGURES)
+_OWN_COLUMNS = ("split", "candidate", OBJECTION, LOW, HIGH, P_MINOR)
 _WEIGHT = "weight"
 FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
 REVIEW: dict[str, Any] = {
@@ -102,7 +104,10 @@ def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
         features.SHARPNESS: random.uniform(50, 1500, count).astype(np.float32),
         **columns,
     }
-    return pd.DataFrame(table)
+    found = pd.DataFrame(table)
+    estimates = found["candidate"]
+    minor = expit(18 - estimates)
+    return found.assign(**{LOW: estimates - 9, HIGH: estimates + 9, P_MINOR: minor})
 
 
 def trained(folder: Path, history: dict[str, Any]) -> Inputs:
@@ -246,7 +251,9 @@ def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
     weights = (test[OBJECTION] == "").astype(np.float32)
     tfma.analyze_raw_data(test.assign(**{_WEIGHT: weights}), config, str(folder))
     names = [features.FILE_NAME, features.PHOTO_ID, features.AGE_BAND, *columns]
-    test[[*names, features.AGE, "candidate", OBJECTION]].to_parquet(folder / predictions.FILE)
+    test[[*names, features.AGE, "candidate", OBJECTION, LOW, HIGH, P_MINOR]].to_parquet(
+        folder / predictions.FILE
+    )
 
 
 def tables(section: Section) -> dict[str, list[dict[str, Any]]]:
