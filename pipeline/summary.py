@@ -89,14 +89,15 @@ def _gate(section: Evaluator, guard: Guard, outputs: Outputs) -> dict[str, Any] 
     evaluation = outputs["Evaluator", "evaluation"]
     served = outputs.get(("ServingCheck", "blessing"), {})
     objections = json.loads(evaluation[gate.OBJECTIONS])
+    measured, refused = evaluation[gate.MEASURED], sum(objections.values())
     return {
         "metric": gate.MAE,
         "value": evaluation[gate.MAE],
         "bound": section.max_mae,
         "baseline": evaluation.get(gate.BASELINE_MAE),
-        "measured": evaluation[gate.MEASURED],
-        "refused": sum(objections.values()),
-        "refused_share": evaluation[gate.REFUSED],
+        "measured": measured,
+        "refused": refused,
+        "refused_share": refused / (measured + refused),
         "refused_bound": guard.max_refused_test,
         "objections": objections,
         "challenge": json.loads(evaluation[gate.CHALLENGE]),
