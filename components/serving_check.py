@@ -32,21 +32,21 @@ MODEL_NAME = "candidate"
 SIGNATURE = "serving_default"
 OUTPUTS = {
     features.AGE: tf.float32,
-    features.AGE_LOW: tf.float32,
-    features.AGE_HIGH: tf.float32,
-    features.P_MINOR: tf.float32,
     features.VALID: tf.bool,
     features.OBJECTION: tf.string,
     features.CHALLENGE: tf.bool,
+    features.AGE_LOW: tf.float32,
+    features.AGE_HIGH: tf.float32,
+    features.P_MINOR: tf.float32,
 }
 BROKEN: dict[str, float | bytes] = {  # the answer for a broken photo
     features.AGE: np.nan,
-    features.AGE_LOW: np.nan,
-    features.AGE_HIGH: np.nan,
-    features.P_MINOR: np.nan,
     features.VALID: False,
     features.OBJECTION: features.NO_PHOTO.encode(),
     features.CHALLENGE: True,
+    features.AGE_LOW: np.nan,
+    features.AGE_HIGH: np.nan,
+    features.P_MINOR: np.nan,
 }
 PATIENCE = 300  # seconds without an answer before the server counts as hung
 TOLERANCE = 0.05  # years between a photo's age from the server and from the model itself

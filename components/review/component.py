@@ -28,6 +28,7 @@ from components.review import (
     certainty,
     data,
     decision,
+    fairness,
     mistakes,
     model_card,
     refused,
@@ -37,6 +38,10 @@ from components.review import (
 from components.review.inputs import Artifact, Inputs, RunFacts, run_facts
 from components.review.page import render
 
+# In the order of the page.
+SECTIONS = (
+    decision, slices, fairness, refused, certainty, mistakes, data, training, model_card,
+)  # fmt: skip
 RUN = "run"  # custom property of the review artifact: the RunFacts as JSON
 
 
@@ -130,10 +135,7 @@ def _artifact(artifact: tfx.types.Artifact) -> Artifact:
 
 def write(inputs: Inputs, folder: Path) -> None:
     """Writes the page and its files. Writes nothing if one of them can't be made."""
-    sections = [
-        part.section(inputs)
-        for part in (decision, slices, refused, certainty, mistakes, data, training, model_card)
-    ]
+    sections = [part.section(inputs) for part in SECTIONS]
     files = {
         model_card.FILE: model_card.markdown(inputs),
         mistakes.SUSPECTS_FILE: mistakes.suspects_csv(inputs),

@@ -41,6 +41,7 @@ class Servable(tf.Module):
             "valid": valid,
             "objection": objection,
             "challenge": objection != "",
+            **dict.fromkeys(("age_low", "age_high", "p_minor"), tf.where(valid, 0.5, float("nan"))),
         }
 
 
