@@ -72,6 +72,7 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
         **_measured(found, inputs.min_photos),
         "bound": f"{settings['evaluator']['max_mae']:g}",
         "challenge": _challenge(inputs),
+        "legal_age": settings["policy"]["legal_age"],
         "refused": f"{refused.overall(inputs):.1%}",
         "refused_bound": f"{settings['guard']['max_refused_test']:.1%}",
         "increase": f"{settings['evaluator']['max_mae_increase']:g}",

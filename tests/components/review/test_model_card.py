@@ -20,8 +20,10 @@ from tests.components.review import synthetic
 HEADINGS = [  # as in Mitchell et al. 2019, plus the out-of-scope uses
     "Model details", "Intended use", "Out-of-scope uses", "Factors", "Metrics", "Evaluation data",
     "Training data", "Quantitative analyses", "Ethical considerations",
-    "Caveats and recommendations",
+    "Caveats and recommendations", "Age assurance practice statement",
 ]  # fmt: skip
+# As in ISO/IEC 27566-1, in the last section.
+STATEMENT = ["Functionality", "Performance", "Privacy", "Security", "Acceptability"]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,8 @@ def assert_no_empty_fields(card: str) -> None:
 def test_headings_and_no_empty_fields(inputs: Inputs) -> None:
     card = model_card.markdown(inputs)
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == HEADINGS
+    assert re.findall(r"^### (.*)$", card, re.MULTILINE) == STATEMENT
+    assert "Customers who look 27.5 or older pass without ID" in card
     assert_no_empty_fields(card)
 
 
