@@ -181,6 +181,13 @@ def count(
     return Group(youngest, oldest, len(group), int(np.sum(group >= at)))
 
 
+def adult_groups(legal_age: int) -> list[tuple[int, int | None]]:
+    """The youngest and the oldest age of each group of adults in reports; the last has no end."""
+    starts = [legal_age, *(age for age in (25, 35) if age > legal_age)]
+    ends = [*(start - 1 for start in starts[1:]), None]
+    return list(zip(starts, ends, strict=True))
+
+
 def photos_needed(max_share: float) -> int:
     """The smallest number of photos that proves a share at all, if none of them passes.
 

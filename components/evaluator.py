@@ -44,8 +44,6 @@ from pipeline import config
 from schemas import features
 
 CANDIDATE, BASELINE = "candidate", "baseline"  # the names of the models in TFMA
-
-
 # Metrics. COUNT is the number of photos without an objection, on which the errors are measured.
 COUNT, ALL_PHOTOS = "example_count", "all_photos"
 
@@ -207,7 +205,7 @@ def _challenge(certified: Certificate, photos: pa.Table) -> dict[str, Any]:
         at = certified.threshold
         return asdict(certificate.count(ages, estimates, youngest, oldest, at))
 
-    adults = ((certified.legal_age, 24), (25, 34), (35, None))
+    adults = certificate.adult_groups(certified.legal_age)
     return {
         "age": certified.challenge_age,
         "certified": certified.certified,

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
 import altair as alt
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from components import predictions
-from components.certificate import HARD_YEARS
+from components.certificate import HARD_YEARS, Group, adult_groups
 from components.evaluator import CANDIDATE
 from components.gate import CHALLENGE
 from components.review.charts import COLOURS
@@ -295,14 +294,14 @@ def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
 
 
 def _groups(found: Estimates, legal_age: int) -> dict[str, np.ndarray]:
-    """The estimates of the hardest minors and of three groups of adults, by the group's name."""
-    starts = [max(legal_age - HARD_YEARS, 0), *sorted({legal_age, 25, 35})]
+    """The estimates of the hardest minors and of the groups of adults, by the group's name."""
+    hard = (max(legal_age - HARD_YEARS, 0), legal_age - 1)
     groups = {}
-    for start, end in pairwise([*starts, np.inf]):
-        name = f"{start} and older" if end == np.inf else f"{start} to {end - 1}"
-        estimates = found.estimates[(found.ages >= start) & (found.ages < end)]
+    for youngest, oldest in [hard, *adult_groups(legal_age)]:
+        end = np.inf if oldest is None else oldest + 1
+        estimates = found.estimates[(found.ages >= youngest) & (found.ages < end)]
         if len(estimates):
-            groups[name] = estimates
+            groups[Group(youngest, oldest, 0, 0).name] = estimates
     return groups
 
 

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
-from components.certificate import Certificate, Group, certify, count, photos_needed, read
+from components.certificate import (
+    Certificate,
+    Group,
+    adult_groups,
+    certify,
+    count,
+    photos_needed,
+    read,
+)
 from pipeline.config import Policy
 
 Photos = tuple[np.ndarray, np.ndarray]  # real ages and estimates, years
@@ -141,6 +149,19 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
         found.write(tmp_path / "certificate.json")
         assert read(tmp_path / "certificate.json") == found
         json.loads((tmp_path / "certificate.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("legal_age", "groups"),
+    [
+        (18, [(18, 24), (25, 34), (35, None)]),
+        (25, [(25, 34), (35, None)]),
+        (30, [(30, 34), (35, None)]),
+        (40, [(40, None)]),
+    ],
+)
+def test_the_groups_of_adults(legal_age: int, groups: list[tuple[int, int | None]]) -> None:
+    assert adult_groups(legal_age) == groups
 
 
 def test_a_young_legal_age() -> None:
