@@ -15,6 +15,8 @@ import tensorflow as tf
 # Added to the variance in each direction, as a share of the mean variance. Without it, a direction
 # in which the training photos hardly differ would decide alone.
 _RIDGE = 0.1
+# Of a distance, relative. A photo's distance differs a little between batches.
+_ROUNDING = 1e-5
 
 
 class Guard(NamedTuple):
@@ -45,4 +47,4 @@ def fit(train: np.ndarray, evaluation: np.ndarray, max_refused: float) -> Guard:
     guard = Guard(train.mean(0), whitening.astype(np.float32), 0.0)
     distances = guard.distances(tf.constant(evaluation)).numpy()
     limit = np.quantile(distances, 1 - max_refused, method="higher")
-    return guard._replace(limit=float(limit))
+    return guard._replace(limit=float(limit) * (1 + _ROUNDING))
