@@ -26,6 +26,10 @@ FILE = "certificate.json"  # an asset of the SavedModel
 CONFIDENCE = 0.95  # one-sided
 HARD_YEARS = 3  # the hardest minors are those of the last years below the legal age
 STEP = 0.5  # years
+CAVEAT = (
+    "The split eval also chose the epoch and the limit of the guard, so the proof is a little too "
+    "good. The test split checks it."
+)
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,13 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The ages in words: "below 18", "15 to 17", "35 and older"."""
-        if self.oldest is None:
-            return f"{self.youngest} and older"
-        return f"{self.youngest} to {self.oldest}" if self.youngest else f"below {self.oldest + 1}"
+        """The ages in words."""
+        return group_name(self.youngest, self.oldest)
+
+    @property
+    def aged(self) -> str:
+        """The ages as they stand after "people": "below 18", "aged 15 to 17"."""
+        return f"aged {self.name}" if self.youngest else self.name
 
     @property
     def upper(self) -> float:
@@ -95,10 +102,7 @@ class Certificate:
     certified: bool
     legal_age: int
     proofs: tuple[Proof, ...]
-    caveat: str = (
-        "The split eval also chose the epoch and the limit of the guard, so the bounds are a "
-        "little too good. The test split checks them."
-    )
+    caveat: str = CAVEAT
 
     @property
     def threshold(self) -> float:
@@ -115,13 +119,13 @@ class Certificate:
             return [
                 f"Customers who look {self.challenge_age:g} or older pass without ID.",
                 *(
-                    f"Of 100 customers {_aged(proof)}, at most {math.ceil(100 * proof.upper)} pass "
+                    f"Of 100 customers {proof.aged}, at most {math.ceil(100 * proof.upper)} pass "
                     f"without ID (95 % sure, {proof.passed:,} of {proof.photos:,} eval photos)."
                     for proof in self.proofs
                 ),
             ]
         missing = " and ".join(
-            f"{proof.missing:,} more eval photos of people {_aged(proof)}"
+            f"{proof.missing:,} more eval photos of people {proof.aged}"
             for proof in self.proofs
             if proof.missing
         )
@@ -155,21 +159,21 @@ def certify(ages: np.ndarray, estimates: np.ndarray, policy: config.Policy) -> C
     )
     oldest = policy.legal_age - 1
     lowest = [
-        _lowest(estimates[_within(ages, youngest, oldest)], share) for youngest, share in groups
+        _lowest(estimates[within(ages, youngest, oldest)], share) for youngest, share in groups
     ]
     proved = [age for age in lowest if age is not None]
     certified = len(proved) == len(groups)
-    challenge_age: float | None = None
+    at = math.inf
     if certified:
-        challenge_age = max(*proved, policy.min_challenge_age)
+        at = max(*proved, policy.min_challenge_age)
     elif policy.uncertified == "min_challenge_age":
-        challenge_age = policy.min_challenge_age
-    at = math.inf if challenge_age is None else challenge_age
+        at = policy.min_challenge_age
     proofs = []
     for youngest, share in groups:
         counts = asdict(count(ages, estimates, youngest, oldest, at))
         missing = max(0, photos_needed(share) - counts["photos"])
         proofs.append(Proof(**counts, max_share=share, missing=missing))
+    challenge_age = at if math.isfinite(at) else None
     return Certificate(challenge_age, certified, policy.legal_age, tuple(proofs))
 
 
@@ -177,7 +181,7 @@ def count(
     ages: np.ndarray, estimates: np.ndarray, youngest: int, oldest: int | None, at: float
 ) -> Group:
     """The people of an age group, and how many of them are estimated at `at` years or above."""
-    group = estimates[_within(ages, youngest, oldest)]
+    group = estimates[within(ages, youngest, oldest)]
     return Group(youngest, oldest, len(group), int(np.sum(group >= at)))
 
 
@@ -188,6 +192,13 @@ def adult_groups(legal_age: int) -> list[tuple[int, int | None]]:
     return list(zip(starts, ends, strict=True))
 
 
+def group_name(youngest: int, oldest: int | None) -> str:
+    """The ages of a group in words: "below 18", "15 to 17", "35 and older"."""
+    if oldest is None:
+        return f"{youngest} and older"
+    return f"{youngest} to {oldest}" if youngest else f"below {oldest + 1}"
+
+
 def photos_needed(max_share: float) -> int:
     """The smallest number of photos that proves a share at all, if none of them passes.
 
@@ -196,7 +207,8 @@ def photos_needed(max_share: float) -> int:
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-max_share))
 
 
-def _within(ages: np.ndarray, youngest: int, oldest: int | None) -> np.ndarray:
+def within(ages: np.ndarray, youngest: int, oldest: int | None) -> np.ndarray:
+    """Which ages, in years, belong to a group, bool [N]."""
     return (ages >= youngest) & (ages < (math.inf if oldest is None else oldest + 1))
 
 
@@ -214,7 +226,3 @@ def _lowest(estimates: np.ndarray, max_share: float) -> float | None:
             break
         proved = float(age)
     return proved
-
-
-def _aged(group: Group) -> str:
-    return group.name if group.youngest == 0 else f"aged {group.name}"

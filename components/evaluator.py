@@ -15,7 +15,6 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
@@ -170,11 +169,11 @@ class Executor(executor.Executor):
             mae = _overall(evaluation.uri, BASELINE)[MAE]
             evaluation.set_float_custom_property(BASELINE_MAE, mae)
         evaluation.set_int_custom_property(MEASURED, round(overall[COUNT]))
-        photos = pq.read_table(Path(evaluation.uri, predictions.FILE))
-        evaluation.set_string_custom_property(OBJECTIONS, json.dumps(_objections(photos)))
+        evaluation.set_string_custom_property(OBJECTIONS, json.dumps(_objections(evaluation.uri)))
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         file = Path(model, tf.saved_model.ASSETS_DIRECTORY, certificate.FILE)
-        challenge = _challenge(certificate.read(file), photos)
+        answered = predictions.answered(Path(evaluation.uri), CANDIDATE)
+        challenge = _challenge(certificate.read(file), answered)
         evaluation.set_string_custom_property(CHALLENGE, json.dumps(challenge))
         if contradictions(challenge):
             _shut(artifact_utils.get_single_instance(output_dict["blessing"]))
@@ -190,22 +189,21 @@ def _overall(evaluation: str, model: str) -> dict[str, float]:
     return metrics if metrics[COUNT] else {**metrics, MAE: math.nan}
 
 
-def _objections(photos: pa.Table) -> dict[str, int]:
+def _objections(evaluation: str) -> dict[str, int]:
     """The number of photos with each objection of the candidate, the most frequent one first."""
-    found = photos[predictions.objection_column(CANDIDATE)].to_pylist()
-    return dict(Counter(filter(None, found)).most_common())
+    column = predictions.objection_column(CANDIDATE)
+    photos = pq.read_table(Path(evaluation, predictions.FILE), columns=[column])
+    return dict(Counter(filter(None, photos[column].to_pylist())).most_common())
 
 
-def _challenge(certified: Certificate, photos: pa.Table) -> dict[str, Any]:
+def _challenge(certified: Certificate, answered: pa.Table) -> dict[str, Any]:
     """The candidate's challenge age, its proofs, and who passes without ID on the test photos."""
-    answered = photos.filter(pc.equal(photos[predictions.objection_column(CANDIDATE)], ""))
     ages, estimates = (answered[name].to_numpy() for name in (features.AGE, CANDIDATE))
 
     def passed(youngest: int, oldest: int | None) -> dict[str, Any]:
         at = certified.threshold
         return asdict(certificate.count(ages, estimates, youngest, oldest, at))
 
-    adults = certificate.adult_groups(certified.legal_age)
     return {
         "age": certified.challenge_age,
         "certified": certified.certified,
@@ -214,7 +212,9 @@ def _challenge(certified: Certificate, photos: pa.Table) -> dict[str, Any]:
         "minors_on_test": [
             asdict(proof) | passed(proof.youngest, proof.oldest) for proof in certified.proofs
         ],
-        "adults_on_test": [passed(*ages) for ages in adults],
+        "adults_on_test": [
+            passed(*group) for group in certificate.adult_groups(certified.legal_age)
+        ],
     }
 
 

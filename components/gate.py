@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from components import certificate
 from pipeline import config
 
 # Custom properties of the Evaluator's evaluation.
@@ -67,11 +66,14 @@ def contradictions(challenge: Mapping[str, Any]) -> list[str]:
     Args:
         challenge: the evaluation's CHALLENGE.
     """
+    # Not at the top: SciPy takes longer to import than most commands of `goodseed` take.
+    from components.certificate import Proof
+
     if not challenge["certified"]:
         return []
-    groups = [certificate.Proof(**group) for group in challenge["minors_on_test"]]
+    groups = [Proof(**group) for group in challenge["minors_on_test"]]
     return [
-        f"{group.passed:,} of {group.photos:,} test photos of people aged {group.name} pass "
+        f"{group.passed:,} of {group.photos:,} test photos of people {group.aged} pass "
         f"without ID at the challenge age {challenge['age']:g}, which contradicts the certified "
         f"{group.max_share:.0%}"
         for group in groups

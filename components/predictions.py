@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
 
 from components.objections import objection
@@ -20,7 +22,6 @@ FILE = "predictions.parquet"  # in the folder of the Evaluator's artifact `evalu
 # That folder, while the Evaluator runs. TFX calls `custom_extractors` without it, and in a second
 # copy of the module components.evaluator, so the folder cannot be a global of that module.
 folder: ContextVar[str] = ContextVar("folder")
-
 
 FIGURES = (features.AGE_LOW, features.AGE_HIGH, features.P_MINOR)
 
@@ -33,6 +34,16 @@ def column(model: str, output: str) -> str:
 def objection_column(model: str) -> str:
     """The column with the objections of the model whose ages are in the column `model`."""
     return column(model, features.OBJECTION)
+
+
+def answered(evaluation: Path, model: str) -> pa.Table:
+    """The rows of FILE to whose photos a model does not object.
+
+    Args:
+        evaluation: the folder of FILE.
+        model: the column with the model's ages.
+    """
+    return pq.read_table(evaluation / FILE, filters=[(objection_column(model), "=", "")])
 
 
 class Write(beam.PTransform):

@@ -12,7 +12,6 @@ from importlib import metadata as distributions
 from typing import TYPE_CHECKING, Any
 
 from components import gate
-from components.certificate import Group
 from components.review import PAGE
 from pipeline import DISTRIBUTION
 from pipeline.config import Evaluator, Guard
@@ -152,10 +151,13 @@ def show(document: Mapping[str, Any], console: Console) -> None:
 
 def challenge_sentences(challenge: Mapping[str, Any]) -> list[str]:
     """What the challenge age means, in plain words."""
+    # Not at the top: SciPy takes longer to import than most commands of `goodseed` take.
+    from components.certificate import Group
+
     lines = list(challenge["sentences"])
     for group in challenge["adults_on_test"]:
         if group["photos"]:
             asked = 100 * (1 - group["passed"] / group["photos"])
-            name = Group(**group).name
-            lines.append(f"Of 100 customers aged {name}, about {asked:.0f} are asked for ID.")
+            people = Group(**group).aged
+            lines.append(f"Of 100 customers {people}, about {asked:.0f} are asked for ID.")
     return lines

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 import altair as alt
 import numpy as np
-import pyarrow.parquet as pq
 from scipy.stats import mannwhitneyu
 
 from components import predictions
 from components.evaluator import CANDIDATE
-from components.review.evaluation import share
 from components.review.inputs import Inputs
+from components.review.intervals import share
 from components.review.page import Block, Cell, Chart, Row, Section, Table, Text
 from components.trainer.calibration import COVERAGE
 from schemas import features
@@ -61,11 +60,7 @@ def _bins(probabilities: np.ndarray) -> np.ndarray:
 
 def _blocks(inputs: Inputs) -> Iterator[Block]:
     names = [predictions.column(CANDIDATE, name) for name in predictions.FIGURES]
-    photos = pq.read_table(
-        inputs.artifacts["evaluation"].path / predictions.FILE,
-        columns=[features.AGE, features.AGE_BAND, *names],
-        filters=[(predictions.objection_column(CANDIDATE), "=", "")],
-    )
+    photos = predictions.answered(inputs.artifacts["evaluation"].path, CANDIDATE)
     ages, low, high, probabilities = (
         photos[name].to_numpy().astype(float) for name in (features.AGE, *names)
     )

@@ -13,7 +13,6 @@ from statistics import NormalDist
 
 import altair as alt
 import tensorflow_data_validation as tfdv
-from scipy.stats import binomtest
 from tensorflow_data_validation.utils.anomalies_util import load_anomalies_binary
 from tensorflow_data_validation.utils.stats_util import DatasetListView, DatasetView
 from tensorflow_metadata.proto.v0.anomalies_pb2 import DriftSkewInfo
@@ -30,6 +29,7 @@ from components.photo_example_gen.rejects import Reason
 from components.review import population
 from components.review.evaluation import MSE, OVERALL, Metrics, Slice, figures
 from components.review.inputs import Inputs
+from components.review.intervals import share
 from components.review.page import Block, Cell, Chart, Row, Section, Table, Text
 from components.review.population import Population
 from schemas import features
@@ -134,9 +134,8 @@ def under_represented(splits: Splits, reference: Population) -> list[str]:
     photos = _total(splits)
     return [
         band
-        for band, share in reference.shares.items()
-        if photos
-        and binomtest(_in_band(splits, band), photos).proportion_ci(0.95, "wilson").high < share
+        for band, expected in reference.shares.items()
+        if photos and share(_in_band(splits, band), photos).high < expected
     ]
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 
 import tensorflow_model_analysis as tfma
 
 from components import gate
-from components.certificate import Group, Proof
+from components.certificate import CAVEAT, Group, Proof
 from components.evaluator import ALL_PHOTOS, BASELINE, COUNT
 from components.gate import MAE, REASON, REFUSED
-from components.review.evaluation import OVERALL, UNKNOWN, Figure, read, share
+from components.review.evaluation import OVERALL, challenge, read
 from components.review.inputs import NOT_RECORDED, Inputs
+from components.review.intervals import UNKNOWN, Figure, percent
 from components.review.page import Block, Cell, Row, Section, Table, Text, Verdict
 from components.served_model import VERSION
 from pipeline.config import Evaluator, Guard
@@ -21,9 +21,8 @@ from schemas import features
 
 _EVIDENCE = (
     "The challenge age is the lowest estimate for which the photos of the split eval prove that at "
-    "most the allowed share of minors passes. The split eval also chose the epoch and the limit of "
-    "the guard, so the proof is a little too good. The test split checks it. Refused photos are "
-    "left out: at a till, these customers are always asked."
+    f"most the allowed share of minors passes. {CAVEAT} Refused photos are left out: at a till, "
+    "these customers are always asked."
 )
 _NO_NUMBER = Cell("–", math.nan)
 
@@ -84,9 +83,9 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
 
 def _challenge(inputs: Inputs) -> Iterator[Block]:
     """The challenge age and who passes without ID, in words and as a table."""
-    challenge = json.loads(inputs.artifacts["evaluation"].properties[gate.CHALLENGE])
-    first, *others = challenge["sentences"]
-    yield Verdict(first, challenge["certified"])
+    found = challenge(inputs)
+    first, *others = found["sentences"]
+    yield Verdict(first, found["certified"])
     yield Text([*others, _EVIDENCE])
     rows: list[Row] = []
     for name, split, kind in (
@@ -94,10 +93,10 @@ def _challenge(inputs: Inputs) -> Iterator[Block]:
         ("minors_on_test", features.TEST, Proof),
         ("adults_on_test", features.TEST, Group),
     ):
-        for values in challenge[name]:
+        for values in found[name]:
             group = kind(**values)
             allowed = f"{group.max_share:.0%}" if isinstance(group, Proof) else "–"
-            passed = f"{share(group.passed, group.photos):.1%}" if group.photos else "no photos"
+            passed = percent(group.passed, group.photos)
             rows.append([group.name, split, group.photos, group.passed, passed, allowed])
     yield Table(
         "Who passes without ID at the challenge age",

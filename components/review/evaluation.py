@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
-from scipy.stats import binomtest
-from scipy.stats import t as student
 
 from components import predictions
 from components.evaluator import ALL_PHOTOS, CANDIDATE, COUNT
-from components.gate import MAE, REFUSED
-from components.review.inputs import NOT_RECORDED, Inputs
+from components.gate import CHALLENGE, MAE, REFUSED
+from components.review.inputs import Inputs
+from components.review.intervals import UNKNOWN, Figure, interval, share
 from schemas import features
 
 Slice = tuple[tuple[str, str], ...]  # pairs of column and value; () is the whole test split
@@ -28,35 +27,18 @@ MSE, MEAN_ERROR = "mean_squared_error", "mean_error"
 ABSOLUTE_ERROR = "absolute error"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A metric with its 95 % interval. NaN stands for what is not known."""
-
-    value: float
-    low: float
-    high: float
-
-    def __format__(self, form: str) -> str:
-        """Writes `6.45 (6.10 to 6.80)`."""
-        if math.isnan(self.value):
-            return NOT_RECORDED
-        value = format(self.value, form)
-        if math.isnan(self.low) or math.isnan(self.high):
-            return f"{value} (no interval)"
-        return f"{value} ({self.low:{form}} to {self.high:{form}})"
-
-    def short(self, form: str = ".2f") -> str:
-        """The same without the remark "(no interval)"."""
-        return format(self, form).removesuffix(" (no interval)")
-
-
-UNKNOWN = Figure(math.nan, math.nan, math.nan)
 Metrics = Mapping[str, Figure]
 
 
 def figures(inputs: Inputs) -> dict[Slice, dict[str, Figure]]:
     """The candidate's metrics, by slice and name."""
     return read(inputs.artifacts["evaluation"].path)
+
+
+def challenge(inputs: Inputs) -> dict[str, Any]:
+    """The candidate's challenge age, its proofs, and who passes without ID."""
+    found: dict[str, Any] = json.loads(inputs.artifacts["evaluation"].properties[CHALLENGE])
+    return found
 
 
 def read(folder: Path, model: str = "") -> dict[Slice, dict[str, Figure]]:
@@ -90,8 +72,7 @@ def absolute_errors(folder: Path, model: str = CANDIDATE) -> pa.Table:
     The columns are PHOTO_ID, those of the slices, and ABSOLUTE_ERROR in years. TFMA's metrics do
     not say how two models differ on the same photo. These rows do.
     """
-    answered = [(predictions.objection_column(model), "=", "")]
-    photos = pq.read_table(folder / predictions.FILE, filters=answered)
+    photos = predictions.answered(folder, model)
     error = pc.abs(pc.subtract(photos[model], photos[features.AGE])).cast(pa.float64())
     return photos.append_column(ABSOLUTE_ERROR, error)
 
@@ -115,39 +96,6 @@ def _with_intervals(found: dict[str, Figure]) -> dict[str, Figure]:
         every = found[ALL_PHOTOS].value
         found[REFUSED] = share(round(every - count), round(every))
     return found
-
-
-def share(count: int, photos: int) -> Figure:
-    """A share with Wilson's 95 % interval (1927, J. Am. Stat. Assoc. 22, 209-212).
-
-    Args:
-        count: number of photos that are counted.
-        photos: number of all photos; without any, the share is unknown.
-    """
-    if not photos:
-        return UNKNOWN
-    bounds = binomtest(count, photos).proportion_ci(0.95, "wilson")
-    return Figure(count / photos, bounds.low, bounds.high)
-
-
-def interval(mean: float, mean_square: float, count: float) -> Figure:
-    """A mean with its 95 % jackknife interval.
-
-    The jackknife leaves out one photo at a time. For a mean, its standard error is exactly s / √n
-    (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 11.2), where
-    s² = n / (n - 1) (mean square - mean²). Half the interval is this error times Student's t with
-    n - 1 degrees of freedom.
-
-    Args:
-        mean: of the errors or of the absolute errors, in years.
-        mean_square: of the same errors, in years².
-        count: number of photos, n.
-    """
-    if not count > 1:
-        return Figure(mean, math.nan, math.nan)
-    error = math.sqrt(max(mean_square - mean**2, 0) / (count - 1))
-    half = float(student.ppf(0.975, count - 1)) * error
-    return Figure(mean, mean - half, mean + half)
 
 
 def _figure(metric: Mapping[str, Any]) -> Figure:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from components import predictions
 from components.evaluator import CANDIDATE
-from components.gate import CHALLENGE
-from components.review.evaluation import Figure, share
+from components.review.evaluation import challenge
 from components.review.inputs import Inputs
+from components.review.intervals import Figure, share
 from components.review.page import Block, Cell, Row, Section, Table, Text
 from schemas import features
 
@@ -50,8 +50,8 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
             f"{inputs.min_photos} photos.",
         ]
     )
-    challenge = json.loads(inputs.artifacts["evaluation"].properties[CHALLENGE])
-    photos = photos.append_column(_ASKED, pa.array(_asked(photos, challenge["age"])))
+    asked = _asked(photos, challenge(inputs)["age"])
+    photos = photos.append_column(_ASKED, pa.array(asked))
     for name, values in groups.items():
         yield from _by_column(photos, name, values, legal_age, inputs.min_photos)
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import altair as alt
 import numpy as np
-import pyarrow.parquet as pq
 
 from components import predictions
-from components.certificate import HARD_YEARS, Group, adult_groups
+from components.certificate import HARD_YEARS, adult_groups, group_name, within
 from components.evaluator import CANDIDATE
-from components.gate import CHALLENGE
 from components.review.charts import COLOURS
-from components.review.evaluation import Figure, interval, share
+from components.review.evaluation import challenge
 from components.review.inputs import Inputs
+from components.review.intervals import Figure, interval, percent, share
 from components.review.page import Block, Chart, Photo, Photos, Section, Table, Text
 from components.review.thumbnails import NOTE, OFF, thumbnails
 from schemas import features
@@ -58,10 +56,8 @@ def section(inputs: Inputs) -> Section:
 
 def estimates(inputs: Inputs) -> Estimates:
     """The estimates that the Evaluator wrote: those to which the model does not object."""
-    file = inputs.artifacts["evaluation"].path / predictions.FILE
+    table = predictions.answered(inputs.artifacts["evaluation"].path, CANDIDATE)
     columns = [features.FILE_NAME, features.PHOTO_ID, features.AGE, CANDIDATE]
-    answered = [(predictions.objection_column(CANDIDATE), "=", "")]
-    table = pq.read_table(file, columns=columns, filters=answered)
     found = Estimates(*(table[name].to_numpy() for name in columns))
     return found.of(np.isfinite(found.errors))
 
@@ -152,7 +148,7 @@ def _young_and_old(found: Estimates, min_photos: int) -> str:
         f"{question} {answer} Below {_YOUNG} years, the estimate is off by {below:.2f} years on "
         f"average ({len(young.ages):,} photos). From {_OLD} years on, it is off by {above:.2f} "
         f"years ({len(old.ages):,} photos). Of the young people, "
-        f"{_share(close, len(young.ages))} get an estimate that is off by at most {_CLOSE} years."
+        f"{percent(close, len(young.ages))} get an estimate that is off by at most {_CLOSE} years."
     )
 
 
@@ -256,33 +252,29 @@ def _by_age(found: Estimates, min_photos: int) -> Block:
 def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
     """Which share of each group is asked for ID, for each challenge age that a shop may choose."""
     policy = inputs.settings["policy"]
-    own = json.loads(inputs.artifacts["evaluation"].properties[CHALLENGE])["age"]
+    own = challenge(inputs)["age"]
     groups = _groups(found, policy["legal_age"])
     rows = [
         {"group": name, "age": age, "asked": asked.value, "low": asked.low, "high": asked.high}
         for name, estimates in groups.items()
         for age in np.arange(policy["legal_age"], _TOP + 0.5, 0.5).tolist()
-        for asked in [share(int(sum(estimates < age)), len(estimates))]
+        for asked in [share(int(np.sum(estimates < age)), len(estimates))]
     ]
     base = alt.Chart(alt.InlineData(rows)).encode(alt.X("age:Q", title="challenge age, years"))
-    percent, scale = alt.Axis(format="%"), alt.Scale(domain=list(groups))
+    axis, scale = alt.Axis(format="%"), alt.Scale(domain=list(groups))
     colour = alt.Color("group:N", scale=scale, legend=alt.Legend(title="real age", symbolOpacity=1))
     chart = alt.layer(
         base.mark_line().encode(
-            alt.Y("asked:Q", title="share that is asked for ID", axis=percent),
+            alt.Y("asked:Q", title="share that is asked for ID", axis=axis),
             colour,
             alt.StrokeDash("group:N", title="real age", scale=scale),
         ),
-        base.mark_area(opacity=0.15).encode(
-            alt.Y("low:Q"),
-            alt.Y2("high:Q"),
-            colour,
-        ),
+        base.mark_area(opacity=0.15).encode(alt.Y("low:Q"), alt.Y2("high:Q"), colour),
         alt.Chart(alt.InlineData([{"own": own}] if own else [])).mark_rule().encode(x="own:Q"),
     )
     at = own or policy["min_challenge_age"]
     shares = "; ".join(
-        f"{name}: {_share(int(sum(estimates < at)), len(estimates))}"
+        f"{name}: {percent(int(np.sum(estimates < at)), len(estimates))}"
         for name, estimates in groups.items()
     )
     line = "The vertical line is the model's challenge age." if own else "The model asks everybody."
@@ -298,15 +290,10 @@ def _groups(found: Estimates, legal_age: int) -> dict[str, np.ndarray]:
     hard = (max(legal_age - HARD_YEARS, 0), legal_age - 1)
     groups = {}
     for youngest, oldest in [hard, *adult_groups(legal_age)]:
-        end = np.inf if oldest is None else oldest + 1
-        estimates = found.estimates[(found.ages >= youngest) & (found.ages < end)]
+        estimates = found.estimates[within(found.ages, youngest, oldest)]
         if len(estimates):
-            groups[Group(youngest, oldest, 0, 0).name] = estimates
+            groups[group_name(youngest, oldest)] = estimates
     return groups
-
-
-def _share(count: int, photos: int) -> str:
-    return f"{share(count, photos):.1%}" if photos else "no photos"
 
 
 def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jinja2
 
 from components.evaluator import COUNT
-from components.gate import CHALLENGE, MAE
-from components.review import data, population, refused
+from components.gate import CHALLENGE, MAE, REFUSED
+from components.review import data, population
 from components.review.decision import fingerprint, pushed_version
 from components.review.evaluation import MEAN_ERROR, OVERALL, Metrics, Slice, figures
 from components.review.inputs import NOT_RECORDED, Inputs
@@ -73,7 +73,7 @@ def _facts(inputs: Inputs) -> dict[str, Any]:
         "bound": f"{settings['evaluator']['max_mae']:g}",
         "challenge": _challenge(inputs),
         "legal_age": settings["policy"]["legal_age"],
-        "refused": f"{refused.overall(inputs):.1%}",
+        "refused": f"{found[OVERALL][REFUSED]:.1%}",
         "refused_bound": f"{settings['guard']['max_refused_test']:.1%}",
         "increase": f"{settings['evaluator']['max_mae_increase']:g}",
         "min_photos": inputs.min_photos,

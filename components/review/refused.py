@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components import predictions
 from components.evaluator import CANDIDATE
-from components.review.evaluation import OVERALL, Figure, Slice, figures, share
+from components.review.evaluation import OVERALL, Slice, figures
 from components.review.inputs import Inputs
+from components.review.intervals import Figure, share
 from components.review.page import Block, Cell, Photo, Photos, Row, Section, Table, Text
 from components.review.slices import kind, label, order
 from components.review.thumbnails import NOTE, OFF, thumbnails
@@ -38,13 +41,9 @@ def section(inputs: Inputs) -> Section:
     return Section("refused", "Refused photos", list(_blocks(inputs)))
 
 
-def overall(inputs: Inputs) -> Figure:
-    """The share of the test photos to which the model objects, 0 to 1."""
-    return _share(_counts(inputs)[OVERALL])
-
-
 def _blocks(inputs: Inputs) -> Iterator[Block]:
-    counts = _counts(inputs)
+    photos = pq.read_table(inputs.artifacts["evaluation"].path / predictions.FILE)
+    counts = _counts(photos, figures(inputs))
     every, bound = counts[OVERALL], inputs.settings["guard"]["max_refused_test"]
     yield Text(
         [
@@ -66,13 +65,12 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
         ]
     )
     yield _by_slice(counts, inputs.min_photos)
-    yield from _examples(inputs)
+    yield from _examples(inputs, photos)
 
 
-def _counts(inputs: Inputs) -> Counts:
-    photos = pq.read_table(inputs.artifacts["evaluation"].path / predictions.FILE)
+def _counts(photos: pa.Table, slices: Iterable[Slice]) -> Counts:
     found: dict[Slice, Counter[str]] = defaultdict(Counter)
-    for columns in {tuple(column for column, _ in key) for key in figures(inputs)} | {()}:
+    for columns in {tuple(column for column, _ in key) for key in slices} | {()}:
         rows = photos.group_by([*columns, _OBJECTION]).aggregate([([], "count_all")])
         for row in rows.to_pylist():
             key = tuple((column, row[column]) for column in columns)
@@ -117,14 +115,13 @@ def _by_slice(counts: Counts, min_photos: int) -> Table:
     return Table("Refused test photos of every slice", columns, rows, True, ("kind",))
 
 
-def _examples(inputs: Inputs) -> Iterator[Block]:
+def _examples(inputs: Inputs, photos: pa.Table) -> Iterator[Block]:
     settings = inputs.settings["review"]
     if not settings["thumbnails"]:
         yield Text([OFF])
         return
-    file = inputs.artifacts["evaluation"].path / predictions.FILE
     by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in pq.read_table(file, filters=[(_OBJECTION, "!=", "")]).to_pylist():
+    for row in photos.filter(pc.not_equal(photos[_OBJECTION], "")).to_pylist():
         if len(by_kind[row[_OBJECTION]]) < settings["photos"]:
             by_kind[row[_OBJECTION]].append(row)
     if not by_kind:

@@ -19,15 +19,13 @@ from components.review.evaluation import (
     ABSOLUTE_ERROR,
     MEAN_ERROR,
     OVERALL,
-    UNKNOWN,
-    Figure,
     Metrics,
     Slice,
     absolute_errors,
-    interval,
     read,
 )
 from components.review.inputs import Inputs
+from components.review.intervals import UNKNOWN, Figure, interval
 from components.review.page import Block, Cell, Chart, Section, Table, Text
 from schemas import features
 

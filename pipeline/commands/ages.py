@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 from pipeline.commands import model_server
@@ -14,6 +15,8 @@ from pipeline.system import write_text_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from components.review.intervals import Figure
 
 WRITTEN, SERVER_FAILED = 0, 1
 
@@ -85,56 +88,42 @@ def _ages(options: argparse.Namespace) -> int:
         summary += f"; {written.objected:,} with an objection and so without an age group"
     print(summary)
     shares = _shares(written.groups)
-    _show(shares, Console())
+    _show(written.groups, shares, Console())
     if chart:
         _draw(shares, chart)
     return WRITTEN
 
 
-class Share(NamedTuple):
-    """An age group's share of the photos with a group."""
-
-    group: str
-    photos: int
-    share: float  # 0 to 1
-    low: float  # the ends of its 95 % interval
-    high: float
-
-
-def _shares(groups: Mapping[str, int]) -> list[Share]:
-    """The shares with Wilson's intervals (1927, J. Am. Stat. Assoc. 22, 209-212)."""
-    from scipy.stats import binomtest
+def _shares(groups: Mapping[str, int]) -> dict[str, Figure]:
+    """Each group's share of the photos with a group; without any, it is between 0 and 1."""
+    from components.review.intervals import Figure, share
 
     total = sum(groups.values())
-    shares = []
-    for name, photos in groups.items():
-        low, high = 0.0, 1.0
-        if total:
-            low, high = binomtest(photos, total).proportion_ci(0.95, "wilson")
-        shares.append(Share(name, photos, photos / max(total, 1), float(low), float(high)))
-    return shares
+    nothing = Figure(0.0, 0.0, 1.0)
+    return {name: share(photos, total) if total else nothing for name, photos in groups.items()}
 
 
-def _show(shares: Sequence[Share], console: Console) -> None:
+def _show(groups: Mapping[str, int], shares: Mapping[str, Figure], console: Console) -> None:
     from rich.table import Table
 
     table = Table("age group", "photos", "share", "95 % interval")
-    for one in shares:
+    for name, one in shares.items():
         interval = f"{one.low:.1%} to {one.high:.1%}"
-        table.add_row(one.group, f"{one.photos:,}", f"{one.share:.1%}", interval)
+        table.add_row(name, f"{groups[name]:,}", f"{one.value:.1%}", interval)
     console.print(table)
 
 
-def _draw(shares: Sequence[Share], file: Path) -> None:
+def _draw(shares: Mapping[str, Figure], file: Path) -> None:
     """Draws the shares as bars with their intervals; the file appears whole."""
     import altair as alt
     import vl_convert
 
-    base = alt.Chart(alt.InlineData([one._asdict() for one in shares])).encode(
+    rows = [{"group": name, **asdict(one)} for name, one in shares.items()]
+    base = alt.Chart(alt.InlineData(rows)).encode(
         alt.X("group:N", sort=None, title="age group, years", axis=alt.Axis(labelAngle=0))
     )
     percent = alt.Axis(format="%")
-    bars = base.mark_bar().encode(alt.Y("share:Q", title="share of the photos", axis=percent))
+    bars = base.mark_bar().encode(alt.Y("value:Q", title="share of the photos", axis=percent))
     intervals = base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
     chart = alt.layer(bars, intervals).properties(
         title="Photos by age group, with 95 % intervals", width=60 * len(shares)

@@ -6,47 +6,17 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_model_analysis as tfma
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import t as student
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import ALL_PHOTOS, COUNT
 from components.gate import MAE, REFUSED
-from components.review.evaluation import (
-    MEAN_ERROR,
-    OVERALL,
-    Figure,
-    absolute_errors,
-    interval,
-    read,
-    share,
-)
+from components.review.evaluation import MEAN_ERROR, OVERALL, absolute_errors, read
+from components.review.intervals import Figure, share
 from schemas import features
 from tests.components.review import synthetic
-
-
-@given(st.lists(st.floats(-120, 120), min_size=2, max_size=30))
-def test_the_interval_is_a_jackknife(errors: list[float]) -> None:
-    """The jackknife leaves out one photo at a time, as Efron & Tibshirani define it."""
-    values = np.array(errors)
-    left_out = (values.sum() - values) / (len(values) - 1)
-    spread = ((left_out - left_out.mean()) ** 2).sum()
-    half = student.ppf(0.975, len(values) - 1) * np.sqrt((len(values) - 1) / len(values) * spread)
-    found = interval(float(values.mean()), float((values**2).mean()), len(values))
-    assert found.high - found.value == pytest.approx(half, abs=1e-3, rel=1e-6)
-    assert found.value - found.low == pytest.approx(half, abs=1e-3, rel=1e-6)
-
-
-@pytest.mark.parametrize("count", [0, 1, math.nan])
-def test_one_photo_has_no_interval(count: float) -> None:
-    found = interval(5.0, 25.0, count)
-    assert found.value == 5.0 and math.isnan(found.low)
-    assert f"{found:.1f}" == "5.0 (no interval)"
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +55,6 @@ def test_photos_with_an_objection_have_no_error(tmp_path: Path) -> None:
     assert math.isnan(band[MAE].value) and math.isnan(band[MEAN_ERROR].value)
     assert band[REFUSED].value == 1 and band[ALL_PHOTOS].value == refused
     assert len(absolute_errors(tmp_path)) == 200 - refused
-
-
-def test_the_share_of_no_photos_is_unknown() -> None:
-    assert math.isnan(share(0, 0).value)
 
 
 @pytest.mark.slow
