@@ -49,30 +49,29 @@ def write_page(task: Task, text: str) -> Metadata:
 
 
 def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
-    import tensorflow_model_analysis as tfma
+    from components.evaluator import ALL_PHOTOS
+    from components.review.evaluation import read
+    from components.review.intervals import UNKNOWN
 
-    from components.evaluator import ALL_PHOTOS, CANDIDATE
-
-    live = BASELINE_MAE in outputs["Evaluator.evaluation"]
-    folder = str(task.outputs["evaluation"].path)
-    result = tfma.load_eval_result(folder, model_name=CANDIDATE if live else "")
+    found = read(task.outputs["evaluation"].path)
     names = (MAE, "mean_prediction", REFUSED, ALL_PHOTOS)
     rows: list[tuple[Any, ...]] = [
         ("slice", "MAE, years", "mean estimate, years", "refused", "photos")
     ]
     metrics: dict[str, float] = {}
-    for key in sorted(result.get_slice_names()):
-        values = result.get_metrics_for_slice(key) or {}
-        numbers = [float(values.get(name, {}).get("doubleValue", math.nan)) for name in names]
-        mae, estimate, refused, photos = numbers
+    for key in sorted(found):
+        mae, estimate, refused, photos = (found[key].get(name, UNKNOWN).value for name in names)
         label = ", ".join(f"{name} {value}" for name, value in key) or "all"
-        rows.append((label, f"{mae:.2f}", f"{estimate:.2f}", f"{refused:.1%}", f"{photos:.0f}"))
+        # If all photos of a slice are refused, nobody knows the errors.
+        years = (f"{value:.2f}" if math.isfinite(value) else "–" for value in (mae, estimate))
+        rows.append((label, *years, f"{refused:.1%}", f"{photos:.0f}"))
         if math.isfinite(mae):
             metrics[f"{MAE}, {label}"] = mae
-    if live:
-        metrics[BASELINE_MAE] = outputs["Evaluator.evaluation"][BASELINE_MAE]
-    metrics[REFUSED] = outputs["Evaluator.evaluation"][REFUSED]
-    challenge = json.loads(outputs["Evaluator.evaluation"][CHALLENGE])
+    evaluation = outputs["Evaluator.evaluation"]
+    if BASELINE_MAE in evaluation:
+        metrics[BASELINE_MAE] = evaluation[BASELINE_MAE]
+    metrics[REFUSED] = evaluation[REFUSED]
+    challenge = json.loads(evaluation[CHALLENGE])
     if challenge["age"] is not None:
         metrics["challenge_age"] = challenge["age"]
     metrics["blessed"] = float(outputs["Evaluator.blessing"]["blessed"])
