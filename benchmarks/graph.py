@@ -53,22 +53,25 @@ def run_work(photos: Path, counts: dict[str, int], overrides: list[str]) -> dict
     from benchmarks.training import BareStep
     from components.trainer import component, model
     from components.trainer.fit import whole_optimizer
+    from components.trainer.heads import HEADS
     from pipeline import config
 
     loaded = config.load(profile="demo", photos=str(photos), run_dir="unused", overrides=overrides)
     settings, size = loaded.trainer, loaded.transform.image_size
     batch, epochs = settings.batch_size, settings.epochs
+    head = HEADS[settings.head]
     network = model.build(
         size,
         initial_weights="none",
-        mean_age=40.0,
+        head=head,
+        ages=np.array([40.0]),
         dropout=settings.dropout,
         precision=component.resolve_precision(settings.precision),
     )
     steps = 2 * counts[features.TRAIN] // batch
     optimizer = whole_optimizer(settings, steps)
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    bare = BareStep(network, optimizer, (tf.constant(images), tf.fill([batch], 40.0)))
+    bare = BareStep(network, head, optimizer, (tf.constant(images), tf.fill([batch], 40.0)))
     infer = tf.function(lambda pixels: network(pixels, training=False))
     bare.seconds(1)
     infer(tf.constant(images)).numpy()

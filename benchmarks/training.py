@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from benchmarks.photo_example_gen import make_photos, peak_mib
@@ -33,6 +34,7 @@ from benchmarks.results import record
 from benchmarks.transform import make_examples, run_transform
 from components.trainer import component, data, model
 from components.trainer.fit import Training, freeze_batch_norms, whole_optimizer
+from components.trainer.heads import HEADS, Head
 from pipeline import config
 from schemas import features
 
@@ -41,7 +43,11 @@ class BareStep:
     """The smallest possible training step: loss, gradients, update."""
 
     def __init__(
-        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tuple[Any, Any]
+        self,
+        network: keras.Model,
+        head: Head,
+        optimizer: keras.optimizers.Optimizer,
+        batch: tuple[Any, Any],
     ):
         self._images, self._years = batch
         optimizer.build(network.trainable_variables)
@@ -49,8 +55,7 @@ class BareStep:
         @tf.function
         def step(images: tf.Tensor, years: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
-                ages = tf.squeeze(network(images, training=True), axis=1)
-                loss = tf.reduce_mean(tf.square(ages - years))
+                loss = tf.reduce_mean(head.loss(years, network(images, training=True)))
             gradients = tape.gradient(loss, network.trainable_variables)
             optimizer.apply(gradients, network.trainable_variables)
             return loss
@@ -110,7 +115,8 @@ def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         network = model.build(
             options.image_size,
             initial_weights=settings.initial_weights,
-            mean_age=float(sum(ages) / len(ages)),
+            head=HEADS[settings.head],
+            ages=np.array(ages),
             dropout=settings.dropout,
             precision=precision,
         )
@@ -122,7 +128,8 @@ def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         return data.train_batches(train, options.image_size, batch, settings.seed, epochs, True)
 
     training = Training(build(), settings, steps, folder / "resume")
-    bare = BareStep(build(), whole_optimizer(settings, steps), next(iter(batches(range(1)))))
+    head, first = HEADS[settings.head], next(iter(batches(range(1))))
+    bare = BareStep(build(), head, whole_optimizer(settings, steps), first)
     turns = Turns(bare, steps)
     # One photo is enough for the evaluation, whose time does not count here.
     one = data.eval_batches(evaluation, options.image_size, 1).take(1)

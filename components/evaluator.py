@@ -25,18 +25,21 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, BaseChannel, artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from components import certificate, objections, predictions
+from components import certificate, objections, passing, predictions
 from components.certificate import Certificate
 from components.curated_schema import extra_columns
 from components.gate import (
     BASELINE_MAE,
     CHALLENGE,
+    COMPARISON,
     MAE,
     MEASURED,
     OBJECTIONS,
     REFUSED,
     contradictions,
+    regressions,
 )
+from components.paired import compare
 from components.served_model import is_live
 from components.upstream import mean_error
 from pipeline import config
@@ -47,8 +50,14 @@ CANDIDATE, BASELINE = "candidate", "baseline"  # the names of the models in TFMA
 COUNT, ALL_PHOTOS = "example_count", "all_photos"
 
 
-def eval_config(gate: config.Evaluator, guard: config.Guard) -> tfma.EvalConfig:
-    """The metrics, the slices and the gate's bounds, in TFMA's form."""
+def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> tfma.EvalConfig:
+    """The metrics, the slices and the gate's bounds, in TFMA's form.
+
+    Args:
+        gate: the `evaluator` section of the configuration.
+        guard: the `guard` section.
+        legal_age: years.
+    """
     overall = config_pb2.SlicingSpec()
     specs = {
         "signature_name": "examples",
@@ -77,6 +86,14 @@ def eval_config(gate: config.Evaluator, guard: config.Guard) -> tfma.EvalConfig:
             ),
             config_pb2.MetricConfig(
                 class_name="ExampleCount", config=json.dumps({"name": ALL_PHOTOS})
+            ),
+            *(
+                config_pb2.MetricConfig(
+                    class_name=passing.Passed.__name__,
+                    module=passing.__name__,
+                    config=json.dumps({"name": name, "youngest": youngest, "oldest": oldest}),
+                )
+                for name, youngest, oldest in passing.groups(legal_age)
             ),
         ],
         example_weights=config_pb2.ExampleWeightOptions(unweighted=True),
@@ -170,13 +187,23 @@ class Executor(executor.Executor):
             evaluation.set_float_custom_property(BASELINE_MAE, mae)
         evaluation.set_int_custom_property(MEASURED, round(overall[COUNT]))
         evaluation.set_string_custom_property(OBJECTIONS, json.dumps(_objections(evaluation.uri)))
-        model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
-        file = Path(model, tf.saved_model.ASSETS_DIRECTORY, certificate.FILE)
+        certified = _certificate(artifact_utils.get_single_uri(input_dict["model"]))
         answered = predictions.answered(Path(evaluation.uri), CANDIDATE)
-        challenge = _challenge(certificate.read(file), answered)
+        challenge = _challenge(certified, answered)
         evaluation.set_string_custom_property(CHALLENGE, json.dumps(challenge))
-        if contradictions(challenge):
+        comparison = {}
+        if live:
+            photos = pq.read_table(Path(evaluation.uri, predictions.FILE))
+            comparison = compare(photos, CANDIDATE, BASELINE, certified.legal_age)
+            evaluation.set_string_custom_property(COMPARISON, json.dumps(comparison))
+        if contradictions(challenge) or regressions(comparison):
             _shut(artifact_utils.get_single_instance(output_dict["blessing"]))
+
+
+def _certificate(model: str) -> Certificate:
+    """The certificate that travels with a trained model."""
+    folder = path_utils.serving_model_path(model)
+    return certificate.read(Path(folder, tf.saved_model.ASSETS_DIRECTORY, certificate.FILE))
 
 
 def _overall(evaluation: str, model: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipeline import config
 
@@ -19,6 +19,7 @@ MEASURED = "measured"  # number of these photos
 REFUSED = "refused"  # share of the test photos with an objection, 0 to 1
 OBJECTIONS = "objections"  # JSON: the number of test photos with each objection
 CHALLENGE = "challenge"  # JSON: the model's certificate, and how it does on the test photos
+COMPARISON = "comparison"  # JSON: what `paired.compare` found; missing if no model is live
 # Custom property of ServingCheck's blessing: why the model can't be served; empty if it can.
 REASON = "reason"
 
@@ -52,6 +53,7 @@ def reasons(
             f"{guard.max_refused_test:.1%} (guard.max_refused_test)"
         )
     found += contradictions(json.loads(evaluation[CHALLENGE]))
+    found += regressions(json.loads(evaluation.get(COMPARISON, "{}")))
     if reason := served.get(REASON):
         found.append(f"it can't be served: {reason}")
     return found
@@ -79,3 +81,29 @@ def contradictions(challenge: Mapping[str, Any]) -> list[str]:
         for group in groups
         if group.lower > group.max_share
     ]
+
+
+def regressions(comparison: Mapping[str, Any]) -> list[str]:
+    """In what the candidate is worse than the live model, and not by chance.
+
+    Args:
+        comparison: the evaluation's COMPARISON; empty if no model is live.
+    """
+    found = []
+    mae, minors = comparison.get("mae"), comparison.get("minors")
+    if _is_worse(mae):
+        found.append(
+            f"MAE is {mae['difference']:.2f} years worse than the live model's on the same "
+            f"{mae['photos']:,} photos, and at least {mae['lower']:.2f} (95 % sure)"
+        )
+    if _is_worse(minors):
+        found.append(
+            f"of 100 minors, {100 * minors['difference']:.1f} more pass without ID than with the "
+            f"live model, on the same {minors['photos']:,} photos, and at least "
+            f"{100 * minors['lower']:.1f} (95 % sure)"
+        )
+    return found
+
+
+def _is_worse(change: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    return change is not None and change["lower"] is not None and change["lower"] > 0

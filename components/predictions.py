@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
 
 from components.objections import objection
+from components.passing import challenged
 from schemas import features
 
 FILE = "predictions.parquet"  # in the folder of the Evaluator's artifact `evaluation`
@@ -51,7 +52,8 @@ class Write(beam.PTransform):
 
     The columns are FILE_NAME, PHOTO_ID and `columns`, strings or null; AGE and one column for each
     model, float32, years; the `objection_column` of each model, string, empty without one; and a
-    `column` for each of its FIGURES, float32, null if the model does not give it.
+    `column` for each of its FIGURES, float32, and for CHALLENGE, bool; null if the model does not
+    give it.
 
     Args:
         folder: the folder for FILE.
@@ -72,6 +74,7 @@ class Write(beam.PTransform):
             + [(name, pa.float32()) for name in (features.AGE, *self._models)]
             + [(objection_column(name), pa.string()) for name in self._models]
             + [(column(name, key), pa.float32()) for name in self._models for key in FIGURES]
+            + [(column(name, features.CHALLENGE), pa.bool_()) for name in self._models]
         )
         write = beam.io.WriteToParquet(self._file, schema, num_shards=1, shard_name_template="")
         _ = extracts | "Row" >> beam.Map(self._row) | write
@@ -92,6 +95,10 @@ class Write(beam.PTransform):
                 column(name, key): _figure(outputs, key)
                 for name, outputs in by_model.items()
                 for key in FIGURES
+            },
+            **{
+                column(name, features.CHALLENGE): challenged(outputs)
+                for name, outputs in by_model.items()
             },
         }
 

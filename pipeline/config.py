@@ -96,6 +96,10 @@ class Trainer(Section):
     initial_weights: str = Field(
         "imagenet", description="imagenet, none, or a file of ResNet50 weights without the top"
     )
+    head: Literal["distribution", "regression"] = Field(
+        "distribution",
+        description="What the network learns: the probability of each age, or the age alone",
+    )
     batch_size: int = Field(64, ge=1, description="Photos in a step, over all devices")
     head_epochs: int = Field(
         1, ge=0, description="Epochs of training the head alone; ignored without initial weights"

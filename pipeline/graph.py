@@ -61,7 +61,7 @@ def create_pipeline(config: Config) -> Pipeline:
         model=trained.outputs["model"],
         baseline_model=served.outputs["model"],
         schema=curated.outputs["schema"],
-        eval_config=eval_config(config.evaluator, config.guard),
+        eval_config=eval_config(config.evaluator, config.guard, config.policy.legal_age),
     )
     check = ServingCheck(
         model=trained.outputs["model"],

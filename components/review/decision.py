@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 
 import tensorflow_model_analysis as tfma
 
-from components import gate
-from components.certificate import CAVEAT, Group, Proof
+from components import gate, passing
+from components.certificate import CAVEAT, HARD_YEARS, Group, Proof
 from components.evaluator import ALL_PHOTOS, BASELINE, COUNT
 from components.gate import MAE, REASON, REFUSED
+from components.passing import PASSED
 from components.review.evaluation import OVERALL, challenge, read
 from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.intervals import UNKNOWN, Figure, percent
@@ -39,6 +41,11 @@ NAMES = {
     "mean_prediction": "mean estimate, years",
     "mean_label": "mean age, years",
     "calibration": "calibration (mean estimate ÷ mean age)",
+    passing.MINORS + PASSED: "minors who pass without ID",
+    passing.HARD_MINORS: f"minors of the last {HARD_YEARS} years",
+    passing.HARD_MINORS + PASSED: f"minors of the last {HARD_YEARS} years who pass without ID",
+    passing.ADULTS: f"adults of {passing.ADULT_AGE} and older",
+    passing.ADULTS + PASSED: f"adults of {passing.ADULT_AGE} and older who pass without ID",
 }
 
 
@@ -155,7 +162,7 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
             rows += [
                 _row(label, value, side, bound, photos, form) for side, bound in _bounds(threshold)
             ]
-    return [*rows, _served(inputs)]
+    return [*rows, *_compared(inputs), _served(inputs)]
 
 
 def _bounds(
@@ -191,6 +198,31 @@ def _row(
         Cell(f"{photos:,.0f}", photos),
         _verdict(met),
     ]
+
+
+def _compared(inputs: Inputs) -> Iterator[list[Cell | str]]:
+    """A row for each measure in which the gate compares the two models photo by photo."""
+    found = json.loads(inputs.property_of("evaluation", gate.COMPARISON) or "{}")
+    for name, label, form in (
+        ("mae", NAMES[MAE], "+z.2f"),
+        ("minors", NAMES[passing.MINORS + PASSED], "+z.1%"),
+    ):
+        if change := found.get(name):
+            label = f"{label}, this model minus the live model, photo by photo"
+            photos = Cell(f"{change['photos']:,}", change["photos"])
+            if change["lower"] is None:
+                yield [label, "too few to say", "–", _NO_NUMBER, photos, "–"]
+                continue
+            value = f"{change['difference']:{form}} (at least {change['lower']:{form}}, 95 % sure)"
+            margin = Cell(f"{-change['lower']:{form}}", -change["lower"])
+            yield [
+                label,
+                value,
+                "not surely above 0",
+                margin,
+                photos,
+                _verdict(change["lower"] <= 0),
+            ]
 
 
 def _served(inputs: Inputs) -> list[Cell | str]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow_model_analysis as tfma
 
-from components import predictions
+from components import passing, predictions
 from components.evaluator import ALL_PHOTOS, CANDIDATE, COUNT
 from components.gate import CHALLENGE, MAE, REFUSED
+from components.passing import PASSED
 from components.review.inputs import Inputs
 from components.review.intervals import UNKNOWN, Figure, interval, share
 from schemas import features
@@ -23,6 +24,7 @@ from schemas import features
 Slice = tuple[tuple[str, str], ...]  # pairs of column and value; () is the whole test split
 OVERALL: Slice = ()
 MSE, MEAN_ERROR = "mean_squared_error", "mean_error"
+_ERRORS = {MAE, MSE, "mean_prediction", "mean_label", "calibration"}
 # The name of a column. It contains a space, because no column of the CSV does.
 ABSOLUTE_ERROR = "absolute error"
 
@@ -84,8 +86,7 @@ def _with_intervals(found: dict[str, Figure]) -> dict[str, Figure]:
     """
     count, square = found.get(COUNT, UNKNOWN).value, found.get(MSE, UNKNOWN).value
     if count == 0:
-        photos = (COUNT, ALL_PHOTOS, REFUSED)
-        found = {name: figure if name in photos else UNKNOWN for name, figure in found.items()}
+        found |= dict.fromkeys(found.keys() & _ERRORS, UNKNOWN)
     if MEAN_ERROR not in found and "mean_prediction" in found and "mean_label" in found:
         bias = found["mean_prediction"].value - found["mean_label"].value
         found[MEAN_ERROR] = interval(bias, square, count)
@@ -95,6 +96,11 @@ def _with_intervals(found: dict[str, Figure]) -> dict[str, Figure]:
     if REFUSED in found:
         every = found[ALL_PHOTOS].value
         found[REFUSED] = share(round(every - count), round(every))
+    for group in passing.COUNTS:
+        passed = found.get(group + PASSED, UNKNOWN)
+        if not math.isnan(passed.value):
+            people = found[group].value
+            found[group + PASSED] = share(round(passed.value * people), round(people))
     return found
 
 

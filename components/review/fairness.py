@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from components import predictions
-from components.evaluator import CANDIDATE
-from components.review.evaluation import challenge
+from components.passing import ADULT_AGE, ADULTS, MINORS, PASSED
+from components.review.evaluation import Metrics, figures
 from components.review.inputs import Inputs
-from components.review.intervals import Figure, share
+from components.review.intervals import Figure
 from components.review.page import Block, Cell, Row, Section, Table, Text
-from schemas import features
 
-_ADULT = 25  # years; younger adults look so much like minors that they are asked everywhere
-_ASKED = "is asked"  # name of a column; it contains a space, because no column of the CSV does
 _MAX_GROUPS = 50  # a column with more values is no group of people
 
 
@@ -29,89 +22,89 @@ def section(inputs: Inputs) -> Section:
 
 
 def _blocks(inputs: Inputs) -> Iterator[Block]:
+    found = figures(inputs)
     columns = json.loads(inputs.property_of("examples", "extra_columns") or "[]")
-    photos = pq.read_table(inputs.artifacts["evaluation"].path / predictions.FILE)
     groups = {
-        name: sorted(filter(None, photos[name].unique().to_pylist()))
+        name: sorted(key[0][1] for key in found if len(key) == 1 and key[0][0] == name)
         for name in columns
-        if name in photos.column_names
     }
     groups = {name: values for name, values in groups.items() if 1 < len(values) <= _MAX_GROUPS}
     if not groups:
         yield Text(["The photos' table has no extra column with groups to compare."])
         return
-    legal_age = inputs.settings["policy"]["legal_age"]
     yield Text(
         [
             "A model is unfair if the minors of one group pass without ID more often than those of "
             "another, or if its adults are asked more often. Here, adults are people from "
-            f"{_ADULT} years on. A customer whose photo is refused is asked. The intervals are "
-            "Wilson's of 1927, 95 %. The mark (few) means fewer than "
-            f"{inputs.min_photos} photos.",
+            f"{ADULT_AGE} years on. A customer whose photo is refused is asked. TFMA counted the "
+            "test photos. The intervals are Wilson's of 1927, 95 %. The mark (few) means fewer "
+            f"than {inputs.min_photos} photos.",
         ]
     )
-    asked = _asked(photos, challenge(inputs)["age"])
-    photos = photos.append_column(_ASKED, pa.array(asked))
     for name, values in groups.items():
-        yield from _by_column(photos, name, values, legal_age, inputs.min_photos)
+        yield from _by_column(name, {v: found[((name, v),)] for v in values}, inputs.min_photos)
 
 
-def _asked(photos: pa.Table, challenge_age: float | None) -> np.ndarray:
-    """Whether each customer is asked for ID, bool [N]."""
-    refused = pc.not_equal(photos[predictions.objection_column(CANDIDATE)], "").to_numpy()
-    if challenge_age is None:
-        return np.full(len(refused), True)
-    return refused | ~(photos[CANDIDATE].to_numpy() >= challenge_age)
-
-
-def _by_column(
-    photos: pa.Table, name: str, values: list[str], legal_age: int, min_photos: int
-) -> Iterator[Block]:
-    ages, asked = (photos[column].to_numpy() for column in (features.AGE, _ASKED))
-    of = photos[name].to_numpy(zero_copy_only=False)
-    found: dict[str, tuple[Figure, int, Figure, int]] = {}
-    for value in values:
-        minors = (of == value) & (ages < legal_age)
-        adults = (of == value) & (ages >= max(_ADULT, legal_age))
-        found[value] = (
-            share(int((minors & ~asked).sum()), int(minors.sum())), int(minors.sum()),
-            share(int((adults & asked).sum()), int(adults.sum())), int(adults.sum()),
-        )  # fmt: skip
+def _by_column(name: str, groups: Mapping[str, Metrics], min_photos: int) -> Iterator[Block]:
+    minors = {value: _Part.passing(metrics, MINORS) for value, metrics in groups.items()}
+    adults = {value: _Part.asked(metrics, ADULTS) for value, metrics in groups.items()}
     rows: list[Row] = [
         [
-            value, minors, _cell(passed, minors, min_photos),
-            adults, _cell(challenged, adults, min_photos),
+            value, minors[value].people, minors[value].cell(min_photos),
+            adults[value].people, adults[value].cell(min_photos),
         ]
-        for value, (passed, minors, challenged, adults) in found.items()
+        for value in groups
     ]  # fmt: skip
     columns = [
         name, "minors", "minors who pass without ID", "adults", "adults who are asked for ID",
     ]  # fmt: skip
     yield Table(f"Groups by {name}", columns, rows)
-    enough = {
-        value: challenged
-        for value, (_, _, challenged, adults) in found.items()
-        if adults >= min_photos
-    }
-    yield Text([_worst_to_best(name, enough)])
+    yield Text(
+        [
+            _worst_to_best(f"{name}: minors", "pass", minors, min_photos),
+            _worst_to_best(f"{name}: adults", "are asked", adults, min_photos),
+        ]
+    )
 
 
-def _cell(figure: Figure, photos: int, min_photos: int) -> Cell:
-    if not photos:
-        return Cell("no photos", np.nan)
-    return Cell(f"{figure:.1%}", figure.value, "few" if photos < min_photos else "")
+class _Part(NamedTuple):
+    """A part of a group of customers."""
+
+    people: int
+    share: Figure
+
+    @classmethod
+    def passing(cls, metrics: Metrics, name: str) -> _Part:
+        """Those who pass without ID."""
+        return cls(round(metrics[name].value), metrics[name + PASSED])
+
+    @classmethod
+    def asked(cls, metrics: Metrics, name: str) -> _Part:
+        """Those who are asked for ID."""
+        people, passed = cls.passing(metrics, name)
+        return cls(people, Figure(1 - passed.value, 1 - passed.high, 1 - passed.low))
+
+    def cell(self, min_photos: int) -> Cell:
+        """The share with its interval."""
+        if not self.people:
+            return Cell("no photos", math.nan)
+        mark = "few" if self.people < min_photos else ""
+        return Cell(f"{self.share:.1%}", self.share.value, mark)
 
 
-def _worst_to_best(name: str, asked: dict[str, Figure]) -> str:
-    """How much more often adults of one group are asked than those of another."""
-    if len(asked) < 2:
-        return f"{name}: there are too few photos to compare the groups' adults."
-    best, worst = (choose(asked, key=lambda value: asked[value].value) for choose in (min, max))
-    low, high = asked[best], asked[worst]
+def _worst_to_best(people: str, what: str, groups: Mapping[str, _Part], min_photos: int) -> str:
+    """How much more often something happens to people of one group than to those of another."""
+    shares = {name: part.share for name, part in groups.items() if part.people >= min_photos}
+    if len(shares) < 2:
+        return f"{people}: there are too few photos to compare the groups."
+    best, worst = (choose(shares, key=lambda name: shares[name].value) for choose in (min, max))
+    low, high = shares[best], shares[worst]
+    if low.value == high.value:
+        return f"{people} of all groups {what} equally often."
     often = f"{high.value / low.value:.2f} times as often as" if low.value else "more often than"
     chance = (
         "The intervals do not overlap, so chance alone does not explain it."
         if high.low > low.high
         else "The intervals overlap, so it may be chance."
     )
-    return f"{name}: adults of {worst} are asked {often} those of {best}. {chance}"
+    return f"{people} of {worst} {what} {often} those of {best}. {chance}"

@@ -11,8 +11,10 @@ import altair as alt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import passing
 from components.evaluator import ALL_PHOTOS, BASELINE, CANDIDATE, COUNT
 from components.gate import MAE, REFUSED
+from components.passing import PASSED
 from components.review.charts import COLOURS
 from components.review.decision import NAMES, live_version
 from components.review.evaluation import (
@@ -30,6 +32,7 @@ from components.review.page import Block, Cell, Chart, Section, Table, Text
 from schemas import features
 
 _FIRST = (COUNT, MAE, MEAN_ERROR)  # the first metrics of the table, in this order
+_COUNTS = (COUNT, ALL_PHOTOS, *passing.COUNTS)
 _DIFFERENCE = "_diff"  # TFMA's suffix for the candidate's metric minus the live model's
 _MAX_GROUPS = 12  # the most values of a column that a chart shows
 # Names of columns; see ABSOLUTE_ERROR.
@@ -190,25 +193,33 @@ def _row(
 ) -> list[Cell | str]:
     cells: list[Cell | str] = [Cell(label(key)), kind(key)]
     for metric in metrics:
+        of = metric.removesuffix(PASSED) if metric.endswith(PASSED) else COUNT
         for one in evaluations:
             figure = one.slices.get(key, {}).get(metric, UNKNOWN)
             overall = one.slices.get(OVERALL, {}).get(MAE, UNKNOWN).value
             mark = _mark(figure, overall) if metric == MAE and key != OVERALL else ""
-            cells.append(_cell(metric, figure, _is_few(one, key, min_photos), mark))
+            cells.append(_cell(metric, figure, _is_few(one, key, min_photos, of), mark))
     return cells
 
 
-def _is_few(one: Evaluation, key: Slice, min_photos: int) -> bool:
-    """Whether the slice has fewer than `min_photos` photos, or a count that is not known."""
-    return not one.slices.get(key, {}).get(COUNT, UNKNOWN).value >= min_photos
+def _is_few(one: Evaluation, key: Slice, min_photos: int, of: str = COUNT) -> bool:
+    """Whether the slice has fewer than `min_photos` photos, or a count that is not known.
+
+    Args:
+        one: the model's evaluation.
+        key: the slice.
+        min_photos: the photos that it needs.
+        of: the metric that counts them.
+    """
+    return not one.slices.get(key, {}).get(of, UNKNOWN).value >= min_photos
 
 
 def _cell(metric: str, figure: Figure, too_few: bool, mark: str = "", form: str = ".2f") -> Cell:
     if math.isnan(figure.value):
         return Cell("–", math.nan)
-    if metric in (COUNT, ALL_PHOTOS):
+    if metric in _COUNTS:
         return Cell(f"{figure.value:,.0f}", figure.value)
-    text = figure.short(".1%" if metric == REFUSED else form)
+    text = figure.short(".1%" if metric == REFUSED or metric.endswith(PASSED) else form)
     if too_few:  # comes last when sorted; the row is marked once
         return Cell(text, math.nan, "few" if metric == MAE else "")
     return Cell(text, figure.value, mark)

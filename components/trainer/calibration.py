@@ -23,7 +23,7 @@ class Calibration(NamedTuple):
     """What a model's age means.
 
     Attributes:
-        half_width: half the width of the interval, years.
+        half_width: half the width of the interval where the spread is 1, years.
         slope: of the logit of the probability of being a minor, per year of the estimate.
         intercept: of the same logit.
         challenge_age: estimates below it are challenged, years; infinity: all are.
@@ -34,35 +34,49 @@ class Calibration(NamedTuple):
     intercept: float
     challenge_age: float
 
-    def outputs(self, ages: tf.Tensor) -> dict[str, tf.Tensor]:
-        """AGE_LOW, AGE_HIGH (years), P_MINOR (0 to 1) and CHALLENGE for ages [N], in years."""
+    def outputs(self, ages: tf.Tensor, spreads: tf.Tensor) -> dict[str, tf.Tensor]:
+        """AGE_LOW, AGE_HIGH (years), P_MINOR (0 to 1) and CHALLENGE, [N].
+
+        Args:
+            ages: the model's ages, years [N].
+            spreads: how far off they may be, compared with each other, [N].
+        """
+        half = self.half_width * spreads
         return {
-            features.AGE_LOW: tf.maximum(ages - self.half_width, 0.0),
-            features.AGE_HIGH: tf.minimum(ages + self.half_width, features.MAX_AGE),
+            features.AGE_LOW: tf.maximum(ages - half, 0.0),
+            features.AGE_HIGH: tf.minimum(ages + half, features.MAX_AGE),
             features.P_MINOR: tf.sigmoid(self.slope * ages + self.intercept),
             features.CHALLENGE: ~(ages >= self.challenge_age),  # true for NaN
         }
 
 
-def fit(ages: np.ndarray, estimates: np.ndarray, certificate: Certificate) -> Calibration:
+def fit(
+    ages: np.ndarray, estimates: np.ndarray, spreads: np.ndarray, certificate: Certificate
+) -> Calibration:
     """The calibration of a model.
 
     Args:
         ages: real ages, years [N].
         estimates: the model's ages of the same photos, years [N].
+        spreads: how far off they may be, compared with each other, [N].
         certificate: with the legal age and the challenge age.
     """
     slope, intercept = _platt(estimates, ages < certificate.legal_age)
-    return Calibration(_half_width(ages, estimates), slope, intercept, certificate.threshold)
+    half_width = _half_width(np.abs(estimates - ages) / spreads)
+    return Calibration(half_width, slope, intercept, certificate.threshold)
 
 
-def _half_width(ages: np.ndarray, estimates: np.ndarray) -> float:
-    """Half the width of a split conformal interval, years (Lei et al. 2018, arXiv:1604.04173).
+def _half_width(errors: np.ndarray) -> float:
+    """Half the width of a split conformal interval (Lei et al. 2018, arXiv:1604.04173).
 
     The interval of a new photo contains the real age with a probability of at least COVERAGE, if
-    the photo comes from where these come from.
+    the photo comes from where these come from. Where the errors are divided by spreads, it is wide
+    for photos with a large spread (section 5.2).
+
+    Args:
+        errors: absolute errors, years [N], each divided by its spread.
     """
-    errors = np.sort(np.abs(estimates - ages))
+    errors = np.sort(errors)
     rank = math.ceil((len(errors) + 1) * COVERAGE)
     return float(errors[rank - 1]) if rank <= len(errors) else features.MAX_AGE
 

@@ -23,6 +23,7 @@ from components.certificate import certify
 from components.errors import UserError
 from components.trainer import calibration, data, guard, model
 from components.trainer.fit import LOGS, State, Training
+from components.trainer.heads import HEADS
 from pipeline import config
 from schemas import features
 
@@ -98,13 +99,15 @@ def run_fn(fn_args: FnArgs) -> None:
     images = len(ages) * (2 if preprocessing.mirror else 1)
     batch_size = min(settings.batch_size, images)
 
+    head = HEADS[settings.head]
     precision = resolve_precision(settings.precision)
     folder = _resume_folder(fn_args, precision)
     with _strategy().scope():
         network = model.build(
             size,
             initial_weights=settings.initial_weights,
-            mean_age=float(np.mean(ages)),
+            head=head,
+            ages=np.array(ages),
             dropout=settings.dropout,
             precision=precision,
         )
@@ -117,21 +120,26 @@ def run_fn(fn_args: FnArgs) -> None:
         )
     shutil.copytree(folder / LOGS, fn_args.model_run_dir, dirs_exist_ok=True)
     _write_history(state, network, precision, fn_args.model_run_dir)
-    served = model.served(network)
-    (_, train), (estimates, evaluation) = (
+    served = model.served(network, head)
+    train, evaluation = (
         model.predict(served, data.eval_batches(patterns, size, batch_size))
         for patterns in files.values()
     )
-    limits = guard.fit(train, evaluation, fn_args.custom_config["max_refused"])
-    accepted = limits.distances(tf.constant(evaluation)).numpy() <= limits.limit
+    limits = guard.fit(
+        train[model.POOLED], evaluation[model.POOLED], fn_args.custom_config["max_refused"]
+    )
+    accepted = limits.distances(tf.constant(evaluation[model.POOLED])).numpy() <= limits.limit
     real = np.array([label.age for label in labels[features.EVAL] if not label.objection])
+    real, estimates, spreads = (
+        values[accepted] for values in (real, evaluation[features.AGE], evaluation[model.SPREAD])
+    )
     policy = config.Policy(**fn_args.custom_config["policy"])
-    certificate = certify(real[accepted], estimates[accepted], policy)
+    certificate = certify(real, estimates, policy)
     logging.info("challenge age: %s", " ".join(certificate.sentences()))
     model.export(
         served,
         limits,
-        calibration.fit(real[accepted], estimates[accepted], certificate),
+        calibration.fit(real, estimates, spreads, certificate),
         certificate,
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.progress import report
+from components.trainer.heads import HEADS
 from components.trainer.model import TRUNK
 from pipeline import config
 
@@ -125,7 +126,12 @@ class Training:
             # Without it, small gradients become zero. Keras adds it by itself only if the policy of
             # the whole model is mixed_float16.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        self._model.compile(optimizer=optimizer, loss="mse", metrics=["mae"])
+        head = HEADS[self._settings.head]
+
+        def mae(years: keras.KerasTensor, outputs: keras.KerasTensor) -> keras.KerasTensor:
+            return keras.ops.abs(head.age(outputs)[:, 0] - keras.ops.reshape(years, (-1,)))
+
+        self._model.compile(optimizer=optimizer, loss=head.loss, metrics=[mae])
         optimizer.build(self._model.trainable_variables)  # so that its variables can be loaded
 
 

@@ -19,6 +19,7 @@ from components.certificate import Certificate
 from components.errors import UserError
 from components.trainer.calibration import Calibration
 from components.trainer.guard import Guard
+from components.trainer.heads import LAYER, Head
 from components.transform import decode_photo, decode_squares
 from components.upstream import without_autotune
 from schemas import features
@@ -28,72 +29,73 @@ from schemas import features
 BATCH_NORM_MOMENTUM = 0.9
 
 TRUNK = "resnet50"
-POOLED = "pooled"  # the output of a served network that the guard looks at
+# Outputs of a served network, beside the age.
+SPREAD = "spread"  # how far off the age may be, compared with other photos
+POOLED = "pooled"  # what the guard looks at
 
 
 def build(
     image_size: int,
     *,
     initial_weights: str,
-    mean_age: float,
+    head: Head,
+    ages: np.ndarray,
     dropout: float,
     precision: str = "float32",
 ) -> keras.Model:
-    """ResNet50, average pooling, dropout, one ReLU output (He et al. 2015, arXiv:1512.03385).
+    """ResNet50, average pooling, dropout and a head (He et al. 2015, arXiv:1512.03385).
 
     Args:
         image_size: side of the input, pixels.
         initial_weights: "imagenet", "none" or a file of ResNet50 weights without top.
-        mean_age: years; the output's bias, so that training starts at the best constant.
+        head: the last layer.
+        ages: of the train photos, years [N]; the training starts at the best constant.
         dropout: share of the pooled features that is dropped.
         precision: what the trunk computes in: float32, bfloat16 or float16; weights are float32.
 
     Returns:
-        A model from uint8 [N, image_size, image_size, 3] (RGB) to float32 [N, 1] (years).
+        A model from uint8 [N, image_size, image_size, 3] (RGB) to the head's outputs, float32.
 
     Raises:
         UserError: the initial weights cannot be loaded or do not fit.
     """
     trunk = _trunk(image_size, initial_weights)
-    age = keras.layers.Dense(
-        1,
-        activation="relu",
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-        bias_initializer=keras.initializers.Constant(mean_age),
-        name=features.AGE,
-    )
     policy = "float32" if precision == "float32" else f"mixed_{precision}"
     photo, pooled = _pooled(_clone(trunk, policy))
-    return keras.Model(photo, age(keras.layers.Dropout(dropout, dtype="float32")(pooled)))
+    kept = keras.layers.Dropout(dropout, dtype="float32")(pooled)
+    return keras.Model(photo, head.layer(ages)(kept))
 
 
-def served(network: keras.Model) -> keras.Model:
+def served(network: keras.Model, head: Head) -> keras.Model:
     """The network as it is served: in float32, without dropout and batch norms.
 
     In float32, a photo has one age on every machine. Without batch norms, the answer is faster.
 
     Args:
         network: as `build` returns it.
+        head: its head.
 
     Returns:
-        A model from uint8 [N, image_size, image_size, 3] to AGE, float32 [N, 1], and the pooled
-        features of the trunk, POOLED, float32 [N, F].
+        A model from uint8 [N, image_size, image_size, 3] to AGE, in years, and SPREAD, float32
+        [N, 1], and the pooled features of the trunk, POOLED, float32 [N, F].
     """
     trunk = fold_batch_norms(_clone(network.get_layer(TRUNK), "float32"))
     photo, pooled = _pooled(trunk)
-    age = network.get_layer(features.AGE)(pooled)
-    return keras.Model(photo, {features.AGE: age, POOLED: pooled})
+    outputs = network.get_layer(LAYER)(pooled)
+    return keras.Model(
+        photo, {features.AGE: head.age(outputs), SPREAD: head.spread(outputs), POOLED: pooled}
+    )
 
 
-def predict(network: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The ages of photos, float32 [N] (years), and their pooled features, float32 [N, F].
+def predict(network: keras.Model, batches: tf.data.Dataset) -> dict[str, np.ndarray]:
+    """What a network says about photos: AGE (years) and SPREAD, [N], and POOLED, [N, F]; float32.
 
     Args:
         network: as `served` returns it.
         batches: as `data.eval_batches` returns them.
     """
-    outputs = network.predict(batches.map(lambda pixels, years: pixels), verbose=0)
-    return outputs[features.AGE][:, 0], outputs[POOLED]
+    found = network.predict(batches.map(lambda pixels, years: pixels), verbose=0)
+    return {name: values if name == POOLED else values[:, 0] for name, values in found.items()}
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
@@ -245,12 +247,12 @@ class Servable(tf.Module):
         objection = transformed[features.OBJECTION]
         objection = tf.where((objection == "") & unlike, features.UNLIKE_TRAINING, objection)
         objection = tf.where(valid, objection, features.NO_PHOTO)
-        age = tf.where(valid, tf.squeeze(seen[features.AGE], axis=1), np.nan)
+        age = tf.where(valid, seen[features.AGE][:, 0], np.nan)
         outputs = {
             features.AGE: age,
             features.VALID: valid,
             features.OBJECTION: objection,
-            **self._calibration.outputs(age),
+            **self._calibration.outputs(age, seen[SPREAD][:, 0]),
         }
         outputs[features.CHALLENGE] |= objection != ""
         return {name: values[:count] for name, values in outputs.items()}

@@ -31,7 +31,7 @@ def validated(
     slice_key: tuple[Any, ...] = OVERALL,
     refused: float = 0.0,
 ) -> bool:
-    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25), Guard())
+    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25), Guard(), 18)
     has_baseline = live_mae is not None
     config = tfma.utils.update_eval_config_with_defaults(
         config, has_baseline=has_baseline, rubber_stamp=True
@@ -79,7 +79,7 @@ def test_errors_of_the_split_and_of_each_age_band(tmp_path: Path) -> None:
     bands = [features.age_band(age) for age in ages]
     photos = {features.AGE: ages, "predicted": predicted, features.AGE_BAND: bands}
     batch = table_util.CanonicalizeRecordBatch(pa.RecordBatch.from_pydict(photos))
-    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25), Guard())
+    config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25), Guard(), 18)
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="predicted")
     del config.metrics_specs[1:]  # the refused photos have tests in test_objections.py

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
-import tensorflow_model_analysis as tfma
 from PIL import Image
 from scipy.special import expit
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
@@ -27,13 +26,13 @@ from components.review.page import Cell, Chart, Section, Table, Text, as_cell
 from components.trainer.component import HISTORY_FILE, LEFT_OUT_COLUMNS, LEFT_OUT_FILE
 from pipeline.config import Config, Data, Evaluator, Guard
 from schemas import features
+from tests.components import tfma_run
 from tests.conftest import ROOT
 
 OBJECTION = predictions.objection_column("candidate")
 # Columns of the table that are not from the CSV.
 LOW, HIGH, P_MINOR = (predictions.column("candidate", name) for name in predictions.FIGURES)
 _OWN_COLUMNS = ("split", "candidate", OBJECTION, LOW, HIGH, P_MINOR)
-_WEIGHT = "weight"
 FACTS = RunFacts("reviewer", "2024-05-01T12:00:00Z", "0.1.0 (abc)", "run-1", "local")
 REVIEW: dict[str, Any] = {
     "thumbnails": True,
@@ -238,18 +237,20 @@ def _described(rows: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsLis
 
 def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
     """Writes TFMA's metrics by age band, column and both, and the estimate of each photo."""
-    config = eval_config(Evaluator(), Guard())
-    del config.model_specs[:]
-    config.model_specs.add(
-        label_key=features.AGE, prediction_key="candidate", example_weight_key=_WEIGHT
-    )
+    config = eval_config(Evaluator(), Guard(), legal_age=18)
     for column in columns:
         config.slicing_specs.add(feature_keys=[column])
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
-    for spec in config.metrics_specs:
-        spec.metrics[0].ClearField("per_slice_thresholds")
-    weights = (test[OBJECTION] == "").astype(np.float32)
-    tfma.analyze_raw_data(test.assign(**{_WEIGHT: weights}), config, str(folder))
+    asked = (test[OBJECTION] != "") | ~(test["candidate"] >= CHALLENGED["age"])
+    photos = [
+        tfma_run.extracts(
+            row[features.AGE],
+            tfma_run.outputs(row["candidate"], row[OBJECTION], asked[at]),
+            **{column: row[column] for column in columns},
+        )
+        for at, row in test.iterrows()
+    ]
+    tfma_run.evaluate(folder, photos, config)
     names = [features.FILE_NAME, features.PHOTO_ID, features.AGE_BAND, *columns]
     test[[*names, features.AGE, "candidate", OBJECTION, LOW, HIGH, P_MINOR]].to_parquet(
         folder / predictions.FILE

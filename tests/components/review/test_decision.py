@@ -27,7 +27,7 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
     file = tmp_path / "evaluation" / "eval_config.json"
     document = json.loads(file.read_text())
     # The evaluation of synthetic.run has no thresholds.
-    document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator(), Guard()))
+    document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator(), Guard(), 18))
     del document["evalConfig"]["modelSpecs"]
     file.write_text(json.dumps(document))
     rows = [

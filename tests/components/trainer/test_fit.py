@@ -18,6 +18,7 @@ import tensorflow as tf
 from components.errors import UserError
 from components.trainer import model
 from components.trainer.fit import EPOCHS, HEAD, PATIENCE, WHOLE, State, Training, whole_optimizer
+from components.trainer.heads import HEADS, LAYER
 from components.upstream import without_autotune
 from tests.components.trainer import tiny
 
@@ -43,7 +44,8 @@ def network(
     return model.build(
         tiny.SIZE,
         initial_weights=initial_weights,
-        mean_age=mean_age,
+        head=HEADS[tiny.settings().head],
+        ages=np.array([mean_age]),
         dropout=0.3,
         precision=precision,
     )
@@ -130,13 +132,14 @@ def test_it_learns(tmp_path: Path) -> None:
 
 
 def net_mae(net: keras.Model, evaluation: tf.data.Dataset) -> float:
-    errors = [abs(net(images)[:, 0] - years).numpy() for images, years in evaluation]
+    age = HEADS[tiny.settings().head].age
+    errors = [abs(age(net(images))[:, 0] - years).numpy() for images, years in evaluation]
     return float(np.concatenate(errors).mean())
 
 
 def test_head_epochs_freeze_the_trunk(tmp_path: Path) -> None:
     net = network(initial_weights="imagenet")
-    trunk, head = net.get_layer(model.TRUNK), net.get_layer("age")
+    trunk, head = net.get_layer(model.TRUNK), net.get_layer(LAYER)
     seen: list[tuple[list[np.ndarray], list[np.ndarray]]] = [
         (arrays(trunk.weights), arrays(head.weights))
     ]

@@ -24,25 +24,31 @@ from components.errors import UserError
 from components.trainer import data, model
 from components.trainer.calibration import Calibration
 from components.trainer.guard import Guard
+from components.trainer.heads import HEADS, LAYER, Head
 from schemas import features
 from tests.components.trainer import tiny
 from tests.components.trainer.conftest import Transformed
 
 MEAN_AGE = 31.5
+AGES = np.array([21.5, 41.5])
+DISTRIBUTION, REGRESSION = HEADS["distribution"], HEADS["regression"]
 TOLERANCE = 0.05  # years
 MAX_PIXELS = 600_000
 MAX_BATCH_SIZE = 4
 NO_GUARD = Guard(np.zeros(8, np.float32), np.eye(8, dtype=np.float32), np.inf)
-CALIBRATION = Calibration(half_width=9.5, slope=-0.2, intercept=4, challenge_age=MEAN_AGE)
+CALIBRATION = Calibration(half_width=1.5, slope=-0.2, intercept=4, challenge_age=MEAN_AGE)
 CERTIFICATE = Certificate(MEAN_AGE, True, 18, (Proof(0, 17, 90, 1, 0.05, 0),))
 
 
-def build(precision: str = "float32", initial_weights: str = "none") -> keras.Model:
+def build(
+    precision: str = "float32", initial_weights: str = "none", head: Head = DISTRIBUTION
+) -> keras.Model:
     keras.utils.set_random_seed(0)
     return model.build(
         tiny.SIZE,
         initial_weights=initial_weights,
-        mean_age=MEAN_AGE,
+        head=head,
+        ages=AGES,
         dropout=0.3,
         precision=precision,
     )
@@ -61,27 +67,28 @@ def pictures(count: int) -> np.ndarray:
 def test_shapes_and_types(network: keras.Model) -> None:
     assert network.input_shape == (None, tiny.SIZE, tiny.SIZE, 3)
     assert network.input.dtype == "uint8"
-    ages = network(pictures(3))
-    assert (ages.shape, ages.dtype) == ((3, 1), tf.float32)
+    probabilities = network(pictures(3))
+    assert (probabilities.shape, probabilities.dtype) == ((3, 121), tf.float32)
+    served = model.served(network, DISTRIBUTION)(pictures(3))
+    assert {name: (values.shape, values.dtype) for name, values in served.items()} == {
+        features.AGE: ((3, 1), tf.float32),
+        model.SPREAD: ((3, 1), tf.float32),
+        model.POOLED: ((3, 2048), tf.float32),
+    }
 
 
-def test_it_is_resnet50_with_one_output(network: keras.Model) -> None:
+def test_it_is_resnet50_with_a_head(network: keras.Model) -> None:
     trunk = network.get_layer(model.TRUNK).count_params()
     assert trunk == 23_587_712  # Keras' ResNet50 without its top
-    assert network.count_params() == trunk + 2048 + 1
+    assert network.count_params() == trunk + (2048 + 1) * 121
 
 
-def test_it_starts_at_the_mean_age(network: keras.Model) -> None:
-    ages = network(pictures(16), training=True).numpy()
+@pytest.mark.parametrize("head", HEADS.values())
+def test_it_starts_at_the_mean_age(monkeypatch: pytest.MonkeyPatch, head: Head) -> None:
+    monkeypatch.setattr(model, "_trunk", tiny.trunk)
+    ages = head.age(build(head=head)(pictures(16), training=True)).numpy()
     assert ages == pytest.approx(MEAN_AGE, abs=4)
     assert ages.mean() == pytest.approx(MEAN_AGE, abs=1.5)
-
-
-def test_ages_are_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "_trunk", tiny.trunk)
-    net = build()
-    net.get_layer(features.AGE).bias.assign([-1000.0])
-    assert (net(pictures(4)).numpy() == 0).all()
 
 
 def test_pixels_are_prepared_as_for_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +101,7 @@ def test_pixels_are_prepared_as_for_imagenet(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(model, "_trunk", means)
     net = build()
     red = np.full((1, tiny.SIZE, tiny.SIZE, 3), (200, 20, 2), np.uint8)
-    prepared = keras.Model(net.input, net.get_layer(features.AGE).input)(red)[0]
+    prepared = keras.Model(net.input, net.get_layer(LAYER).input)(red)[0]
     expected = [2 - 103.939, 20 - 116.779, 200 - 123.68]
     np.testing.assert_allclose(prepared, expected, atol=1e-3)
 
@@ -129,9 +136,9 @@ def test_what_is_served_is_the_trained_network_in_float32(network: keras.Model) 
     randomize_batch_norms(network.get_layer(model.TRUNK))
     net = build("bfloat16")
     net.set_weights(network.get_weights())
-    expected = network(pictures(8)).numpy()
+    expected = DISTRIBUTION.age(network(pictures(8))).numpy()
     assert np.std(expected) > 0.05  # otherwise the next line could not fail
-    served = model.served(net)
+    served = model.served(net, DISTRIBUTION)
     np.testing.assert_allclose(served(pictures(8))[features.AGE], expected, atol=0.01)
     layers = [*served.layers, *served.get_layer(model.TRUNK).layers]
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
@@ -240,15 +247,18 @@ def exported(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory)
     """A small network whose head amplifies small differences, and its SavedModel."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "_trunk", tiny.trunk)
-        network = build()
-    head = network.get_layer(features.AGE)
+        network = build(head=REGRESSION)
+    head = network.get_layer(LAYER)
     head.kernel.assign(np.random.default_rng(0).normal(0, 2, head.kernel.shape))
     pooled = keras.Model(network.input, head.input)
     images = next(iter(data.eval_batches(transformed.files(features.TRAIN), tiny.SIZE, 99)))[0]
     head.bias.assign(MEAN_AGE - (pooled(images).numpy() @ head.kernel.numpy()).mean(axis=0))
-    folder = tmp_path_factory.mktemp("exported") / "model"
+    return export(network, REGRESSION, transformed, tmp_path_factory.mktemp("exported") / "model")
+
+
+def export(network: keras.Model, head: Head, transformed: Transformed, folder: Path) -> Exported:
     model.export(
-        model.served(network),
+        model.served(network, head),
         NO_GUARD,
         CALIBRATION,
         CERTIFICATE,
@@ -373,12 +383,29 @@ def by_age(answer: dict[str, tf.Tensor]) -> list[bool]:
     return challenged
 
 
+def test_each_photo_has_the_interval_of_its_own_distribution(
+    transformed: Transformed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "_trunk", tiny.trunk)
+    network = build()
+    network.get_layer(LAYER).kernel.assign(np.random.default_rng(0).normal(0, 0.1, (8, 121)))
+    one = export(network, DISTRIBUTION, transformed, tmp_path / "model")
+    raw = tiny.read(transformed.raw / f"Split-{features.TRAIN}")
+    images = next(iter(data.eval_batches(transformed.files(features.TRAIN), tiny.SIZE, 99)))[0]
+    spreads = np.sort(DISTRIBUTION.spread(network(images)).numpy()[:, 0])
+    assert spreads[-1] - spreads[0] > 0.5  # otherwise the last line could not fail
+    found = one.servable.signatures["examples"](examples=tf.constant(raw))
+    age, low, high = (found[name].numpy() for name in ("age", "age_low", "age_high"))
+    half = np.sort(np.maximum(high - age, age - low))  # one of the two ends may be cut off
+    np.testing.assert_allclose(half, CALIBRATION.half_width * spreads, atol=0.1)
+
+
 def test_the_outputs_are_those_of_the_calibration(
     exported: Exported, transformed: Transformed
 ) -> None:
     raw = tiny.read(transformed.raw / f"Split-{features.TRAIN}")
     answer = exported.servable.signatures["examples"](examples=tf.constant(raw))
-    expected = CALIBRATION.outputs(answer["age"])
+    expected = CALIBRATION.outputs(answer["age"], tf.ones_like(answer["age"]))
     for name in ("age_low", "age_high", "p_minor"):
         np.testing.assert_allclose(answer[name], expected[name], rtol=1e-6)
     challenged = answer["challenge"].numpy()
