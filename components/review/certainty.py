@@ -10,8 +10,8 @@ from scipy.stats import mannwhitneyu
 
 from components import predictions
 from components.evaluator import CANDIDATE
+from components.intervals import share
 from components.review.inputs import Inputs
-from components.review.intervals import share
 from components.review.page import Block, Cell, Chart, Row, Section, Table, Text
 from components.trainer.calibration import COVERAGE
 from schemas import features

@@ -7,10 +7,10 @@ from typing import Any
 
 from components.evaluator import COUNT
 from components.gate import MAE
+from components.intervals import UNKNOWN
 from components.review import decision, slices
 from components.review.evaluation import OVERALL, figures
 from components.review.inputs import Inputs
-from components.review.intervals import UNKNOWN
 from components.review.page import Cell, Row, Section, Table, Text
 
 Run = tuple[str, Inputs]  # name of the run, and the inputs of its review

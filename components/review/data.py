@@ -24,12 +24,12 @@ from tensorflow_metadata.proto.v0.statistics_pb2 import (
 
 from components.evaluator import COUNT
 from components.gate import MAE
+from components.intervals import share
 from components.photo_example_gen.component import REJECTS_FILE
 from components.photo_example_gen.rejects import Reason
 from components.review import population
 from components.review.evaluation import MSE, OVERALL, Metrics, Slice, figures
 from components.review.inputs import Inputs
-from components.review.intervals import share
 from components.review.page import Block, Cell, Chart, Row, Section, Table, Text
 from components.review.population import Population
 from schemas import features

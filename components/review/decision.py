@@ -12,10 +12,10 @@ from components import gate, passing
 from components.certificate import CAVEAT, HARD_YEARS, Group, Proof
 from components.evaluator import ALL_PHOTOS, BASELINE, COUNT
 from components.gate import MAE, REASON, REFUSED
+from components.intervals import UNKNOWN, Figure, percent
 from components.passing import PASSED
 from components.review.evaluation import OVERALL, challenge, read
 from components.review.inputs import NOT_RECORDED, Inputs
-from components.review.intervals import UNKNOWN, Figure, percent
 from components.review.page import Block, Cell, Row, Section, Table, Text, Verdict
 from components.served_model import VERSION
 from pipeline.config import Evaluator, Guard

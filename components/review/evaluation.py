@@ -16,9 +16,9 @@ import tensorflow_model_analysis as tfma
 from components import passing, predictions
 from components.evaluator import ALL_PHOTOS, CANDIDATE, COUNT
 from components.gate import CHALLENGE, MAE, REFUSED
+from components.intervals import UNKNOWN, Figure, interval, share
 from components.passing import PASSED
 from components.review.inputs import Inputs
-from components.review.intervals import UNKNOWN, Figure, interval, share
 from schemas import features
 
 Slice = tuple[tuple[str, str], ...]  # pairs of column and value; () is the whole test split

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from components.intervals import Figure
 from components.passing import ADULT_AGE, ADULTS, MINORS, PASSED
 from components.review.evaluation import Metrics, figures
 from components.review.inputs import Inputs
-from components.review.intervals import Figure
 from components.review.page import Block, Cell, Row, Section, Table, Text
 
 _MAX_GROUPS = 50  # a column with more values is no group of people

@@ -13,10 +13,10 @@ import numpy as np
 from components import predictions
 from components.certificate import HARD_YEARS, adult_groups, group_name, within
 from components.evaluator import CANDIDATE
+from components.intervals import Figure, interval, percent, share
 from components.review.charts import COLOURS
 from components.review.evaluation import challenge
 from components.review.inputs import Inputs
-from components.review.intervals import Figure, interval, percent, share
 from components.review.page import Block, Chart, Photo, Photos, Section, Table, Text
 from components.review.thumbnails import NOTE, OFF, thumbnails
 from schemas import features

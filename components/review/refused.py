@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from components import predictions
 from components.evaluator import CANDIDATE
+from components.intervals import Figure, share
 from components.review.evaluation import OVERALL, Slice, figures
 from components.review.inputs import Inputs
-from components.review.intervals import Figure, share
 from components.review.page import Block, Cell, Photo, Photos, Row, Section, Table, Text
 from components.review.slices import kind, label, order
 from components.review.thumbnails import NOTE, OFF, thumbnails

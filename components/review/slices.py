@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from components import passing
 from components.evaluator import ALL_PHOTOS, BASELINE, CANDIDATE, COUNT
 from components.gate import MAE, REFUSED
+from components.intervals import UNKNOWN, Figure, interval
 from components.passing import PASSED
 from components.review.charts import COLOURS
 from components.review.decision import NAMES, live_version
@@ -27,7 +28,6 @@ from components.review.evaluation import (
     read,
 )
 from components.review.inputs import Inputs
-from components.review.intervals import UNKNOWN, Figure, interval
 from components.review.page import Block, Cell, Chart, Section, Table, Text
 from schemas import features
 

@@ -19,6 +19,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.proto import trainer_pb2
 from tfx.types import BaseChannel
 
+from components import confusion
 from components.certificate import certify
 from components.errors import UserError
 from components.trainer import calibration, data, guard, model
@@ -141,6 +142,7 @@ def run_fn(fn_args: FnArgs) -> None:
         limits,
         calibration.fit(real, estimates, spreads, certificate),
         certificate,
+        confusion.count(real, estimates),
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,
         image_size=size,

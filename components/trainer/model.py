@@ -14,8 +14,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from components.certificate import FILE as CERTIFICATE_FILE
+from components import certificate as certificates
+from components import confusion
 from components.certificate import Certificate
+from components.confusion import Confusion
 from components.errors import UserError
 from components.trainer.calibration import Calibration
 from components.trainer.guard import Guard
@@ -205,13 +207,13 @@ class Servable(tf.Module):
         model: keras.Model,
         guard: Guard,
         calibration: Calibration,
-        certificate: Path,
+        assets: Sequence[Path],
         transform: tft.TFTransformOutput,
         image_size: int,
         max_pixels: int,
     ):
         super().__init__()
-        self._certificate = tf.saved_model.Asset(str(certificate))  # travels with the model
+        self._assets = [tf.saved_model.Asset(str(file)) for file in assets]  # travel with the model
         self._calibration = calibration
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)  # hides it from tf.Module
@@ -322,6 +324,7 @@ def export(
     guard: Guard,
     calibration: Calibration,
     certificate: Certificate,
+    confused: Confusion,
     transform_graph: str,
     folder: str | Path,
     *,
@@ -336,6 +339,7 @@ def export(
         guard: fitted to the model's pooled features.
         calibration: fitted to the model's ages.
         certificate: of the calibration's challenge age; an asset of the SavedModel.
+        confused: how the model confuses ages; an asset too.
         transform_graph: folder of Transform's graph.
         folder: of the SavedModel.
         image_size: side of the network's input, pixels.
@@ -344,9 +348,10 @@ def export(
     """
     transform = tft.TFTransformOutput(transform_graph)
     with tempfile.TemporaryDirectory() as aside:
-        file = Path(aside, CERTIFICATE_FILE)
-        certificate.write(file)
-        servable = Servable(model, guard, calibration, file, transform, image_size, max_pixels)
+        assets = [Path(aside, name) for name in (certificates.FILE, confusion.FILE)]
+        certificate.write(assets[0])
+        confusion.write(confused, assets[1])
+        servable = Servable(model, guard, calibration, assets, transform, image_size, max_pixels)
         tf.saved_model.save(
             servable,
             str(folder),

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 from pipeline.commands import model_server
 from pipeline.system import write_text_whole
+from serving.versions import newest_version
 
 if TYPE_CHECKING:
+    from goodseed_client.ages import AgeGroups
+    from goodseed_client.batch import Written
     from rich.console import Console
 
-    from components.review.intervals import Figure
+    from components.intervals import Figure
 
+    Shares = Mapping[str, Figure]  # by age group
+
+AS_COUNTED, CORRECTED = "as counted", "corrected"
 WRITTEN, SERVER_FAILED = 0, 1
 
 
@@ -39,6 +44,10 @@ def add_command(commands: Any) -> None:
         "--groups", metavar="GROUPS",
         help="age groups (default: 0-12,13-17,18-20,21-24,25-34,35-44,45-54,55-64,65+)",
     )  # fmt: skip
+    ages.add_argument(
+        "--correct", metavar="DIR",
+        help="correct the shares by the errors of the model in this folder: SERVING_ROOT/NAME",
+    )  # fmt: skip
     ages.add_argument("--chart", metavar="FILE", help="draw the shares of the groups as FILE.svg")
     ages.add_argument("--batch-size", type=int, default=32, help="photos per request (default: 32)")
     model_server.add_options(ages)
@@ -57,6 +66,9 @@ def _ages(options: argparse.Namespace) -> int:
     chart = Path(options.chart) if options.chart else None
     if chart and chart.suffix != ".svg":
         raise UserError(f"{chart}: --chart should end in .svg")
+    base = Path(options.correct) if options.correct else None
+    if base and newest_version(base) is None:
+        raise UserError(f"--correct: {base}: there is no version of a model in this folder")
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size} should be at least 1")
     try:
@@ -87,46 +99,93 @@ def _ages(options: argparse.Namespace) -> int:
     if written.objected:
         summary += f"; {written.objected:,} with an objection and so without an age group"
     print(summary)
-    shares = _shares(written.groups)
+    shares = {AS_COUNTED: _shares(written.groups)}
+    if base:
+        shares[CORRECTED] = _corrected(base, written, groups)
     _show(written.groups, shares, Console())
     if chart:
         _draw(shares, chart)
     return WRITTEN
 
 
-def _shares(groups: Mapping[str, int]) -> dict[str, Figure]:
+def _shares(groups: Mapping[str, int]) -> Shares:
     """Each group's share of the photos with a group; without any, it is between 0 and 1."""
-    from components.review.intervals import Figure, share
+    from components.intervals import Figure, share
 
     total = sum(groups.values())
     nothing = Figure(0.0, 0.0, 1.0)
     return {name: share(photos, total) if total else nothing for name, photos in groups.items()}
 
 
-def _show(groups: Mapping[str, int], shares: Mapping[str, Figure], console: Console) -> None:
+def _corrected(base: Path, written: Written, groups: AgeGroups) -> Shares:
+    """The shares of the real ages, by the errors of the version that answered.
+
+    Raises:
+        UserError: these errors are not known.
+    """
+    from components import confusion
+
+    if len(written.versions) != 1:
+        raise UserError(
+            f"--correct: {len(written.versions)} versions of the model answered, "
+            "so the shares can't be corrected: ask for one with --label"
+        )
+    (version,) = written.versions
+    file = base / str(version) / "assets" / confusion.FILE
+    try:
+        table = confusion.read(file)
+        counts = list(written.groups.values())
+        found = confusion.corrected(table, groups.names, groups.of, counts, written.others)
+    except OSError as error:
+        raise UserError(
+            f"--correct: {file}: {error.strerror}: give the folder that the server reads; models "
+            "from before this option have no such file"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"--correct: {error}: choose other --groups") from None
+    return dict(zip(groups.names, found, strict=True))
+
+
+def _show(groups: Mapping[str, int], shares: Mapping[str, Shares], console: Console) -> None:
     from rich.table import Table
 
-    table = Table("age group", "photos", "share", "95 % interval")
-    for name, one in shares.items():
-        interval = f"{one.low:.1%} to {one.high:.1%}"
-        table.add_row(name, f"{groups[name]:,}", f"{one.value:.1%}", interval)
+    headings = [text for kind in shares for text in (f"share {kind}", "95 % interval")]
+    table = Table("age group", "photos", *headings)
+    for name, photos in groups.items():
+        cells = [
+            text
+            for one in (by_group[name] for by_group in shares.values())
+            for text in (f"{one.value:.1%}", f"{one.low:.1%} to {one.high:.1%}")
+        ]
+        table.add_row(name, f"{photos:,}", *cells)
     console.print(table)
 
 
-def _draw(shares: Mapping[str, Figure], file: Path) -> None:
+def _draw(shares: Mapping[str, Shares], file: Path) -> None:
     """Draws the shares as bars with their intervals; the file appears whole."""
     import altair as alt
     import vl_convert
 
-    rows = [{"group": name, **asdict(one)} for name, one in shares.items()]
+    rows = [
+        {"group": name, "kind": kind, "value": one.value, "low": one.low, "high": one.high}
+        for kind, by_group in shares.items()
+        for name, one in by_group.items()
+    ]
     base = alt.Chart(alt.InlineData(rows)).encode(
-        alt.X("group:N", sort=None, title="age group, years", axis=alt.Axis(labelAngle=0))
+        alt.X("group:N", sort=None, title="age group, years", axis=alt.Axis(labelAngle=0)),
+        alt.XOffset("kind:N", sort=None),
     )
     percent = alt.Axis(format="%")
-    bars = base.mark_bar().encode(alt.Y("value:Q", title="share of the photos", axis=percent))
+    bars = base.mark_bar().encode(
+        alt.Y("value:Q", title="share of the photos", axis=percent),
+        alt.Color(
+            "kind:N", sort=None, title=None, legend=alt.Legend() if len(shares) > 1 else None
+        ),
+    )
     intervals = base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
     chart = alt.layer(bars, intervals).properties(
-        title="Photos by age group, with 95 % intervals", width=60 * len(shares)
+        title="Photos by age group, with 95 % intervals",
+        width=60 * len(rows),
     )
     try:
         write_text_whole(file, vl_convert.vegalite_to_svg(chart.to_dict()))

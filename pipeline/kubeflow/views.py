@@ -50,8 +50,8 @@ def write_page(task: Task, text: str) -> Metadata:
 
 def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:
     from components.evaluator import ALL_PHOTOS
+    from components.intervals import UNKNOWN
     from components.review.evaluation import read
-    from components.review.intervals import UNKNOWN
 
     found = read(task.outputs["evaluation"].path)
     names = (MAE, "mean_prediction", REFUSED, ALL_PHOTOS)

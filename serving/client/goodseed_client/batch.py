@@ -53,6 +53,8 @@ class Written(NamedTuple):
     aged: int  # photos with an age
     objected: int  # photos with an objection
     groups: dict[str, int]  # photos in each age group
+    others: int  # photos with an age, without an objection, and in no group
+    versions: set[int | None]  # of the models that answered; None: the server did not say it
 
 
 def find(source: str | Path, column: str = FILE_NAME) -> Photos:
@@ -127,7 +129,7 @@ def write_ages(
         groups: the age groups.
 
     Returns:
-        How many photos have an age, have an objection, and are in each group.
+        How many photos have an age, have an objection, and are in each group; and who answered.
 
     Raises:
         Failure: the server refuses, or was away for a minute.
@@ -137,8 +139,9 @@ def write_ages(
     output = Path(output)
     aside = output.with_name(f".{output.name}.{os.getpid()}")
     table = _Parquet if output.suffix == ".parquet" else _Csv
-    aged = objected = done = 0
+    aged = objected = counted = done = 0
     counts = Counter(dict.fromkeys(groups.names, 0))
+    versions: set[int | None] = set()
     try:
         with (
             closing(table(aside, [*photos.columns, *ADDED])) as out,
@@ -149,12 +152,14 @@ def write_ages(
                 aged += sum(row[AGE] is not None for row in rows)
                 objected += sum(bool(row[OBJECTION]) for row in rows)
                 counts.update(row[AGE_GROUP] for row in rows if row[AGE_GROUP])
+                counted += sum(row[AGE] is not None and not row[OBJECTION] for row in rows)
+                versions.update(row[MODEL_VERSION] for row in rows if row[AGE] is not None)
                 done += len(rows)
                 report(done)
         os.replace(aside, output)
     finally:
         aside.unlink(missing_ok=True)
-    return Written(aged, objected, dict(counts))
+    return Written(aged, objected, dict(counts), counted - counts.total(), versions)
 
 
 def _answered(

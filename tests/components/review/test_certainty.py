@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.intervals import share
 from components.review import certainty
 from components.review.inputs import Inputs
-from components.review.intervals import share
 from components.review.page import render
 from schemas import features
 from tests.components.review import synthetic

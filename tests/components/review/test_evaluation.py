@@ -13,8 +13,8 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import ALL_PHOTOS, COUNT
 from components.gate import MAE, REFUSED
+from components.intervals import Figure, share
 from components.review.evaluation import MEAN_ERROR, OVERALL, absolute_errors, read
-from components.review.intervals import Figure, share
 from schemas import features
 from tests.components.review import synthetic
 

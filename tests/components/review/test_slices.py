@@ -14,10 +14,10 @@ from scipy.stats import ttest_rel
 
 from components.evaluator import COUNT
 from components.gate import MAE
+from components.intervals import Figure
 from components.review import slices
 from components.review.charts import svg
 from components.review.evaluation import ABSOLUTE_ERROR, OVERALL, Metrics, Slice
-from components.review.intervals import Figure
 from components.review.page import Block, Cell, Chart, Section, Table, Text, render
 from schemas import features
 from tests.components.review import synthetic

@@ -19,7 +19,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from components.certificate import Certificate, Proof, read
+from components import certificate, confusion
+from components.certificate import Certificate, Proof
 from components.errors import UserError
 from components.trainer import data, model
 from components.trainer.calibration import Calibration
@@ -37,6 +38,7 @@ MAX_PIXELS = 600_000
 MAX_BATCH_SIZE = 4
 NO_GUARD = Guard(np.zeros(8, np.float32), np.eye(8, dtype=np.float32), np.inf)
 CALIBRATION = Calibration(half_width=1.5, slope=-0.2, intercept=4, challenge_age=MEAN_AGE)
+CONFUSION = {(17, 25): 3, (30, 28): 1}
 CERTIFICATE = Certificate(MEAN_AGE, True, 18, (Proof(0, 17, 90, 1, 0.05, 0),))
 
 
@@ -262,6 +264,7 @@ def export(network: keras.Model, head: Head, transformed: Transformed, folder: P
         NO_GUARD,
         CALIBRATION,
         CERTIFICATE,
+        CONFUSION,
         str(transformed.graph),
         folder,
         image_size=tiny.SIZE,
@@ -414,7 +417,9 @@ def test_the_outputs_are_those_of_the_calibration(
 
 
 def test_the_certificate_travels_with_the_model(exported: Exported) -> None:
-    assert read(exported.folder / "assets" / "certificate.json") == CERTIFICATE
+    assets = exported.folder / "assets"
+    assert certificate.read(assets / "certificate.json") == CERTIFICATE
+    assert confusion.read(assets / "confusion.csv") == CONFUSION
 
 
 @pytest.mark.parametrize("photo", NOT_PHOTOS.values(), ids=list(NOT_PHOTOS))

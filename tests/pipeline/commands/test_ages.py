@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from goodseed_client.predict_pb2 import DT_STRING
 
+from components import confusion
 from pipeline import cli
 from tests.pictures import encoded
 from tests.serving.client.photos import picture
+from tests.serving.client.server import VERSION, everybody_is, serving
 from tests.serving.client.server import ages as answer_of
-from tests.serving.client.server import everybody_is, serving
 
 
 @pytest.fixture
@@ -73,6 +74,61 @@ def test_groups_of_ones_own_and_a_chart(
     words_in = "".join(drawn.itertext())
     assert drawn.tag.endswith("svg")
     assert all(name in words_in for name in ("0–17", "18–24", "25+"))
+
+
+def served(base: Path, version: int, table: confusion.Confusion | None) -> Path:
+    """The folder of a served model, with the table of its errors unless it is None."""
+    assets = base / str(version) / "assets"
+    assets.mkdir(parents=True)
+    (base / str(version) / "saved_model.pb").touch()
+    if table is not None:
+        confusion.write(table, assets / confusion.FILE)
+    return base
+
+
+def test_the_shares_are_corrected_by_the_models_errors(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model takes each person for six years older: so the two who look 19 are 13."""
+    base = served(tmp_path / "model", VERSION, {(age, age + 6): 4 for age in range(80)})
+    output, chart = tmp_path / "ages.csv", tmp_path / "ages.svg"
+    words = ("--groups", "0-17,18-24,25+", "--correct", base, "--chart", chart)
+    with serving(everybody_is(19.5)) as server:
+        assert ages(photos, "--output", output, "--server", server, *words) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "–" in line]
+    shares = {row[1].strip(): (row[3].strip(), row[5].strip()) for row in rows if len(row) > 5}
+    assert shares["18–24"][0] == "100.0%" and shares["0–17"][0] == "0.0%"
+    assert float(shares["0–17"][1].rstrip("%")) > 50
+    assert "corrected" in "".join(ElementTree.fromstring(chart.read_text("utf-8")).itertext())
+
+
+@pytest.mark.parametrize(
+    ("version", "table", "said"),
+    [
+        (None, None, "there is no version of a model in this folder"),
+        (
+            VERSION + 1,
+            {(5, 5): 1},
+            "No such file or directory: give the folder that the server reads",
+        ),
+        (VERSION, None, "No such file or directory: give the folder that the server reads"),
+        (VERSION, {(5, 5): 1}, "measured on no photo of the age group 18+: choose other --groups"),
+    ],
+)
+def test_a_mistake_in_the_correction(
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    version: int | None,
+    table: confusion.Confusion | None,
+    said: str,
+) -> None:
+    base = served(tmp_path / "model", version, table) if version else tmp_path / "model"
+    words = ("--output", tmp_path / "ages.csv", "--groups", "0-17,18+", "--correct", base)
+    with serving(everybody_is(19.5)) as server:
+        assert ages(photos, "--server", server, *words) == 2
+    last = [line for line in capsys.readouterr().err.splitlines() if line.strip()][-1]
+    assert last.startswith("goodseed: --correct: ") and said in last
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from components.review.inputs import NOT_RECORDED
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -22,7 +20,7 @@ class Figure:
     def __format__(self, form: str) -> str:
         """Writes `6.45 (6.10 to 6.80)`."""
         if math.isnan(self.value):
-            return NOT_RECORDED
+            return "not recorded"
         value = format(self.value, form)
         if math.isnan(self.low) or math.isnan(self.high):
             return f"{value} (no interval)"

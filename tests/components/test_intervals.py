@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from components.review.intervals import interval, share
+from components.intervals import interval, share
 
 
 @given(st.lists(st.floats(-120, 120), min_size=2, max_size=30))
