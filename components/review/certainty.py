@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import altair as alt
 import numpy as np
+import pyarrow as pa
 from scipy.stats import mannwhitneyu
 
 from components import predictions
 from components.evaluator import CANDIDATE
 from components.intervals import share
+from components.review.evaluation import Slice, figures
 from components.review.inputs import Inputs
 from components.review.page import Block, Cell, Chart, Row, Section, Table, Text
+from components.review.slices import kind, label, order
 from components.trainer.calibration import COVERAGE
 from schemas import features
 
@@ -73,12 +77,23 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
             "The model gives an interval for each age, and the probability that the person is a "
             "minor. Both were fitted on the split eval. The figures here are those of the test "
             "photos that the model does not refuse.",
-            f"The interval should contain {COVERAGE:.0%} of the real ages. It is equally wide for "
-            "all ages, so it contains more of them where the model is good.",
+            f"The interval should contain {COVERAGE:.0%} of the real ages of all photos. In a "
+            "single slice, it may contain more or fewer. The sign ✗ marks a slice in which it "
+            "surely contains fewer (Wilson's 95 % interval). The area under the ROC curve says in "
+            "how many of all pairs a minor gets a higher probability of being a minor than an "
+            f"adult. The mark (few) means fewer than {inputs.min_photos} photos.",
         ]
     )
     inside = (low <= ages) & (ages <= high)
-    yield _coverage(photos[features.AGE_BAND].to_numpy(), inside, inputs.min_photos)
+    rows = [
+        _slice(key, _chosen(photos, key), inside, probabilities, minors, inputs.min_photos)
+        for key in sorted(figures(inputs), key=order)
+    ]
+    columns = [
+        "slice", "kind", "photos", "ages inside the interval (95 % interval)",
+        "area under the ROC curve",
+    ]  # fmt: skip
+    yield Table("Certainty in every slice", columns, rows, True, ("kind",))
     curve = area_under_curve(probabilities, minors)
     error = calibration_error(probabilities, minors)
     yield Text(
@@ -92,19 +107,32 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
     yield _reliability(probabilities, minors)
 
 
-def _coverage(bands: np.ndarray, inside: np.ndarray, min_photos: int) -> Table:
-    rows: list[Row] = []
-    for band in (None, *features.AGE_BANDS):
-        chosen = np.full(len(bands), True) if band is None else bands == band
-        photos = int(chosen.sum())
-        if not photos:
-            continue
-        found = share(int(inside[chosen].sum()), photos)
-        mark = "few" if photos < min_photos else "bad" if found.high < COVERAGE else ""
-        rows.append([band or "all", photos, Cell(f"{found:.1%}", found.value, mark)])
-    return Table(
-        "Real ages inside the interval", ["age band", "photos", "inside (95 % interval)"], rows
-    )
+def _chosen(photos: pa.Table, key: Slice) -> np.ndarray:
+    """Which photos are in a slice, bool [N]."""
+    parts = [photos[column].to_numpy() == value for column, value in key]
+    return np.logical_and.reduce(parts) if parts else np.full(len(photos), True)
+
+
+def _slice(
+    key: Slice,
+    chosen: np.ndarray,
+    inside: np.ndarray,
+    probabilities: np.ndarray,
+    minors: np.ndarray,
+    min_photos: int,
+) -> Row:
+    photos = int(chosen.sum())
+    found = share(int(inside[chosen].sum()), photos)
+    few = photos < min_photos
+    mark = "few" if few else "bad" if found.high < COVERAGE else ""
+    curve = area_under_curve(probabilities[chosen], minors[chosen])
+    return [
+        label(key),
+        kind(key),
+        photos,
+        Cell(f"{found:.1%}", math.nan if few else found.value, mark),
+        Cell("–" if math.isnan(curve) else f"{curve:.1%}", math.nan if few else curve),
+    ]
 
 
 def _reliability(probabilities: np.ndarray, minors: np.ndarray) -> Chart:

@@ -204,6 +204,13 @@ def with_folders(inputs: Inputs, **folders: Path) -> Inputs:
     return replace(inputs, artifacts={**inputs.artifacts, **artifacts})
 
 
+def with_properties(inputs: Inputs, name: str, properties: dict[str, Any]) -> Inputs:
+    """The same run with further properties of an artifact."""
+    artifact = inputs.artifacts[name]
+    changed = replace(artifact, properties={**artifact.properties, **properties})
+    return replace(inputs, artifacts={**inputs.artifacts, name: changed})
+
+
 def anomalies(folder: Path, **descriptions: str) -> None:
     """Anomalies as ExampleValidator writes them: by feature, all in the split eval."""
     for split in features.SPLITS:

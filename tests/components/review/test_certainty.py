@@ -36,18 +36,22 @@ def answered(photos: pd.DataFrame) -> pd.DataFrame:
     return photos[(photos["split"] == features.TEST) & (photos[synthetic.OBJECTION] == "")]
 
 
-def test_the_coverage_of_each_age_band(inputs: Inputs, photos: pd.DataFrame) -> None:
+def test_the_certainty_in_each_slice(inputs: Inputs, photos: pd.DataFrame) -> None:
     test = answered(photos)
     inside = test[features.AGE].between(test[synthetic.LOW], test[synthetic.HIGH])
     (rows,) = synthetic.tables(certainty.section(inputs)).values()
-    found = {row["age band"].text: row for row in rows}
-    for band in ("all", "0–12", "65+"):
-        chosen = inside if band == "all" else inside[test[features.AGE_BAND] == band]
-        row = found[band]
+    found = {row["slice"].text: row for row in rows}
+    for name, band in (("all photos", None), ("age 0–12", "0–12"), ("age 65+", "65+")):
+        chosen = test if band is None else test[test[features.AGE_BAND] == band]
+        row = found[name]
         assert row["photos"].value == len(chosen)
-        cell = row["inside (95 % interval)"]
-        assert cell.text == f"{share(int(chosen.sum()), len(chosen)):.1%}"
-    assert found["65+"]["inside (95 % interval)"].mark == "bad"
+        cell = row["ages inside the interval (95 % interval)"]
+        assert cell.text == f"{share(int(inside[chosen.index].sum()), len(chosen)):.1%}"
+        minors = (chosen[features.AGE] < 18).to_numpy()
+        curve = certainty.area_under_curve(chosen[synthetic.P_MINOR].to_numpy(), minors)
+        expected = "–" if np.isnan(curve) else f"{curve:.1%}"
+        assert row["area under the ROC curve"].text == expected
+    assert found["age 65+"]["ages inside the interval (95 % interval)"].mark == "bad"
 
 
 def test_the_calibration_error() -> None:

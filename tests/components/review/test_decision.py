@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from google.protobuf import json_format
 from scipy.stats import binomtest
 
-from components.evaluator import eval_config
+from components.gate import COMPARISON
 from components.review import decision
 from components.review.page import Cell, Verdict
-from pipeline.config import Evaluator, Guard
 from schemas import features
 from tests.components.review import synthetic
 
@@ -24,12 +22,6 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
     table.loc[refused, ["candidate", synthetic.OBJECTION]] = [99.0, features.NO_FACE]
     interval = binomtest(6, test).proportion_ci(0.95, "wilson")
     inputs = synthetic.run(tmp_path, table)
-    file = tmp_path / "evaluation" / "eval_config.json"
-    document = json.loads(file.read_text())
-    # The evaluation of synthetic.run has no thresholds.
-    document["evalConfig"] = json_format.MessageToDict(eval_config(Evaluator(), Guard(), 18))
-    del document["evalConfig"]["modelSpecs"]
-    file.write_text(json.dumps(document))
     rows = [
         [cell.text if isinstance(cell, Cell) else cell for cell in row]
         for row in decision.thresholds(inputs)
@@ -56,6 +48,29 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
         "MAE 9.00 years is above the bound of 8.00.",
         f"The model refuses {6 / test:.1%} of the test photos, which is above the bound of 5.0% "
         "(guard.max_refused_test).",
+    ]
+
+
+def test_the_comparison_with_the_live_model(tmp_path: Path) -> None:
+    inputs = synthetic.run(tmp_path, synthetic.photos(100))
+    compared = {
+        "mae": {"photos": 40, "difference": 0.3, "lower": 0.12},
+        "minors": {"photos": 1, "difference": None, "lower": None},
+    }
+    inputs = synthetic.with_properties(inputs, "evaluation", {COMPARISON: json.dumps(compared)})
+    rows = [
+        [cell.text if isinstance(cell, Cell) else cell for cell in row]
+        for row in decision.thresholds(inputs)
+    ]
+    name = ", this model minus the live model, photo by photo"
+    assert rows[-3:-1] == [
+        ["MAE, years" + name, "+0.30 (at least +0.12, 95 % sure)", "not surely above 0",
+         "-0.12", "40", "not met"],
+        ["minors who pass without ID" + name, "too few to say", "–", "–", "1", "–"],
+    ]  # fmt: skip
+    assert decision.reasons(inputs) == [
+        "MAE is 0.30 years worse than the live model's on the same 40 photos, and at least 0.12 "
+        "(95 % sure)."
     ]
 
 
