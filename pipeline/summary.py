@@ -100,6 +100,7 @@ def _gate(section: Evaluator, guard: Guard, outputs: Outputs) -> dict[str, Any] 
         "refused_bound": guard.max_refused_test,
         "objections": objections,
         "challenge": json.loads(evaluation[gate.CHALLENGE]),
+        "comparison": json.loads(evaluation.get(gate.COMPARISON, "null")),
         "blessed": outputs["Evaluator", "blessing"]["blessed"] == 1,
         "reasons": gate.reasons(section, guard, evaluation, served),
     }

@@ -92,8 +92,9 @@ def _model(inputs: Inputs) -> dict[str, Any]:
     pixels = settings["transform"]["image_size"]
     return {
         "name": settings["serving"]["model_name"],
-        "kind": f"ResNet50 (He et al. 2015, arXiv:1512.03385) with one output; number of weights: "
-        f"{recorded(history, 'parameters')}; input: {pixels} × {pixels} pixels",
+        "kind": "ResNet50 (He et al. 2015, arXiv:1512.03385) with the head "
+        f"{settings['trainer']['head']}; number of weights: {recorded(history, 'parameters')}; "
+        f"input: {pixels} × {pixels} pixels",
         "version": pushed_version(inputs) or "none, because the model was not pushed",
         "decision": _decision(inputs),
         "run": inputs.run.run_id,

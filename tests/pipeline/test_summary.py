@@ -53,6 +53,7 @@ def test_it_gives_the_reasons_of_the_gate() -> None:
         "refused_bound": 0.05,
         "objections": {"no_face": 2, "unlike_training": 1},
         "challenge": CHALLENGE,
+        "comparison": None,
         "blessed": False,
         "reasons": [
             "MAE 9.00 years is above the bound of 8.00",

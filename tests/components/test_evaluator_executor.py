@@ -1,0 +1,124 @@
+"""The Evaluator's own executor, with two models and their photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+from tfx.types import channel_utils, standard_artifacts
+from tfx.utils import io_utils
+
+from components import certificate
+from components.certificate import Certificate
+from components.evaluator import Evaluator, Executor, eval_config
+from components.gate import COMPARISON
+from components.served_model import VERSION
+from pipeline import config
+from pipeline.config import Beam, Guard
+from pipeline.graph import beam_args
+from schemas import features
+from tests.components.trainer import tiny
+
+PHOTOS = 300
+RANDOM = np.random.default_rng(0)
+AGES = RANDOM.uniform(8, 60, PHOTOS)
+LIVE = AGES + RANDOM.normal(0, 6, PHOTOS)
+BETTER = AGES + (LIVE - AGES) / 2
+UNSAFE = np.where((AGES < 18) & (np.arange(PHOTOS) % 3 == 0), 31.0, BETTER)
+
+
+class Told(tf.Module):
+    """A model that reads its estimate from the photo: the first one or the second."""
+
+    def __init__(self, at: int, challenge_age: float):
+        super().__init__()
+        self._at = at
+        self._challenge_age = challenge_age
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
+        image = tf.io.parse_example(examples, spec)[features.IMAGE]
+        said = tf.strings.split(image, "|").to_tensor()[:, self._at]
+        age = tf.strings.to_number(said)
+        return {
+            features.AGE: age,
+            features.VALID: tf.ones_like(age, tf.bool),
+            features.OBJECTION: tf.fill(tf.shape(age), ""),
+            features.CHALLENGE: age < self._challenge_age,
+        }
+
+
+def artifact(kind: type[Any], folder: Path, **properties: Any) -> Any:
+    made = kind()
+    made.uri = str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in properties.items():
+        made.set_int_custom_property(name, value)
+    return made
+
+
+def saved(folder: Path, at: int) -> Any:
+    """A trained model at the challenge age 30, with a certificate that promises nothing."""
+    told, served = Told(at, 30.0), folder / "Format-Serving"
+    tf.saved_model.save(told, str(served), signatures={"examples": told.examples})
+    file = served / "assets" / certificate.FILE
+    file.parent.mkdir(exist_ok=True)
+    Certificate(30.0, False, 18, ()).write(file)
+    return artifact(standard_artifacts.Model, folder, **{VERSION: 1})
+
+
+def evaluated(folder: Path, candidate: np.ndarray) -> tuple[bool, dict[str, Any]]:
+    """Whether the candidate is blessed, and how it compares with the model LIVE."""
+    examples = artifact(standard_artifacts.Examples, folder / "examples")
+    examples.split_names = json.dumps([features.TEST])
+    tiny.write(
+        folder / "examples" / f"Split-{features.TEST}" / "data.gz",
+        (
+            tiny.example(f"{one}|{other}".encode(), age, str(number))
+            for number, (one, other, age) in enumerate(zip(candidate, LIVE, AGES, strict=True))
+        ),
+    )
+    schema = artifact(standard_artifacts.Schema, folder / "schema")
+    io_utils.write_pbtxt_file(str(folder / "schema" / "schema.pbtxt"), schema_pb2.Schema())
+    inputs = {
+        "examples": examples,
+        "model": saved(folder / "model", 0),
+        "baseline_model": saved(folder / "live", 1),
+        "schema": schema,
+    }
+    wired = {name: channel_utils.as_channel([one]) for name, one in inputs.items()}
+    step = Evaluator(**wired, eval_config=eval_config(config.Evaluator(), Guard(), 18))
+    outputs = {
+        "evaluation": artifact(standard_artifacts.ModelEvaluation, folder / "evaluation"),
+        "blessing": artifact(standard_artifacts.ModelBlessing, folder / "blessing"),
+    }
+    context = BaseBeamExecutor.Context(
+        beam_pipeline_args=beam_args(Beam()), tmp_dir=str(folder / "tmp"), unique_id="1"
+    )
+    Executor(context).Do(
+        {name: [one] for name, one in inputs.items()},
+        {name: [one] for name, one in outputs.items()},
+        step.exec_properties,
+    )
+    compared = json.loads(outputs["evaluation"].get_string_custom_property(COMPARISON))
+    files = {file.name for file in (folder / "blessing").iterdir()}
+    blessed = outputs["blessing"].get_int_custom_property("blessed") == 1
+    assert files == ({"BLESSED"} if blessed else {"NOT_BLESSED"})
+    return blessed, compared
+
+
+@pytest.mark.parametrize(("candidate", "passes"), [(BETTER, True), (UNSAFE, False)])
+def test_a_better_mae_does_not_make_up_for_minors_who_pass(
+    tmp_path: Path, candidate: np.ndarray, passes: bool
+) -> None:
+    blessed, compared = evaluated(tmp_path, candidate)
+    assert compared["mae"]["difference"] < -0.5
+    assert (compared["minors"]["lower"] > 0) is not passes
+    assert blessed is passes
