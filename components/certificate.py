@@ -1,10 +1,11 @@
-"""The challenge age: who looks at least so old passes without ID. And the proof for it.
+"""Who passes without ID: who looks old enough, and is hardly a minor. And the proof for it.
 
-The proof is a fixed-sequence test on photos with known ages. Each challenge age stands for a claim:
-at most this share of minors looks so old. The claims are tested one after the other, from the
-highest age down. The tests stop before the first claim that is not proved. So the chance that any
-of the accepted claims is wrong is at most 5 %, without a correction for the number of tests (Bauer
-1991, Statistics in Medicine 10, 871-890; Angelopoulos et al. 2021, arXiv:2110.01052).
+The proof is a fixed-sequence test on photos with known ages. Each limit of the probability of being
+a minor stands for a claim: at most this share of minors passes. The claims are tested one after the
+other, from the strictest limit up. The tests stop before the first claim that is not proved. So the
+chance that any of the accepted claims is wrong is at most 5 %, without a correction for the number
+of tests (Bauer 1991, Statistics in Medicine 10, 871-890; Angelopoulos et al. 2021,
+arXiv:2110.01052).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,11 @@ import numpy as np
 from scipy.special import betaincinv
 
 from pipeline import config
-from schemas import features
 
 FILE = "certificate.json"  # an asset of the SavedModel
 CONFIDENCE = 0.95  # one-sided
 HARD_YEARS = 3  # the hardest minors are those of the last years below the legal age
-STEP = 0.5  # years
+STEP = 0.001  # of the probability of being a minor
 CAVEAT = (
     "The split eval also chose the epoch and the limit of the guard, so the proof is a little too "
     "good. The test split checks it."
@@ -39,7 +39,7 @@ class Group:
     Attributes:
         youngest, oldest: ages in whole years; `oldest` is None for the last group.
         photos: number of the group's photos without an objection.
-        passed: how many of them are estimated at the challenge age or above.
+        passed: how many of them pass without ID.
     """
 
     youngest: int
@@ -63,7 +63,7 @@ class Group:
 
         It is Clopper & Pearson's (1934, Biometrika 26, 404-413).
         """
-        return _upper(self.passed, self.photos)
+        return float(_upper(np.array(self.passed), self.photos))
 
     @property
     def lower(self) -> float:
@@ -88,26 +88,34 @@ class Proof(Group):
 
 @dataclass(frozen=True)
 class Certificate:
-    """A challenge age and its proofs, on photos of the split eval.
+    """A rule and its proofs, on photos of the split eval.
 
     Attributes:
-        challenge_age: years; None: the model challenges everybody.
-        certified: whether both proofs hold at the challenge age.
+        challenge_age: estimates below it are challenged, years; None: everybody is.
+        max_p_minor: higher probabilities of being a minor are challenged, 0 to 1; None: none is.
+        certified: whether both proofs hold.
         legal_age: years.
         proofs: one of all minors, one of the hardest.
         caveat: what the proofs do not cover.
     """
 
     challenge_age: float | None
+    max_p_minor: float | None
     certified: bool
     legal_age: int
     proofs: tuple[Proof, ...]
     caveat: str = CAVEAT
 
-    @property
-    def threshold(self) -> float:
-        """The challenge age, years; infinity if the model challenges everybody."""
-        return math.inf if self.challenge_age is None else self.challenge_age
+    def passes(self, estimates: Any, p_minor: Any) -> Any:
+        """Who passes without ID, bool [N]; not those whose figures are NaN.
+
+        Args:
+            estimates: the model's ages, years [N], as an array or a tensor.
+            p_minor: their probabilities of being a minor, 0 to 1 [N].
+        """
+        age = math.inf if self.challenge_age is None else self.challenge_age
+        limit = math.inf if self.max_p_minor is None else self.max_p_minor
+        return (estimates >= age) & (p_minor <= limit)
 
     def write(self, file: Path) -> None:
         """Writes the certificate as JSON."""
@@ -117,7 +125,8 @@ class Certificate:
         """The certificate in plain words."""
         if self.certified:
             return [
-                f"Customers who look {self.challenge_age:g} or older pass without ID.",
+                f"Customers pass without ID if they look {self.challenge_age:g} or older and are "
+                f"minors with a probability of at most {self.max_p_minor:.1%}.",
                 *(
                     f"Of 100 customers {proof.aged}, at most {math.ceil(100 * proof.upper)} pass "
                     f"without ID (95 % sure, {proof.passed:,} of {proof.photos:,} eval photos)."
@@ -129,9 +138,9 @@ class Certificate:
             for proof in self.proofs
             if proof.missing
         )
-        needed = f"It takes {missing} to prove one." if missing else "Its errors are too large."
+        needed = f"A proof takes {missing}." if missing else "Its errors are too large."
         if self.challenge_age is None:
-            return [f"No challenge age is proved, so the model challenges everybody. {needed}"]
+            return [f"Nothing is proved about minors, so the model challenges everybody. {needed}"]
         return [
             f"NOT PROVED: customers who look {self.challenge_age:g} or older pass without ID, "
             f"because policy.uncertified allows it. {needed}"
@@ -145,44 +154,57 @@ def read(file: Path) -> Certificate:
     return Certificate(**{**values, "proofs": proofs})
 
 
-def certify(ages: np.ndarray, estimates: np.ndarray, policy: config.Policy) -> Certificate:
-    """Finds the lowest challenge age that is proved.
+def certify(
+    ages: np.ndarray, estimates: np.ndarray, p_minor: np.ndarray, policy: config.Policy
+) -> Certificate:
+    """Finds the largest limit of the probability of being a minor that is proved.
 
     Args:
         ages: real ages, years [N].
         estimates: the model's ages of the same photos, years [N]; all without an objection.
+        p_minor: their probabilities of being a minor, 0 to 1 [N].
         policy: the `policy` section of the configuration.
     """
+    oldest = policy.legal_age - 1
     groups = (
         (0, policy.max_minor_pass_rate),
         (max(policy.legal_age - HARD_YEARS, 0), policy.max_hard_pass_rate),
     )
-    oldest = policy.legal_age - 1
-    lowest = [
-        _lowest(estimates[within(ages, youngest, oldest)], share) for youngest, share in groups
-    ]
-    proved = [age for age in lowest if age is not None]
+    old_enough = estimates >= policy.min_challenge_age
+    limits = []
+    for youngest, share in groups:
+        chosen = within(ages, youngest, oldest)
+        limits.append(_largest(p_minor[chosen & old_enough], int(chosen.sum()), share))
+    proved = [limit for limit in limits if limit is not None]
     certified = len(proved) == len(groups)
-    at = math.inf
-    if certified:
-        at = max(*proved, policy.min_challenge_age)
-    elif policy.uncertified == "min_challenge_age":
-        at = policy.min_challenge_age
+    open_ = certified or policy.uncertified == "min_challenge_age"
+    rule = Certificate(
+        policy.min_challenge_age if open_ else None,
+        min(proved) if certified else None,
+        certified,
+        policy.legal_age,
+        (),
+    )
+    passes = rule.passes(estimates, p_minor)
     proofs = []
     for youngest, share in groups:
-        counts = asdict(count(ages, estimates, youngest, oldest, at))
-        missing = max(0, photos_needed(share) - counts["photos"])
-        proofs.append(Proof(**counts, max_share=share, missing=missing))
-    challenge_age = at if math.isfinite(at) else None
-    return Certificate(challenge_age, certified, policy.legal_age, tuple(proofs))
+        group = count(ages, passes, youngest, oldest)
+        missing = max(0, photos_needed(share) - group.photos)
+        proofs.append(Proof(**asdict(group), max_share=share, missing=missing))
+    return replace(rule, proofs=tuple(proofs))
 
 
-def count(
-    ages: np.ndarray, estimates: np.ndarray, youngest: int, oldest: int | None, at: float
-) -> Group:
-    """The people of an age group, and how many of them are estimated at `at` years or above."""
-    group = estimates[within(ages, youngest, oldest)]
-    return Group(youngest, oldest, len(group), int(np.sum(group >= at)))
+def count(ages: np.ndarray, passes: np.ndarray, youngest: int, oldest: int | None) -> Group:
+    """The people of an age group, and how many of them pass.
+
+    Args:
+        ages: real ages, years [N].
+        passes: who passes without ID, bool [N].
+        youngest: first age of the group, whole years.
+        oldest: its last age, whole years; None: it has no end.
+    """
+    chosen = within(ages, youngest, oldest)
+    return Group(youngest, oldest, int(chosen.sum()), int(passes[chosen].sum()))
 
 
 def adult_groups(legal_age: int) -> list[tuple[int, int | None]]:
@@ -212,17 +234,22 @@ def within(ages: np.ndarray, youngest: int, oldest: int | None) -> np.ndarray:
     return (ages >= youngest) & (ages < (math.inf if oldest is None else oldest + 1))
 
 
-def _upper(passed: int, photos: int) -> float:
-    if passed == photos:
-        return 1.0
-    return float(betaincinv(passed + 1, photos - passed, CONFIDENCE))
+def _upper(passed: np.ndarray, photos: int) -> np.ndarray:
+    """The upper end of the one-sided 95 % interval, for each number of those who pass."""
+    failed = np.maximum(photos - passed, 1)  # without any, the end is 1
+    return np.where(passed < photos, betaincinv(passed + 1, failed, CONFIDENCE), 1.0)
 
 
-def _lowest(estimates: np.ndarray, max_share: float) -> float | None:
-    """The last challenge age of the fixed sequence that is proved, years; None if none is."""
-    proved = None
-    for age in np.arange(features.MAX_AGE, -STEP, -STEP):
-        if _upper(int(np.sum(estimates >= age)), len(estimates)) > max_share:
-            break
-        proved = float(age)
-    return proved
+def _largest(p_minor: np.ndarray, photos: int, max_share: float) -> float | None:
+    """The last limit of the fixed sequence that is proved; None if none is.
+
+    Args:
+        p_minor: of the minors who look old enough, 0 to 1.
+        photos: number of all minors.
+        max_share: the claim: at most this share of them passes.
+    """
+    limits = np.arange(0, 1 + STEP / 2, STEP)
+    passed = np.searchsorted(np.sort(p_minor), limits, side="right")
+    proved = _upper(passed, photos) <= max_share
+    first = len(limits) if proved.all() else int(np.argmin(proved))  # that is not proved
+    return round(float(limits[first - 1]), 3) if first else None

@@ -224,15 +224,16 @@ def _objections(evaluation: str) -> dict[str, int]:
 
 
 def _challenge(certified: Certificate, answered: pa.Table) -> dict[str, Any]:
-    """The candidate's challenge age, its proofs, and who passes without ID on the test photos."""
-    ages, estimates = (answered[name].to_numpy() for name in (features.AGE, CANDIDATE))
+    """The candidate's rule, its proofs, and who passes without ID on the test photos."""
+    ages = answered[features.AGE].to_numpy()
+    passes = ~answered[predictions.column(CANDIDATE, features.CHALLENGE)].to_numpy()
 
     def passed(youngest: int, oldest: int | None) -> dict[str, Any]:
-        at = certified.threshold
-        return asdict(certificate.count(ages, estimates, youngest, oldest, at))
+        return asdict(certificate.count(ages, passes, youngest, oldest))
 
     return {
         "age": certified.challenge_age,
+        "max_p_minor": certified.max_p_minor,
         "certified": certified.certified,
         "sentences": certified.sentences(),
         "minors_on_eval": [asdict(proof) for proof in certified.proofs],

@@ -18,7 +18,7 @@ BASELINE_MAE = f"baseline_{MAE}"  # of the live model; missing if there is none
 MEASURED = "measured"  # number of these photos
 REFUSED = "refused"  # share of the test photos with an objection, 0 to 1
 OBJECTIONS = "objections"  # JSON: the number of test photos with each objection
-CHALLENGE = "challenge"  # JSON: the model's certificate, and how it does on the test photos
+CHALLENGE = "challenge"  # JSON: the model's certificate, and who passes on the test photos
 COMPARISON = "comparison"  # JSON: what `paired.compare` found; missing if no model is live
 # Custom property of ServingCheck's blessing: why the model can't be served; empty if it can.
 REASON = "reason"
@@ -75,9 +75,8 @@ def contradictions(challenge: Mapping[str, Any]) -> list[str]:
         return []
     groups = [Proof(**group) for group in challenge["minors_on_test"]]
     return [
-        f"{group.passed:,} of {group.photos:,} test photos of people {group.aged} pass "
-        f"without ID at the challenge age {challenge['age']:g}, which contradicts the certified "
-        f"{group.max_share:.0%}"
+        f"{group.passed:,} of {group.photos:,} test photos of people {group.aged} pass without ID, "
+        f"which contradicts the certified {group.max_share:.0%}"
         for group in groups
         if group.lower > group.max_share
     ]

@@ -29,7 +29,7 @@ def compare(photos: pa.Table, candidate: str, live: str, legal_age: int) -> dict
 
     Returns:
         `mae` in years, of the photos that both models answer, and `minors` as a share of the minors
-        on all photos, each at the challenge age of its own model. Each with `photos`, and with the
+        on all photos, each by the rule of its own model. Each with `photos`, and with the
         `difference` and its `lower` bound, as `difference` gives them. `minors` is None if a model
         does not say who passes.
     """

@@ -140,7 +140,7 @@ class Guard(Section):
 
 
 class Policy(Section):
-    """How many minors may pass without ID. The Trainer derives the challenge age from it."""
+    """How many minors may pass without ID. The Trainer derives from it who passes."""
 
     legal_age: int = Field(18, ge=1, le=100, description="Age from which one may buy, years")
     max_minor_pass_rate: float = Field(
@@ -152,11 +152,11 @@ class Policy(Section):
         description="Largest share of the minors of the last three years that may pass, 0 to 1",
     )  # fmt: skip
     min_challenge_age: float = Field(
-        25.0, ge=0, le=120, description="Smallest challenge age, whatever is proved, years"
+        25.0, ge=0, le=120, description="Who looks younger is asked, whatever is proved, years"
     )
     uncertified: Literal["challenge_everybody", "min_challenge_age"] = Field(
         "challenge_everybody",
-        description="What a model does if no challenge age is proved",
+        description="Whom a model asks if nothing is proved: all, or who looks younger than that",
     )
 
 

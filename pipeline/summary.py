@@ -137,7 +137,7 @@ def show(document: Mapping[str, Any], console: Console) -> None:
                 + (f"; {kinds}" if kinds else ""),
             )
         if "challenge" in judged:
-            table.add_row("challenge age", "\n".join(challenge_sentences(judged["challenge"])))
+            table.add_row("who passes", "\n".join(challenge_sentences(judged["challenge"])))
         version = document["pushed_version"]
         table.add_row(
             "pushed version",
@@ -151,7 +151,7 @@ def show(document: Mapping[str, Any], console: Console) -> None:
 
 
 def challenge_sentences(challenge: Mapping[str, Any]) -> list[str]:
-    """What the challenge age means, in plain words."""
+    """Who passes without ID, in plain words."""
     # Not at the top: SciPy takes longer to import than most commands of `goodseed` take.
     from components.certificate import Group
 

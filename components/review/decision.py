@@ -22,9 +22,9 @@ from pipeline.config import Evaluator, Guard
 from schemas import features
 
 _EVIDENCE = (
-    "The challenge age is the lowest estimate for which the photos of the split eval prove that at "
-    f"most the allowed share of minors passes. {CAVEAT} Refused photos are left out: at a till, "
-    "these customers are always asked."
+    "The limit of the probability is the highest one for which the photos of the split eval prove "
+    f"that at most the allowed share of minors passes. {CAVEAT} Refused photos are left out: at a "
+    "till, these customers are always asked."
 )
 _NO_NUMBER = Cell("–", math.nan)
 
@@ -89,7 +89,7 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
 
 
 def _challenge(inputs: Inputs) -> Iterator[Block]:
-    """The challenge age and who passes without ID, in words and as a table."""
+    """Who passes without ID, in words and as a table."""
     found = challenge(inputs)
     first, *others = found["sentences"]
     yield Verdict(first, found["certified"])
@@ -106,7 +106,7 @@ def _challenge(inputs: Inputs) -> Iterator[Block]:
             passed = percent(group.passed, group.photos)
             rows.append([group.name, split, group.photos, group.passed, passed, allowed])
     yield Table(
-        "Who passes without ID at the challenge age",
+        "Who passes without ID",
         ["age", "split", "photos", "pass", "share (95 % interval)", "at most"],
         rows,
     )

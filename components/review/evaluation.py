@@ -38,7 +38,7 @@ def figures(inputs: Inputs) -> dict[Slice, dict[str, Figure]]:
 
 
 def challenge(inputs: Inputs) -> dict[str, Any]:
-    """The candidate's challenge age, its proofs, and who passes without ID."""
+    """The candidate's rule, its proofs, and who passes without ID."""
     found: dict[str, Any] = json.loads(inputs.artifacts["evaluation"].properties[CHALLENGE])
     return found
 

@@ -27,7 +27,7 @@ _STEP = 5  # width of a bin in the charts, years
 _YOUNG, _OLD = 25, 55  # years: young is below 25, old is from 55 on
 _CLOSE = 2  # years; an error of at most this is very small
 _NEIGHBOURS = 101  # number of photos with similar estimates, for the score of an error
-_TOP = 45  # the highest challenge age of the chart, years
+_LIMITS = np.geomspace(0.001, 0.5, 60).tolist()  # of the probability of being a minor
 _SUSPICIOUS = 3.5  # bound of the modified z-score
 
 
@@ -38,6 +38,7 @@ class Estimates(NamedTuple):
     photo_ids: np.ndarray  # str [N]
     ages: np.ndarray  # float [N], years
     estimates: np.ndarray  # float [N], years
+    p_minor: np.ndarray  # float [N], 0 to 1: probability of being a minor; NaN if unknown
 
     @property
     def errors(self) -> np.ndarray:
@@ -57,7 +58,8 @@ def section(inputs: Inputs) -> Section:
 def estimates(inputs: Inputs) -> Estimates:
     """The estimates that the Evaluator wrote: those to which the model does not object."""
     table = predictions.answered(inputs.artifacts["evaluation"].path, CANDIDATE)
-    columns = [features.FILE_NAME, features.PHOTO_ID, features.AGE, CANDIDATE]
+    p_minor = predictions.column(CANDIDATE, features.P_MINOR)
+    columns = [features.FILE_NAME, features.PHOTO_ID, features.AGE, CANDIDATE, p_minor]
     found = Estimates(*(table[name].to_numpy() for name in columns))
     return found.of(np.isfinite(found.errors))
 
@@ -250,19 +252,27 @@ def _by_age(found: Estimates, min_photos: int) -> Block:
 
 
 def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
-    """Which share of each group is asked for ID, for each challenge age that a shop may choose."""
-    policy = inputs.settings["policy"]
-    own = challenge(inputs)["age"]
-    groups = _groups(found, policy["legal_age"])
+    """Which share of each group is asked for ID, for each limit that the proof may give."""
+    policy, own = inputs.settings["policy"], challenge(inputs)
+    old_enough = found.estimates >= policy["min_challenge_age"]
+    groups = _groups(found.ages, policy["legal_age"])
+
+    def asked(group: np.ndarray, limit: float) -> Figure:
+        passes = group & old_enough & (found.p_minor <= limit)
+        return share(int(group.sum() - passes.sum()), int(group.sum()))
+
     rows = [
-        {"group": name, "age": age, "asked": asked.value, "low": asked.low, "high": asked.high}
-        for name, estimates in groups.items()
-        for age in np.arange(policy["legal_age"], _TOP + 0.5, 0.5).tolist()
-        for asked in [share(int(np.sum(estimates < age)), len(estimates))]
+        {"group": name, "limit": limit, "asked": one.value, "low": one.low, "high": one.high}
+        for name, group in groups.items()
+        for limit in _LIMITS
+        for one in [asked(group, limit)]
     ]
-    base = alt.Chart(alt.InlineData(rows)).encode(alt.X("age:Q", title="challenge age, years"))
+    title = "largest probability of being a minor with which a customer passes"
+    x = alt.X("limit:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~%"))
+    base = alt.Chart(alt.InlineData(rows)).encode(x)
     axis, scale = alt.Axis(format="%"), alt.Scale(domain=list(groups))
     colour = alt.Color("group:N", scale=scale, legend=alt.Legend(title="real age", symbolOpacity=1))
+    limit = own["max_p_minor"]
     chart = alt.layer(
         base.mark_line().encode(
             alt.Y("asked:Q", title="share that is asked for ID", axis=axis),
@@ -270,30 +280,27 @@ def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
             alt.StrokeDash("group:N", title="real age", scale=scale),
         ),
         base.mark_area(opacity=0.15).encode(alt.Y("low:Q"), alt.Y2("high:Q"), colour),
-        alt.Chart(alt.InlineData([{"own": own}] if own else [])).mark_rule().encode(x="own:Q"),
+        alt.Chart(alt.InlineData([{"own": limit}] if limit else [])).mark_rule().encode(x="own:Q"),
     )
-    at = own or policy["min_challenge_age"]
-    shares = "; ".join(
-        f"{name}: {percent(int(np.sum(estimates < at)), len(estimates))}"
-        for name, estimates in groups.items()
-    )
-    line = "The vertical line is the model's challenge age." if own else "The model asks everybody."
+    at = _LIMITS[-1] if limit is None else limit
+    shares = "; ".join(f"{name}: {asked(group, at):.1%}" for name, group in groups.items())
+    line = "The vertical line is the model's limit." if limit else "The model has no limit."
     return Chart(
-        "Who is asked for ID, by challenge age, with 95 % intervals",
-        f"At a challenge age of {at:g}, by real age: {shares}. {line}",
+        "Who is asked for ID, by the limit of the probability, with 95 % intervals",
+        f"Who looks younger than {policy['min_challenge_age']:g} is always asked. At a limit of "
+        f"{at:.1%}, by real age: {shares}. {line}",
         chart,
     )
 
 
-def _groups(found: Estimates, legal_age: int) -> dict[str, np.ndarray]:
-    """The estimates of the hardest minors and of the groups of adults, by the group's name."""
+def _groups(ages: np.ndarray, legal_age: int) -> dict[str, np.ndarray]:
+    """The hardest minors and the groups of adults, bool [N], by the group's name."""
     hard = (max(legal_age - HARD_YEARS, 0), legal_age - 1)
-    groups = {}
-    for youngest, oldest in [hard, *adult_groups(legal_age)]:
-        estimates = found.estimates[within(found.ages, youngest, oldest)]
-        if len(estimates):
-            groups[group_name(youngest, oldest)] = estimates
-    return groups
+    groups = {
+        group_name(youngest, oldest): within(ages, youngest, oldest)
+        for youngest, oldest in [hard, *adult_groups(legal_age)]
+    }
+    return {name: group for name, group in groups.items() if group.any()}
 
 
 def _photos(inputs: Inputs, found: Estimates) -> Iterator[Block]:
@@ -329,7 +336,7 @@ def _about(suspects: int) -> str:
 def _listed(caption: str, some: Estimates) -> Table:
     rows = [
         [name, float(age), float(estimate), float(estimate - age)]
-        for name, _, age, estimate in zip(*some, strict=True)
+        for name, _, age, estimate, _ in zip(*some, strict=True)
     ]
     return Table(caption, ["file", "labelled age", "estimate", "error, years"], rows)
 
@@ -347,7 +354,7 @@ def _shown(caption: str, some: Estimates, jpegs: Mapping[str, bytes]) -> Photos:
                     f"estimate {estimate:.0f} ({estimate - age:+.0f})",
                 ],
             )
-            for name, photo_id, age, estimate in zip(*some, strict=True)
+            for name, photo_id, age, estimate, _ in zip(*some, strict=True)
             if photo_id in jpegs
         ],
     )

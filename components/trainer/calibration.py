@@ -13,7 +13,6 @@ import tensorflow as tf
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from components.certificate import Certificate
 from schemas import features
 
 COVERAGE = 0.9  # of the interval
@@ -24,34 +23,38 @@ class Calibration(NamedTuple):
 
     Attributes:
         half_width: half the width of the interval where the spread is 1, years.
-        slope: of the logit of the probability of being a minor, per year of the estimate.
+        slope: of the logit of the probability of being a minor, per unit of the score.
         intercept: of the same logit.
-        challenge_age: estimates below it are challenged, years; infinity: all are.
     """
 
     half_width: float
     slope: float
     intercept: float
-    challenge_age: float
 
-    def outputs(self, ages: tf.Tensor, spreads: tf.Tensor) -> dict[str, tf.Tensor]:
-        """AGE_LOW, AGE_HIGH (years), P_MINOR (0 to 1) and CHALLENGE, [N].
+    def outputs(
+        self, ages: tf.Tensor, spreads: tf.Tensor, scores: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """AGE_LOW, AGE_HIGH (years) and P_MINOR (0 to 1), [N].
 
         Args:
             ages: the model's ages, years [N].
             spreads: how far off they may be, compared with each other, [N].
+            scores: the higher, the more likely it is a minor, [N].
         """
         half = self.half_width * spreads
         return {
             features.AGE_LOW: tf.maximum(ages - half, 0.0),
             features.AGE_HIGH: tf.minimum(ages + half, features.MAX_AGE),
-            features.P_MINOR: tf.sigmoid(self.slope * ages + self.intercept),
-            features.CHALLENGE: ~(ages >= self.challenge_age),  # true for NaN
+            features.P_MINOR: tf.sigmoid(self.slope * scores + self.intercept),
         }
 
 
 def fit(
-    ages: np.ndarray, estimates: np.ndarray, spreads: np.ndarray, certificate: Certificate
+    ages: np.ndarray,
+    estimates: np.ndarray,
+    spreads: np.ndarray,
+    scores: np.ndarray,
+    legal_age: int,
 ) -> Calibration:
     """The calibration of a model.
 
@@ -59,11 +62,11 @@ def fit(
         ages: real ages, years [N].
         estimates: the model's ages of the same photos, years [N].
         spreads: how far off they may be, compared with each other, [N].
-        certificate: with the legal age and the challenge age.
+        scores: the higher, the more likely it is a minor, [N].
+        legal_age: years.
     """
-    slope, intercept = _platt(estimates, ages < certificate.legal_age)
-    half_width = _half_width(np.abs(estimates - ages) / spreads)
-    return Calibration(half_width, slope, intercept, certificate.threshold)
+    slope, intercept = _platt(scores, ages < legal_age)
+    return Calibration(_half_width(np.abs(estimates - ages) / spreads), slope, intercept)
 
 
 def _half_width(errors: np.ndarray) -> float:
@@ -81,7 +84,7 @@ def _half_width(errors: np.ndarray) -> float:
     return float(errors[rank - 1]) if rank <= len(errors) else features.MAX_AGE
 
 
-def _platt(estimates: np.ndarray, minors: np.ndarray) -> tuple[float, float]:
+def _platt(scores: np.ndarray, minors: np.ndarray) -> tuple[float, float]:
     """Slope and intercept of the logit of being a minor, by Platt scaling.
 
     The targets are those of Platt 1999 (Probabilistic outputs for support vector machines), which
@@ -89,8 +92,8 @@ def _platt(estimates: np.ndarray, minors: np.ndarray) -> tuple[float, float]:
     """
     many, few = int(minors.sum()), int((~minors).sum())
     targets = np.where(minors, (many + 1) / (many + 2), 1 / (few + 2))
-    middle, spread = float(np.mean(estimates)), float(np.std(estimates)) or 1.0
-    standard = (estimates - middle) / spread
+    middle, spread = float(np.mean(scores)), float(np.std(scores)) or 1.0
+    standard = (scores - middle) / spread
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         logits = parameters[0] * standard + parameters[1]

@@ -121,7 +121,8 @@ def run_fn(fn_args: FnArgs) -> None:
         )
     shutil.copytree(folder / LOGS, fn_args.model_run_dir, dirs_exist_ok=True)
     _write_history(state, network, precision, fn_args.model_run_dir)
-    served = model.served(network, head)
+    policy = config.Policy(**fn_args.custom_config["policy"])
+    served = model.served(network, head, policy.legal_age)
     train, evaluation = (
         model.predict(served, data.eval_batches(patterns, size, batch_size))
         for patterns in files.values()
@@ -131,16 +132,16 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     accepted = limits.distances(tf.constant(evaluation[model.POOLED])).numpy() <= limits.limit
     real = np.array([label.age for label in labels[features.EVAL] if not label.objection])
-    real, estimates, spreads = (
-        values[accepted] for values in (real, evaluation[features.AGE], evaluation[model.SPREAD])
-    )
-    policy = config.Policy(**fn_args.custom_config["policy"])
-    certificate = certify(real, estimates, policy)
-    logging.info("challenge age: %s", " ".join(certificate.sentences()))
+    said = (evaluation[name] for name in (features.AGE, model.SPREAD, model.SCORE))
+    real, estimates, spreads, scores = (values[accepted] for values in (real, *said))
+    calibrated = calibration.fit(real, estimates, spreads, scores, policy.legal_age)
+    p_minor = calibrated.outputs(estimates, spreads, scores)[features.P_MINOR].numpy()
+    certificate = certify(real, estimates, p_minor, policy)
+    logging.info("who passes without ID: %s", " ".join(certificate.sentences()))
     model.export(
         served,
         limits,
-        calibration.fit(real, estimates, spreads, certificate),
+        calibrated,
         certificate,
         confusion.count(real, estimates),
         fn_args.transform_graph_path,

@@ -20,6 +20,7 @@ _SIGMA = 2.0  # years, of the normal distribution around the real age
 _ERROR_WEIGHT = 0.5  # of the expectation's error, beside the cross-entropy
 _LEAST_SHARE = 1e-4  # of an age that no photo has; its logarithm must be finite
 _LEAST_SPREAD = 1.0  # years
+_LEAST_PROBABILITY = 1e-6  # so that its logit is finite in float32
 
 
 class Head(Protocol):
@@ -36,6 +37,9 @@ class Head(Protocol):
 
     def spread(self, outputs: keras.KerasTensor) -> keras.KerasTensor:
         """How far off the age may be compared with other photos, [N, 1], above 0."""
+
+    def score(self, outputs: keras.KerasTensor, legal_age: int) -> keras.KerasTensor:
+        """The higher, the more likely it is somebody below the legal age, [N, 1]."""
 
 
 class Regression:
@@ -62,6 +66,10 @@ class Regression:
     def spread(self, outputs: keras.KerasTensor) -> keras.KerasTensor:
         """1."""
         return keras.ops.ones_like(outputs)
+
+    def score(self, outputs: keras.KerasTensor, legal_age: int) -> keras.KerasTensor:
+        """How many years the age is below the legal age."""
+        return legal_age - outputs
 
 
 class Distribution:
@@ -100,6 +108,15 @@ class Distribution:
         square = keras.ops.matmul(outputs, np.square(_AGES)[:, None])
         variance = square - keras.ops.square(self.age(outputs))
         return keras.ops.sqrt(keras.ops.maximum(variance, _LEAST_SPREAD**2))
+
+    def score(self, outputs: keras.KerasTensor, legal_age: int) -> keras.KerasTensor:
+        """The logit of the probability of all ages below the legal age.
+
+        Two people of one expected age may be minors with different probabilities.
+        """
+        below = keras.ops.sum(outputs[:, :legal_age], axis=1, keepdims=True)
+        below = keras.ops.clip(below, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+        return keras.ops.log(below) - keras.ops.log(1 - below)
 
 
 HEADS: dict[str, Head] = {"distribution": Distribution(), "regression": Regression()}

@@ -33,6 +33,7 @@ BATCH_NORM_MOMENTUM = 0.9
 TRUNK = "resnet50"
 # Outputs of a served network, beside the age.
 SPREAD = "spread"  # how far off the age may be, compared with other photos
+SCORE = "score"  # the higher, the more likely it is a minor
 POOLED = "pooled"  # what the guard looks at
 
 
@@ -68,7 +69,7 @@ def build(
     return keras.Model(photo, head.layer(ages)(kept))
 
 
-def served(network: keras.Model, head: Head) -> keras.Model:
+def served(network: keras.Model, head: Head, legal_age: int) -> keras.Model:
     """The network as it is served: in float32, without dropout and batch norms.
 
     In float32, a photo has one age on every machine. Without batch norms, the answer is faster.
@@ -76,21 +77,28 @@ def served(network: keras.Model, head: Head) -> keras.Model:
     Args:
         network: as `build` returns it.
         head: its head.
+        legal_age: years.
 
     Returns:
-        A model from uint8 [N, image_size, image_size, 3] to AGE, in years, and SPREAD, float32
-        [N, 1], and the pooled features of the trunk, POOLED, float32 [N, F].
+        A model from uint8 [N, image_size, image_size, 3] to AGE, in years, SPREAD and SCORE,
+        float32 [N, 1], and the pooled features of the trunk, POOLED, float32 [N, F].
     """
     trunk = fold_batch_norms(_clone(network.get_layer(TRUNK), "float32"))
     photo, pooled = _pooled(trunk)
     outputs = network.get_layer(LAYER)(pooled)
     return keras.Model(
-        photo, {features.AGE: head.age(outputs), SPREAD: head.spread(outputs), POOLED: pooled}
+        photo,
+        {
+            features.AGE: head.age(outputs),
+            SPREAD: head.spread(outputs),
+            SCORE: head.score(outputs, legal_age),
+            POOLED: pooled,
+        },
     )
 
 
 def predict(network: keras.Model, batches: tf.data.Dataset) -> dict[str, np.ndarray]:
-    """What a network says about photos: AGE (years) and SPREAD, [N], and POOLED, [N, F]; float32.
+    """What a network says about photos: AGE (years), SPREAD, SCORE, [N], POOLED [N, F]; float32.
 
     Args:
         network: as `served` returns it.
@@ -207,6 +215,7 @@ class Servable(tf.Module):
         model: keras.Model,
         guard: Guard,
         calibration: Calibration,
+        certificate: Certificate,
         assets: Sequence[Path],
         transform: tft.TFTransformOutput,
         image_size: int,
@@ -215,6 +224,7 @@ class Servable(tf.Module):
         super().__init__()
         self._assets = [tf.saved_model.Asset(str(file)) for file in assets]  # travel with the model
         self._calibration = calibration
+        self._certificate = certificate
         self._weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)  # hides it from tf.Module
         # As constants, they would be copied with each function of the graph.
@@ -231,8 +241,8 @@ class Servable(tf.Module):
 
         AGE, AGE_LOW and AGE_HIGH are float32, years; P_MINOR float32, 0 to 1; VALID bool; OBJECTION
         string, one of features.OBJECTIONS or empty; CHALLENGE bool: whether to ask for ID. It is
-        true if the age is below the challenge age, and with an objection. Bytes that hold no JPEG
-        or PNG, or one of too many pixels, are not valid, have no age (NaN) and the objection
+        false if the certificate lets the person pass, and there is no objection. Bytes that hold no
+        JPEG or PNG, or one of too many pixels, are not valid, have no age (NaN) and the objection
         NO_PHOTO. They do not affect the other photos in the batch.
         """
         count = tf.size(image)
@@ -249,14 +259,15 @@ class Servable(tf.Module):
         objection = transformed[features.OBJECTION]
         objection = tf.where((objection == "") & unlike, features.UNLIKE_TRAINING, objection)
         objection = tf.where(valid, objection, features.NO_PHOTO)
-        age = tf.where(valid, seen[features.AGE][:, 0], np.nan)
+        age, score = (tf.where(valid, seen[name][:, 0], np.nan) for name in (features.AGE, SCORE))
         outputs = {
             features.AGE: age,
             features.VALID: valid,
             features.OBJECTION: objection,
-            **self._calibration.outputs(age, seen[SPREAD][:, 0]),
+            **self._calibration.outputs(age, seen[SPREAD][:, 0], score),
         }
-        outputs[features.CHALLENGE] |= objection != ""
+        passes = self._certificate.passes(age, outputs[features.P_MINOR])
+        outputs[features.CHALLENGE] = ~passes | (objection != "")
         return {name: values[:count] for name, values in outputs.items()}
 
     @tf.function(
@@ -338,7 +349,7 @@ def export(
         model: as `served` returns it.
         guard: fitted to the model's pooled features.
         calibration: fitted to the model's ages.
-        certificate: of the calibration's challenge age; an asset of the SavedModel.
+        certificate: says who passes without ID; an asset of the SavedModel.
         confused: how the model confuses ages; an asset too.
         transform_graph: folder of Transform's graph.
         folder: of the SavedModel.
@@ -351,7 +362,9 @@ def export(
         assets = [Path(aside, name) for name in (certificates.FILE, confusion.FILE)]
         certificate.write(assets[0])
         confusion.write(confused, assets[1])
-        servable = Servable(model, guard, calibration, assets, transform, image_size, max_pixels)
+        servable = Servable(
+            model, guard, calibration, certificate, assets, transform, image_size, max_pixels
+        )
         tf.saved_model.save(
             servable,
             str(folder),

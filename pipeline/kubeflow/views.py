@@ -74,6 +74,8 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
     challenge = json.loads(evaluation[CHALLENGE])
     if challenge["age"] is not None:
         metrics["challenge_age"] = challenge["age"]
+    if challenge["max_p_minor"] is not None:
+        metrics["max_p_minor"] = challenge["max_p_minor"]
     metrics["blessed"] = float(outputs["Evaluator.blessing"]["blessed"])
     notes = [
         *challenge_sentences(challenge),

@@ -70,7 +70,7 @@ def saved(folder: Path, at: int) -> Any:
     tf.saved_model.save(told, str(served), signatures={"examples": told.examples})
     file = served / "assets" / certificate.FILE
     file.parent.mkdir(exist_ok=True)
-    Certificate(30.0, False, 18, ()).write(file)
+    Certificate(30.0, None, False, 18, ()).write(file)
     return artifact(standard_artifacts.Model, folder, **{VERSION: 1})
 
 

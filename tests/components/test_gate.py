@@ -26,7 +26,7 @@ NO_OUTPUT = "it has no output valid"
 def challenge(passed: int, certified: bool = True) -> str:
     """The property CHALLENGE if so many of 60 hard minors pass without ID on test."""
     proof = Proof(15, 17, 60, passed, 0.1, 0)
-    return json.dumps({"age": 27.5, "certified": certified, "minors_on_test": [asdict(proof)]})
+    return json.dumps({"certified": certified, "minors_on_test": [asdict(proof)]})
 
 
 @pytest.mark.parametrize(("passed", "certified", "shut"), [
@@ -38,8 +38,8 @@ def test_the_test_photos_may_not_contradict_the_certificate(
     """P(at least 11 of 60 | 0.1) is 0.034, P(at least 10 of 60 | 0.1) is 0.073."""
     evaluation = {MAE: 5.0, REFUSED: 0.0, CHALLENGE: challenge(passed, certified)}
     expected = (
-        f"{passed} of 60 test photos of people aged 15 to 17 pass without ID at the challenge age "
-        "27.5, which contradicts the certified 10%"
+        f"{passed} of 60 test photos of people aged 15 to 17 pass without ID, "
+        "which contradicts the certified 10%"
     )
     assert reasons(GATE, Guard(), evaluation, {}) == [expected] * shut
 

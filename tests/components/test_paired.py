@@ -66,7 +66,7 @@ def test_a_better_mae_does_not_make_up_for_minors_who_pass() -> None:
     assert reason.startswith("of 100 minors,") and f"on the same {MINORS:,} photos" in reason
 
 
-def test_each_model_has_its_own_challenge_age() -> None:
+def test_each_model_has_its_own_rule() -> None:
     """A stricter candidate passes no more minors, though it estimates them higher."""
     assert regressions(found(photos(ESTIMATES + 8, ESTIMATES, (38.0, 30.0))))[0].startswith("MAE")
     laxer = found(photos(ESTIMATES, ESTIMATES, (20.0, 30.0)))

@@ -15,9 +15,10 @@ from pipeline.config import Evaluator, Guard
 from pipeline.summary import FAILED, GATE_SHUT, PUSHED, exit_status, show, summarise
 
 CHALLENGE: dict[str, Any] = {
-    "age": 27.5,
+    "age": 25.0,
+    "max_p_minor": 0.031,
     "certified": True,
-    "sentences": ["Customers who look 27.5 or older pass without ID."],
+    "sentences": ["Customers pass without ID if they look 25 or older."],
     "minors_on_eval": [],
     "minors_on_test": [],
     "adults_on_test": [{"youngest": 25, "oldest": 34, "photos": 40, "passed": 30}],
@@ -83,5 +84,5 @@ def test_the_table_says_who_is_refused_and_who_is_asked() -> None:
     show(document, console)
     text = console.export_text()
     assert "3 of 100 photos: 3.0% (bound 5.0%); no_face 2, unlike_training 1" in text
-    assert "Customers who look 27.5 or older pass without ID." in text
+    assert "Customers pass without ID if they look 25 or older." in text
     assert "Of 100 customers aged 25 to 34, about 25 are asked for ID." in text

@@ -43,9 +43,10 @@ REVIEW: dict[str, Any] = {
     "data_licence": "not stated by the photos' folder",
 }
 CHALLENGED: dict[str, Any] = {
-    "age": 27.5,
+    "age": 25.0,
+    "max_p_minor": 0.0001,
     "certified": True,
-    "sentences": ["Customers who look 27.5 or older pass without ID."],
+    "sentences": ["Customers pass without ID if they look 25 or older."],
     "minors_on_eval": [
         {"youngest": 0, "oldest": 17, "photos": 90, "passed": 1, "max_share": 0.05, "missing": 0}
     ],
@@ -74,6 +75,11 @@ HISTORY: dict[str, Any] = {
     ],
 }
 HOSTILE = "<script>alert(1)</script>|*x*"
+
+
+def passes(estimates: pd.Series, p_minor: pd.Series) -> pd.Series:
+    """Who passes by the rule of CHALLENGED."""
+    return (estimates >= CHALLENGED["age"]) & (p_minor <= CHALLENGED["max_p_minor"])
 
 
 def photos(count: int = 200, seed: int = 0, **columns: Any) -> pd.DataFrame:
@@ -248,7 +254,7 @@ def evaluate(folder: Path, test: pd.DataFrame, columns: Sequence[str]) -> None:
     for column in columns:
         config.slicing_specs.add(feature_keys=[column])
         config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
-    asked = (test[OBJECTION] != "") | ~(test["candidate"] >= CHALLENGED["age"])
+    asked = (test[OBJECTION] != "") | ~passes(test["candidate"], test[P_MINOR])
     photos = [
         tfma_run.extracts(
             row[features.AGE],

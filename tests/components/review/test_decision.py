@@ -77,8 +77,8 @@ def test_the_comparison_with_the_live_model(tmp_path: Path) -> None:
 def test_the_challenge_age_comes_first(tmp_path: Path) -> None:
     section = decision.section(synthetic.run(tmp_path, synthetic.photos(100)))
     verdicts = [block for block in section.blocks if isinstance(block, Verdict)]
-    assert verdicts[1] == Verdict("Customers who look 27.5 or older pass without ID.", True)
-    rows = synthetic.tables(section)["Who passes without ID at the challenge age"]
+    assert verdicts[1] == Verdict("Customers pass without ID if they look 25 or older.", True)
+    rows = synthetic.tables(section)["Who passes without ID"]
     assert [[cell.text for cell in row.values()] for row in rows] == [
         ["below 18", "eval", "90", "1", "1.1% (0.2% to 6.0%)", "5%"],
         ["below 18", "test", "80", "2", "2.5% (0.7% to 8.7%)", "5%"],

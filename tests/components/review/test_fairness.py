@@ -14,8 +14,6 @@ from components.review.page import render
 from schemas import features
 from tests.components.review import synthetic
 
-AGE = 27.5  # the challenge age of synthetic runs, years
-
 
 @pytest.fixture(scope="module")
 def photos() -> pd.DataFrame:
@@ -43,7 +41,8 @@ def test_who_is_asked_in_each_group(inputs: Inputs, photos: pd.DataFrame) -> Non
     tables = synthetic.tables(fairness.section(inputs))
     assert list(tables) == ["Groups by hat"]  # store has one value
     test = photos[photos["split"] == features.TEST]
-    asked = (test["candidate"] < AGE) | (test[synthetic.OBJECTION] != "")
+    asked = ~synthetic.passes(test["candidate"], test[synthetic.P_MINOR])
+    asked |= test[synthetic.OBJECTION] != ""
     for row, value in zip(tables["Groups by hat"], ("no", "yes"), strict=True):
         minors = (test["hat"] == value) & (test[features.AGE] < 18)
         adults = (test["hat"] == value) & (test[features.AGE] >= 25)

@@ -139,26 +139,29 @@ def test_a_square_counts_its_photos(inputs: Inputs) -> None:
         )  # fmt: skip
 
 
-def test_who_is_asked_for_id_at_each_challenge_age(inputs: Inputs) -> None:
-    """The chart has each group's share below each challenge age, with Wilson's interval."""
-    title = "Who is asked for ID, by challenge age, with 95 % intervals"
+def test_who_is_asked_for_id_at_each_limit(inputs: Inputs) -> None:
+    """The chart has the share of each group that does not pass, with Wilson's interval."""
+    title = "Who is asked for ID, by the limit of the probability, with 95 % intervals"
     chart = synthetic.charts(mistakes.section(inputs))[title]
     found = mistakes.estimates(inputs)
     (bands, *_) = chart.spec.layer
     rows = bands.data.values
+    limits = sorted({row["limit"] for row in rows})
+    assert limits[0] == pytest.approx(0.001) and limits[-1] == pytest.approx(0.5)
     for group, young, old in (("15 to 17", 15, 18), ("35 and older", 35, 200)):
-        estimates = found.estimates[(found.ages >= young) & (found.ages < old)]
-        for age in (18.0, 27.5, 45.0):
-            (row,) = (r for r in rows if (r["group"], r["age"]) == (group, age))
-            asked, photos = int(sum(estimates < age)), len(estimates)
+        chosen = found.of((found.ages >= young) & (found.ages < old))
+        for limit in (limits[0], limits[30], limits[-1]):
+            (row,) = (r for r in rows if (r["group"], r["limit"]) == (group, limit))
+            asked = int(np.sum((chosen.estimates < 25) | (chosen.p_minor > limit)))
+            photos = len(chosen.ages)
             low, high = proportion_bounds(asked, photos)
             assert row["asked"] == asked / photos
             assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-6)
-    # The evaluation's challenge age is 27.5.
-    minors = found.estimates[(found.ages >= 15) & (found.ages < 18)]
-    low, high = proportion_bounds(int(sum(minors < 27.5)), len(minors))
-    share = f"{np.mean(minors < 27.5):.1%} ({low:.1%} to {high:.1%})"
-    assert "At a challenge age of 27.5" in chart.description
+    minors = found.of((found.ages >= 15) & (found.ages < 18))
+    asked = int(np.sum((minors.estimates < 25) | (minors.p_minor > 0.0001)))
+    low, high = proportion_bounds(asked, len(minors.ages))
+    share = f"{asked / len(minors.ages):.1%} ({low:.1%} to {high:.1%})"
+    assert "Who looks younger than 25 is always asked. At a limit of 0.0%" in chart.description
     assert f"15 to 17: {share}" in chart.description
 
 

@@ -31,6 +31,17 @@ def test_one_certain_age_has_some_spread() -> None:
     assert DISTRIBUTION.spread(certain).numpy().tolist() == [[1], [1]]
 
 
+def test_the_score_of_a_distribution_is_the_logit_of_being_a_minor() -> None:
+    """Two people who look 30 are minors with different probabilities."""
+    for sigma in (4.0, 8.0):
+        below = norm.pdf(np.arange(18), 30, sigma).sum() / norm.pdf(np.arange(121), 30, sigma).sum()
+        score = DISTRIBUTION.score(around(30.0, sigma), 18).numpy()
+        assert score == pytest.approx(np.log(below / (1 - below)), rel=1e-3)
+    certain = DISTRIBUTION.score(np.eye(121, dtype=np.float32)[[17, 18]], 18).numpy()[:, 0]
+    assert np.isfinite(certain).all() and certain[0] > 10 and certain[1] < -10
+    assert REGRESSION.score(tf.constant([[17.0]]), 18).numpy() == 1
+
+
 def test_the_loss_of_a_distribution() -> None:
     """Its closed form: the cross-entropy, and half the absolute error of the expectation."""
     for years, said in ((30.0, 30.0), (30.0, 36.0)):

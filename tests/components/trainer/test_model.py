@@ -37,9 +37,10 @@ TOLERANCE = 0.05  # years
 MAX_PIXELS = 600_000
 MAX_BATCH_SIZE = 4
 NO_GUARD = Guard(np.zeros(8, np.float32), np.eye(8, dtype=np.float32), np.inf)
-CALIBRATION = Calibration(half_width=1.5, slope=-0.2, intercept=4, challenge_age=MEAN_AGE)
+LEGAL_AGE = 18
+CALIBRATION = Calibration(half_width=1.5, slope=0.2, intercept=0.4)
 CONFUSION = {(17, 25): 3, (30, 28): 1}
-CERTIFICATE = Certificate(MEAN_AGE, True, 18, (Proof(0, 17, 90, 1, 0.05, 0),))
+CERTIFICATE = Certificate(25.0, 0.1, True, LEGAL_AGE, (Proof(0, 17, 90, 1, 0.05, 0),))
 
 
 def build(
@@ -71,10 +72,11 @@ def test_shapes_and_types(network: keras.Model) -> None:
     assert network.input.dtype == "uint8"
     probabilities = network(pictures(3))
     assert (probabilities.shape, probabilities.dtype) == ((3, 121), tf.float32)
-    served = model.served(network, DISTRIBUTION)(pictures(3))
+    served = model.served(network, DISTRIBUTION, LEGAL_AGE)(pictures(3))
     assert {name: (values.shape, values.dtype) for name, values in served.items()} == {
         features.AGE: ((3, 1), tf.float32),
         model.SPREAD: ((3, 1), tf.float32),
+        model.SCORE: ((3, 1), tf.float32),
         model.POOLED: ((3, 2048), tf.float32),
     }
 
@@ -140,7 +142,7 @@ def test_what_is_served_is_the_trained_network_in_float32(network: keras.Model) 
     net.set_weights(network.get_weights())
     expected = DISTRIBUTION.age(network(pictures(8))).numpy()
     assert np.std(expected) > 0.05  # otherwise the next line could not fail
-    served = model.served(net, DISTRIBUTION)
+    served = model.served(net, DISTRIBUTION, LEGAL_AGE)
     np.testing.assert_allclose(served(pictures(8))[features.AGE], expected, atol=0.01)
     layers = [*served.layers, *served.get_layer(model.TRUNK).layers]
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
@@ -260,7 +262,7 @@ def exported(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory)
 
 def export(network: keras.Model, head: Head, transformed: Transformed, folder: Path) -> Exported:
     model.export(
-        model.served(network, head),
+        model.served(network, head, LEGAL_AGE),
         NO_GUARD,
         CALIBRATION,
         CERTIFICATE,
@@ -380,9 +382,10 @@ NOT_PHOTOS = {
 }
 
 
-def by_age(answer: dict[str, tf.Tensor]) -> list[bool]:
-    """Whether each photo is challenged by its age alone."""
-    challenged: list[bool] = (~(answer["age"].numpy() >= CALIBRATION.challenge_age)).tolist()
+def by_rule(answer: dict[str, tf.Tensor]) -> list[bool]:
+    """Whether each photo is challenged by the certificate alone."""
+    passes = CERTIFICATE.passes(answer["age"].numpy(), answer["p_minor"].numpy())
+    challenged: list[bool] = (~passes).tolist()
     return challenged
 
 
@@ -408,11 +411,13 @@ def test_the_outputs_are_those_of_the_calibration(
 ) -> None:
     raw = tiny.read(transformed.raw / f"Split-{features.TRAIN}")
     answer = exported.servable.signatures["examples"](examples=tf.constant(raw))
-    expected = CALIBRATION.outputs(answer["age"], tf.ones_like(answer["age"]))
+    expected = CALIBRATION.outputs(
+        answer["age"], tf.ones_like(answer["age"]), LEGAL_AGE - answer["age"]
+    )
     for name in ("age_low", "age_high", "p_minor"):
         np.testing.assert_allclose(answer[name], expected[name], rtol=1e-6)
     challenged = answer["challenge"].numpy()
-    assert challenged.tolist() == by_age(answer)
+    assert challenged.tolist() == by_rule(answer)
     assert challenged.any() and not challenged.all()  # otherwise it could not fail
 
 
@@ -433,7 +438,7 @@ def test_what_is_no_photo_is_marked_and_the_others_are_answered(
     assert answer["valid"].numpy().tolist() == [False, True, True, True, False]
     assert np.isnan(answer["age"].numpy()[[0, -1]]).all()
     assert answer["objection"].numpy().tolist() == [b"no_photo", b"", b"", b"", b"no_photo"]
-    assert answer["challenge"].numpy().tolist() == [True, *by_age(alone), True]
+    assert answer["challenge"].numpy().tolist() == [True, *by_rule(alone), True]
     assert np.isnan(answer["p_minor"].numpy()[[0, -1]]).all()
     np.testing.assert_allclose(answer["age"][1:-1], alone["age"], atol=TOLERANCE)
 
@@ -460,7 +465,7 @@ def test_any_bytes_are_answered(exported: Exported, start: int, rest: bytes) -> 
     assert (
         valid == np.isfinite(answer["age"]).tolist() == (answer["objection"] == "").numpy().tolist()
     )
-    assert answer["challenge"].numpy().tolist() == by_age(answer)
+    assert answer["challenge"].numpy().tolist() == by_rule(answer)
 
 
 def test_the_warm_up_has_the_smallest_and_the_largest_batch(exported: Exported) -> None:
