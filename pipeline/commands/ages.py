@@ -149,14 +149,9 @@ def _corrected(base: Path, written: Written, groups: AgeGroups) -> Shares:
 def _show(groups: Mapping[str, int], shares: Mapping[str, Shares], console: Console) -> None:
     from rich.table import Table
 
-    headings = [text for kind in shares for text in (f"share {kind}", "95 % interval")]
-    table = Table("age group", "photos", *headings)
+    table = Table("age group", "photos", *(f"{kind} (95 % interval)" for kind in shares))
     for name, photos in groups.items():
-        cells = [
-            text
-            for one in (by_group[name] for by_group in shares.values())
-            for text in (f"{one.value:.1%}", f"{one.low:.1%} to {one.high:.1%}")
-        ]
+        cells = (f"{by_group[name]:.1%}" for by_group in shares.values())
         table.add_row(name, f"{photos:,}", *cells)
     console.print(table)
 
