@@ -34,6 +34,7 @@ class Reason(StrEnum):
     UNGUARDED_MODEL = "unguarded_model"
     NO_SERVER = "no_server"
     TIMEOUT = "timeout"
+    BUSY = "busy"
     SERVER_ERROR = "server_error"
     BAD_ANSWER = "bad_answer"
     INTERNAL_ERROR = "internal_error"
@@ -73,6 +74,7 @@ MESSAGES = {
     Reason.UNGUARDED_MODEL: "The model can't tell whether the photo shows a face: ask for ID.",
     Reason.NO_SERVER: "The age check can't be reached: ask for ID.",
     Reason.TIMEOUT: "The age check took too long: ask for ID.",
+    Reason.BUSY: "Too many age checks at once: ask for ID.",
     Reason.SERVER_ERROR: "The age check refused the request: ask for ID.",
     Reason.BAD_ANSWER: "The age check gave no usable answer: ask for ID.",
     Reason.INTERNAL_ERROR: "The age check failed: ask for ID.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from os import PathLike
 from typing import NamedTuple, Self, TypeVar
 
@@ -44,8 +46,8 @@ Call = Generator[_Wait, Outcome, T]
 class Client:
     """What AgeClient and AsyncAgeClient share: everything except the waiting.
 
-    Thread-safe. A new client does not connect yet, so it may be made while the server is away. A
-    process that forks must make its client after the fork: gRPC's threads do not survive it.
+    Thread-safe. A new client does not connect yet, so it may be made while the server is away.
+    After a fork, parent and child may both go on with it.
 
     Args:
         server: address of TensorFlow Serving's gRPC API: host:port, dns:///host:port or unix:path.
@@ -60,6 +62,8 @@ class Client:
         tls_ca: PEM file of the certificate authorities to trust; None: no TLS.
         tls_cert: PEM file of the client's own certificate chain, for mutual TLS.
         tls_key: PEM file of its private key.
+        max_in_flight: checks at the same time. Each further one gets BUSY at once, so that those
+            who are let in get the model's answer in time.
 
     Raises:
         ValueError: an argument is wrong, or a file that it names.
@@ -79,10 +83,15 @@ class Client:
         tls_ca: str | PathLike[str] | None = None,
         tls_cert: str | PathLike[str] | None = None,
         tls_key: str | PathLike[str] | None = None,
+        max_in_flight: int = 32,
     ):
         if not 0 < timeout < threading.TIMEOUT_MAX:
             raise ValueError(f"timeout {timeout} should be a number of seconds above 0")
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight {max_in_flight} should be at least 1")
         self._timeout = timeout
+        self._max_in_flight = max_in_flight
+        self._places = threading.BoundedSemaphore(max_in_flight)
         self._policy = policy or Policy.load()
         self._audit = None if audit is None else Audit(audit, till)
         self._label = label
@@ -99,8 +108,9 @@ class Client:
         started = time.monotonic()
         deadline = started + self._timeout
         try:
-            jpeg = yield from self._prepare(photo, deadline)
-            answer = yield from self._ask([jpeg], deadline)
+            with self._place():
+                jpeg = yield from self._prepare(photo, deadline)
+                answer = yield from self._ask([jpeg], deadline)
             decision = decide(answer, self._policy)
         except Failure as failure:
             decision = decide(failure, self._policy)
@@ -114,6 +124,20 @@ class Client:
         if self._audit:
             self._audit.write(advice, self._policy)
         return advice
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the checks in flight.
+
+        Raises:
+            Failure: there are too many.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Failure(Reason.BUSY, f"{self._max_in_flight} checks are in flight already")
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def _prepare(self, photo: Photo, deadline: float) -> Call[bytes]:
         """The JPEG to send."""
@@ -308,6 +332,10 @@ class _Workers:
     _THREADS = 4
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts anew: a forked process has none of the threads, and its lock may be held."""
         self._jobs: queue.SimpleQueue[tuple[Future[bytes | Exception], Callable[[], bytes]]]
         self._jobs = queue.SimpleQueue()
         self._start = threading.Lock()
@@ -337,3 +365,5 @@ class _Workers:
 
 
 _workers = _Workers()
+if hasattr(os, "register_at_fork"):  # Windows can't fork
+    os.register_at_fork(after_in_child=_workers.reset)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -375,7 +376,7 @@ def test_threads_share_a_client(tmp_path: Path) -> None:
 
 def test_asyncio() -> None:
     async def go(server: str) -> list[Advice]:
-        async with AsyncAgeClient(server, timeout=30) as client:
+        async with AsyncAgeClient(server, timeout=30, max_in_flight=50) as client:
             return await asyncio.gather(*(client.check(PHOTO) for _ in range(50)))
 
     with serving(everybody_is(40)) as server:
@@ -492,3 +493,81 @@ def test_a_mistake_in_the_configuration_raises_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         AgeClient(**options)  # type: ignore[arg-type]
+
+
+def test_too_many_checks_are_answered_at_once() -> None:
+    """Those who are let in get the model's answer, in threads and in asyncio."""
+    asked, free = threading.Semaphore(0), threading.Event()
+
+    def wait_for(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        asked.release()
+        free.wait(20)
+        return ages(40)
+
+    with serving(wait_for) as server, AgeClient(server, timeout=20, max_in_flight=2) as client:
+        with ThreadPoolExecutor(2) as pool:
+            let_in = [pool.submit(client.check, PHOTO) for _ in range(2)]
+            assert all(asked.acquire(timeout=10) for _ in let_in)
+            others = [client.check(PHOTO) for _ in range(3)]
+            free.set()
+            assert {one.reason for one in others} == {Reason.BUSY}
+            assert {one.kind for one in others} == {Kind.CHALLENGE}
+            assert [one.result().reason for one in let_in] == [Reason.OLD_ENOUGH] * 2
+        assert client.check(PHOTO).reason is Reason.OLD_ENOUGH  # the places are free again
+
+
+def test_many_checks_in_one_event_loop() -> None:
+    async def check_all(server: str) -> list[Advice]:
+        async with AsyncAgeClient(server, timeout=20, max_in_flight=8) as client:
+            return await asyncio.gather(*(client.check(PHOTO) for _ in range(100)))
+
+    with serving(everybody_is(40)) as server:
+        reasons = [advice.reason for advice in asyncio.run(check_all(server))]
+    assert reasons.count(Reason.OLD_ENOUGH) == 8 and reasons.count(Reason.BUSY) == 92
+
+
+def test_a_check_that_is_cancelled_gives_its_place_back() -> None:
+    async def cancel(server: str) -> Reason:
+        async with AsyncAgeClient(server, timeout=20, max_in_flight=1) as client:
+            first = asyncio.create_task(client.check(PHOTO))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            await asyncio.wait([first])
+            return (await client.check(PHOTO)).reason
+
+    with serving(everybody_is(40)) as server:
+        assert asyncio.run(cancel(server)) is Reason.OLD_ENOUGH
+
+
+FORKING = """
+import multiprocessing, sys
+from goodseed_client import AgeClient
+
+photo = open(sys.argv[2], "rb").read()
+client = AgeClient(sys.argv[1], timeout=5)
+print(client.check(photo).reason)
+
+
+def child(queue):
+    queue.put((client.check(photo).reason, AgeClient(sys.argv[1], timeout=5).check(photo).reason))
+
+
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=child, args=(queue,))
+process.start()
+print(*queue.get(timeout=30))
+process.join()
+print(client.check(photo).reason)
+"""
+
+
+def test_parent_and_child_go_on_after_a_fork(tmp_path: Path) -> None:
+    """As with gunicorn's preload: the parent has made a client and has called it."""
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
+    with serving(everybody_is(40)) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", FORKING, server, str(tmp_path / "photo.jpg")],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+    assert done.stdout.split() == ["old_enough"] * 4
