@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import ssl
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -149,8 +151,29 @@ def _credentials(file: str) -> grpc.ServerCredentials:
         raise invalid_argument(f"{file}: server_key and server_cert are needed")
     if config.client_verify and not config.custom_ca:
         raise invalid_argument(f"{file}: client_verify needs custom_ca, the clients' authority")
+    _check_tls(file, config)
     return grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
         root_certificates=config.custom_ca.encode() or None,
         require_client_auth=config.client_verify,
     )
+
+
+def _check_tls(file: str, config: config_files.SSLConfig) -> None:
+    """Uses key and certificates once. gRPC does not tell them from an address that is in use.
+
+    Raises:
+        ServingError: they can't be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    wrong = "server_key and server_cert do not fit together"
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:  # only its owner may read it
+        pair.write(f"{config.server_key}\n{config.server_cert}\n")
+        pair.flush()
+        try:
+            context.load_cert_chain(pair.name, password="")  # "": it does not ask for one
+            if config.custom_ca:
+                wrong = "custom_ca is no certificate"
+                context.load_verify_locations(cadata=config.custom_ca)
+        except (ssl.SSLError, ValueError) as error:  # ValueError: not ASCII
+            raise invalid_argument(f"{file}: {wrong} ({error})") from None

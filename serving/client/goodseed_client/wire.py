@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -87,7 +88,8 @@ def open_channel(
         tls_key: PEM file of its private key.
 
     Raises:
-        ValueError: the address has none of these forms, or a PEM file can't be read.
+        ValueError: the address has none of these forms, a PEM file can't be read or used, or the
+            key does not fit the certificate.
     """
     address = _ADDRESS.fullmatch(server)
     if address is None or not 0 < int(address["port"] or 1) <= 65_535:
@@ -96,22 +98,33 @@ def open_channel(
         raise ValueError("mutual TLS needs all of tls_ca, tls_cert and tls_key")
     if tls_ca is None:
         return grpc.insecure_channel(server, _CHANNEL_OPTIONS)
+    _check_tls(tls_ca, tls_cert, tls_key)
     credentials = grpc.ssl_channel_credentials(
-        root_certificates=_pem(tls_ca),
-        private_key=_pem(tls_key) if tls_key else None,
-        certificate_chain=_pem(tls_cert) if tls_cert else None,
+        root_certificates=Path(tls_ca).read_bytes(),
+        private_key=Path(tls_key).read_bytes() if tls_key else None,
+        certificate_chain=Path(tls_cert).read_bytes() if tls_cert else None,
     )
     return grpc.secure_channel(server, credentials, _CHANNEL_OPTIONS)
 
 
-def _pem(path: str | PathLike[str]) -> bytes:
+def _check_tls(
+    tls_ca: str | PathLike[str],
+    tls_cert: str | PathLike[str] | None,
+    tls_key: str | PathLike[str] | None,
+) -> None:
+    """Uses the files once. gRPC would find a mistake at each call, and not say in which file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    if b"-----BEGIN " not in data:
-        raise ValueError(f"{path} is not a PEM file")
-    return data
+        file, mistake = tls_ca, "holds no certificate"
+        context.load_verify_locations(tls_ca)
+        if tls_cert:
+            file, mistake = tls_cert, f"can't be used with the key {tls_key}"
+            context.load_cert_chain(tls_cert, tls_key, password="")  # "": it does not ask for one
+    except ssl.SSLError as error:
+        raise ValueError(f"{file} {mistake} ({error.reason or 'not PEM'})") from None
+    except OSError as error:  # it does not say which of the two files is missing
+        missing = tls_key if file is tls_cert and tls_key and Path(file).exists() else file
+        raise ValueError(f"{missing}: {error.strerror}") from None
 
 
 def make_request(jpegs: Sequence[bytes], model: str, signature: str, label: str) -> bytes:

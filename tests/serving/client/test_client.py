@@ -481,7 +481,7 @@ def test_tls_and_mutual_tls(certificates: Path) -> None:
         ({"timeout": 0}, "timeout 0 should be"),
         ({"timeout": float("nan")}, "timeout nan should be"),
         ({"tls_ca": "/no/such.pem"}, "/no/such.pem: No such file"),
-        ({"tls_ca": __file__}, "is not a PEM file"),
+        ({"tls_ca": __file__}, "holds no certificate"),
         ({"tls_cert": __file__}, "mutual TLS needs all of"),
         ({"tls_ca": __file__, "tls_cert": __file__}, "mutual TLS needs all of"),
         ({"tls_ca": __file__, "tls_key": __file__}, "mutual TLS needs all of"),
@@ -493,6 +493,37 @@ def test_a_mistake_in_the_configuration_raises_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         AgeClient(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "said"),
+    [
+        ("client.pem", "server.key", "client.pem can't be used with the key .*server.key"),
+        ("client.key", "client.key", "client.key can't be used with the key"),
+        ("no.pem", "client.key", "no.pem: No such file"),
+        ("client.pem", "no.key", "no.key: No such file"),
+        ("client.pem", "locked.key", "client.pem can't be used with the key .*locked.key"),
+        ("client.pem", "junk.key", "client.pem can't be used with the key .*junk.key"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_found_when_the_client_is_made(
+    certificates: Path, cert: str, key: str, said: str
+) -> None:
+    locked, plain = certificates / "locked.key", certificates / "client.key"
+    command = ["openssl", "pkcs8", "-topk8", "-in", plain, "-out", locked, "-passout", "pass:x1y2"]
+    subprocess.run(command, check=True, capture_output=True)
+    junk = certificates / "junk.key"
+    junk.write_text("-----BEGIN PRIVATE KEY-----\njunk\n-----END PRIVATE KEY-----\n")
+    ca, pair = certificates / "ca.pem", (certificates / cert, certificates / key)
+    with pytest.raises(ValueError, match=said):
+        AgeClient(tls_ca=ca, tls_cert=pair[0], tls_key=pair[1])
+
+
+def test_a_junk_authority_is_found_when_the_client_is_made(tmp_path: Path) -> None:
+    junk = tmp_path / "ca.pem"
+    junk.write_text("-----BEGIN CERTIFICATE-----\njunk\n-----END CERTIFICATE-----\n")
+    with pytest.raises(ValueError, match=r"ca\.pem holds no certificate"):
+        AgeClient(tls_ca=junk)
 
 
 def test_too_many_checks_are_answered_at_once() -> None:

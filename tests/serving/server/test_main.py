@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.server.config_files import SSLConfig
+from serving.server.errors import ServingError
 from serving.server.flags import Flags, parse
 from tests.conftest import ROOT, goodseed_command
 from tests.ports import free_port
@@ -266,6 +267,24 @@ def test_tls(base: Path, tmp_path: Path, mutual: bool) -> None:
             ask(other)
         with pytest.raises(grpc.RpcError):
             plain.version()
+
+
+@pytest.mark.parametrize("mistake", ["key", "certificate", "authority"])
+def test_a_mistake_in_the_files_for_tls(base: Path, tmp_path: Path, mistake: str) -> None:
+    key, certificate = Authority().issue()
+    if mistake == "key":
+        key = Authority().issue()[0]
+    if mistake == "certificate":
+        certificate = b"junk"
+    file = tmp_path / "ssl.config"
+    junk = "junk" if mistake == "authority" else ""
+    file.write_text(str(SSLConfig(server_key=key, server_cert=certificate, custom_ca=junk)))
+    said = "custom_ca is no certificate" if junk else "server_key and server_cert do not fit"
+    with (
+        pytest.raises(ServingError, match=said),
+        serving(tmp_path, config(photos=base), port=free_port(), ssl_config_file=str(file)),
+    ):
+        pass
 
 
 @pytest.mark.slow
