@@ -159,6 +159,8 @@ def test_the_sentences_of_a_certificate() -> None:
         "Customers pass without ID if they look 25 or older and are minors with a probability of "
         f"at most {found.max_p_minor:.1%}."
     )
+    (simple, *_) = certify(*people(2000, 0.5), Policy()).sentences()
+    assert simple == "Customers pass without ID if they look 25 or older."
     assert groups[0].startswith("Of 100 customers below 18, at most ")
     assert groups[1].startswith("Of 100 customers aged 15 to 17, at most ")
 

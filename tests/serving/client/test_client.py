@@ -510,8 +510,8 @@ def test_a_key_that_does_not_fit_is_found_when_the_client_is_made(
     certificates: Path, cert: str, key: str, said: str
 ) -> None:
     locked, plain = certificates / "locked.key", certificates / "client.key"
-    command = ["openssl", "pkcs8", "-topk8", "-in", plain, "-out", locked, "-passout", "pass:x1y2"]
-    subprocess.run(command, check=True, capture_output=True)
+    command = f"openssl pkcs8 -topk8 -in {plain} -out {locked} -passout pass:x1y2"
+    subprocess.run(command.split(), check=True, capture_output=True)
     junk = certificates / "junk.key"
     junk.write_text("-----BEGIN PRIVATE KEY-----\njunk\n-----END PRIVATE KEY-----\n")
     ca, pair = certificates / "ca.pem", (certificates / cert, certificates / key)
