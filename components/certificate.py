@@ -124,13 +124,11 @@ class Certificate:
     def sentences(self) -> list[str]:
         """The certificate in plain words."""
         if self.certified:
-            and_minors = (
-                f" and are minors with a probability of at most {self.max_p_minor:.1%}"
-                if self.max_p_minor != 1
-                else ""
-            )
+            rule = f"Customers pass without ID if they look {self.challenge_age:g} or older"
+            if self.max_p_minor != 1:
+                rule += f" and are minors with a probability of at most {self.max_p_minor:.1%}"
             return [
-                f"Customers pass without ID if they look {self.challenge_age:g} or older{and_minors}.",
+                f"{rule}.",
                 *(
                     f"Of 100 customers {proof.aged}, at most {math.ceil(100 * proof.upper)} pass "
                     f"without ID (95 % sure, {proof.passed:,} of {proof.photos:,} eval photos)."
