@@ -61,8 +61,8 @@ def _by_column(name: str, groups: Mapping[str, Metrics], min_photos: int) -> Ite
     yield Table(f"Groups by {name}", columns, rows)
     yield Text(
         [
-            _worst_to_best(f"{name}: minors", "pass", minors, min_photos),
-            _worst_to_best(f"{name}: adults", "are asked", adults, min_photos),
+            f"{name}: {_worst_to_best('minors', 'pass', minors, min_photos)}",
+            f"{name}: {_worst_to_best('adults', 'are asked', adults, min_photos)}",
         ]
     )
 
@@ -96,7 +96,7 @@ def _worst_to_best(people: str, what: str, groups: Mapping[str, _Part], min_phot
     """How much more often something happens to people of one group than to those of another."""
     shares = {name: part.share for name, part in groups.items() if part.people >= min_photos}
     if len(shares) < 2:
-        return f"{people}: there are too few photos to compare the groups."
+        return f"there are too few photos of {people} to compare the groups."
     best, worst = (choose(shares, key=lambda name: shares[name].value) for choose in (min, max))
     low, high = shares[best], shares[worst]
     if low.value == high.value:
