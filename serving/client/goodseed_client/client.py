@@ -190,6 +190,8 @@ class Client:
 
     def _close(self) -> None:
         self._channel.close()
+        if self._audit:
+            self._audit.flush()
 
     def _wanted_label(self) -> str:
         if self._label is not None:
@@ -245,7 +247,7 @@ class AsyncAgeClient(Client):
 
     async def close(self) -> None:
         """Ends the connection; a check that comes after it says CHALLENGE."""
-        self._close()
+        await asyncio.to_thread(self._close)  # it waits for the audit file
 
     async def __aenter__(self) -> Self:
         return self
