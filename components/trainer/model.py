@@ -30,6 +30,11 @@ from schemas import features
 # the statistics of weights that have changed much since then.
 BATCH_NORM_MOMENTUM = 0.9
 
+# A photo with the most pixels may have so many scans, and a smaller one more. A normal progressive
+# JPEG has about ten.
+MAX_SCANS = 10
+START_OF_SCAN = b"\xff\xda"
+
 TRUNK = "resnet50"
 # Outputs of a served network, beside the age.
 SPREAD = "spread"  # how far off the age may be, compared with other photos
@@ -301,14 +306,34 @@ class Servable(tf.Module):
 
     def _decodes(self, photo: tf.Tensor) -> tf.Tensor:
         """True; fails if the bytes are not a photo."""
-        small_enough = tf.debugging.assert_less_equal(count_pixels(photo), self._max_pixels)
-        with tf.control_dependencies([small_enough]):
+        pixels = count_pixels(photo)
+        work = pixels * count_scans(photo)
+        small_enough = tf.debugging.assert_less_equal(pixels, self._max_pixels)
+        quick_enough = tf.debugging.assert_less_equal(work, MAX_SCANS * self._max_pixels)
+        with tf.control_dependencies([small_enough, quick_enough]):
             return tf.size(decode_photo(photo)) > 0
 
 
 def _blank() -> tf.Tensor:
     """A black JPEG of one pixel, scalar string."""
     return tf.io.encode_jpeg(tf.zeros([1, 1, 3], tf.uint8))
+
+
+def count_scans(photo: tf.Tensor) -> tf.Tensor:
+    """How many times its pixels are decoded, int64 scalar: a progressive JPEG has several scans.
+
+    A JPEG may have thousands, and each takes as long as a photo. Marker bytes behind the picture
+    count too (a motion photo has a video there), so such a photo may be refused.
+
+    Args:
+        photo: its bytes, scalar string.
+    """
+
+    def jpeg() -> tf.Tensor:
+        parts = tf.strings.split([photo], START_OF_SCAN).values
+        return tf.maximum(tf.size(parts, tf.int64) - 1, 1)
+
+    return tf.cond(tf.image.is_jpeg(photo), jpeg, lambda: tf.constant(1, tf.int64))
 
 
 def count_pixels(photo: tf.Tensor) -> tf.Tensor:

@@ -362,6 +362,19 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
 
 
+def scans(photo: bytes, extra: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    last = photo.rindex(model.START_OF_SCAN)
+    return photo[:-2] + photo[last:-2] * extra + photo[-2:]
+
+
+def progressive(shape: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    Image.fromarray(noise).save(file, "JPEG", progressive=True)
+    return file.getvalue()
+
+
 GOOD = tiny.photo((50, 40), 30, 1)
 NOT_PHOTOS = {
     "empty": b"",
@@ -379,7 +392,20 @@ NOT_PHOTOS = {
     "a PNG of too many pixels": encoded((1000, 601), "PNG"),
     "a PNG that claims a terabyte": png_header(600_000, 600_000),
     "a PNG of negative size": png_header(2**32 - 1, 5),
+    "a JPEG of too many scans": scans(progressive((500, 600)), 12),
+    "a small JPEG of a thousand scans": scans(progressive((100, 100)), 1000),
 }
+PHOTOS = {
+    "a progressive JPEG of the most pixels": progressive((1000, 600)),
+    "a small progressive JPEG of many scans": scans(progressive((50, 40)), 500),
+    "a PNG with the bytes of many scans": encoded((50, 40), "PNG") + model.START_OF_SCAN * 90_000,
+}
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_unusual_photos_are_read(exported: Exported, name: str) -> None:
+    answer = exported.servable.signatures["serving_default"](image=tf.constant([PHOTOS[name]]))
+    assert answer["valid"].numpy().all() and np.isfinite(answer["age"].numpy()).all()
 
 
 def by_rule(answer: dict[str, tf.Tensor]) -> list[bool]:
