@@ -36,6 +36,7 @@ EXECUTOR_INPUT = "{{$}}"  # KFP replaces it by the ExecutorInput of the task
 
 _DESCRIPTION = "Trains a model that estimates ages from photos, evaluates it and pushes it."
 _TRAINER, _REVIEW = "Trainer", "Review"
+_RETRIES_END = 7 * 24 * 3600  # seconds after the start of the first attempt
 # The steps that read the photos and the serving root. Every step has the run folder.
 _READS_PHOTOS = frozenset({PLAN, "PhotoExampleGen"})
 _READS_SERVING = frozenset({PLAN, "ServedModel", "Pusher"})
@@ -63,9 +64,20 @@ def compile_package(config: Config, package: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".", dir=package.parent) as aside:
             whole = os.path.join(aside, package.name)
             compiler.Compiler().compile(_pipeline(config, defaults, nodes), whole)
+            _allow_late_retries(Path(whole))
             os.replace(whole, package)
     except OSError as error:
         raise UserError(f"{package}: {error.strerror}; name a file that you may write") from None
+
+
+def _allow_late_retries(package: Path) -> None:
+    """Lets a step of more than an hour be tried again.
+
+    The backend counts `backoffMaxDuration` from the start of the first attempt. The SDK caps it at
+    an hour, and no option changes that.
+    """
+    ir, cap = package.read_text(), "backoffMaxDuration: 3600s"
+    package.write_text(ir.replace(cap, f"backoffMaxDuration: {_RETRIES_END}s"))
 
 
 def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) -> None:
@@ -228,6 +240,7 @@ def _place(config: Config, task: dsl.PipelineTask, step: str) -> None:
     _limit(task, needs)
     if pods.retries and step != PLAN:  # the plan fails because of wrong parameters
         task.set_retry(pods.retries, f"{pods.backoff_seconds}s", 2.0)
+    kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     if step == _REVIEW:
         kubernetes.use_field_path_as_env(task, ACCOUNT, "spec.serviceAccountName")

@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, UserError):
             logging.exception("%s failed", options.step)
-        print(f"goodseed: {options.step}: {one_line(error)}", file=sys.stderr)
+        hint = ""
+        if isinstance(error, PermissionError):
+            hint = f"; user {os.getuid()} of group {os.getgid()} must be allowed to write there"
+        print(f"goodseed: {options.step}: {one_line(error)}{hint}", file=sys.stderr)
         return 1
     return 0
 

@@ -161,6 +161,14 @@ def test_a_failed_step_is_tried_again_but_not_the_plan(package: Package) -> None
         else:
             assert policy["maxRetryCount"] == 2
             assert (policy["backoffDuration"], policy["backoffFactor"]) == ("60s", 2.0)
+            # From the start of the first attempt: a training of days can be tried again.
+            assert policy["backoffMaxDuration"] == "604800s"
+
+
+def test_no_step_runs_as_root(package: Package) -> None:
+    platform = package.documents[1]["platforms"]["kubernetes"]
+    for executor in platform["deploymentSpec"]["executors"].values():
+        assert executor["securityContext"] == {"runAsNonRoot": True}
 
 
 def test_the_exit_handler_relies_on_nothing(package: Package) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tensorflow as tf
 
 from components.errors import UserError
-from pipeline.kubeflow import plan, records
+from pipeline.kubeflow import plan, records, step
 from pipeline.kubeflow.compile import compile_package
 from pipeline.kubeflow.launcher import Task
 from tests.components.trainer.test_model import check_signatures
@@ -135,6 +139,25 @@ def test_a_failed_step_and_the_summary_give_the_reason(run: Run, tmp_path: Path)
     assert document["gate"] is None and document["pushed_version"] is None
     page = cluster.file(ran["summary"].artifacts["report"]).read_text()
     assert "Failed" in page and "real_age" in page
+
+
+def test_a_volume_of_another_user(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tests run as root, whom no folder refuses. So the refusal is made up."""
+
+    def refused(run_dir: Path) -> Path:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(run_dir / "run-1"))
+
+    monkeypatch.setattr(records, "run_folder", refused)
+    monkeypatch.setattr(sys, "argv", ["step"])
+    monkeypatch.setattr(step, "Task", lambda text: SimpleNamespace(begin=lambda: None))
+    assert step.main(["--run-dir", "/work", "Trainer", "{}"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    user = f"user {os.getuid()} of group {os.getgid()}"
+    assert last == (
+        f"goodseed: Trainer: /work/run-1: Permission denied; {user} must be allowed to write there"
+    )
 
 
 @pytest.mark.parametrize(
