@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import graphlib
+import io
 import json
 import logging
 import os
@@ -21,6 +23,7 @@ import yaml
 from kfp.client import Client, TokenCredentialsBase
 
 from components.errors import UserError
+from pipeline.config import PIPELINE_NAME
 from pipeline.kubeflow.records import SUMMARY
 
 OLDEST = (2, 5)  # version of Kubeflow Pipelines
@@ -35,6 +38,10 @@ class Unreachable(UserError):
 
 class Missing(UserError):
     """The server does not have this object or this path."""
+
+
+class Taken(UserError):
+    """The server has an object of this name already."""
 
 
 class Version(NamedTuple):
@@ -143,7 +150,7 @@ class Cluster:
             name: of the version; None: date and time.
 
         Raises:
-            UserError: the file is not a package, or the server refuses it.
+            UserError: the file is not a package, the name is taken, or the server refuses it.
         """
         pipeline = _pipeline_name(package)
         name = name or datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
@@ -156,9 +163,14 @@ class Cluster:
                 ),
             )
             pipeline_id = made.pipeline_id
-        version = self._ask(
-            self._client.upload_pipeline_version, str(package), name, pipeline_id=pipeline_id
-        )
+        try:
+            version = self._ask(
+                self._client.upload_pipeline_version, str(package), name, pipeline_id=pipeline_id
+            )
+        except Taken:
+            raise UserError(
+                f"{pipeline} has a version {name} already: give another --name"
+            ) from None
         return _version(version)
 
     def version(self, pipeline: str, name: str | None = None) -> Version:
@@ -200,7 +212,8 @@ class Cluster:
     ) -> int:  # fmt: skip
         """Runs the version regularly, one run at a time; missed runs are not repeated.
 
-        Older schedules of this name are deleted after the new one exists.
+        Older schedules of this name are disabled after the new one exists. Deleting one would end
+        its run in progress. So it is deleted only if its runs are over, here or by a later call.
 
         Args:
             version: to run.
@@ -210,7 +223,7 @@ class Cluster:
             service_account: of the runs; None: the server's default.
 
         Returns:
-            The number of schedules that it replaces.
+            The number of schedules that it replaces; they were enabled until now.
 
         Raises:
             UserError: the server refuses.
@@ -227,26 +240,30 @@ class Cluster:
             service_account=service_account,
         )  # fmt: skip
         before = listed.recurring_runs or []
+        enabled = [one for one in before if one.status == "ENABLED"]
+        for one in enabled:
+            self._ask(self._client.disable_recurring_run, one.recurring_run_id)
+        busy = {run.recurring_run_id for run in self._newest(experiment) if run.state not in OVER}
         for one in before:
-            self._ask(self._client.delete_recurring_run, one.recurring_run_id)
-        return len(before)
+            if one.recurring_run_id not in busy:
+                self._ask(self._client.delete_recurring_run, one.recurring_run_id)
+        return len(enabled)
 
     def run(self, run_id: str | None = None) -> Run:
-        """A run with its steps; without a run_id, the newest run of the experiment.
+        """A run with its steps; without a run_id, the newest run of our pipeline in the experiment.
 
         Raises:
             UserError: there is none.
         """
         if run_id is None:
-            listed = self._ask(
-                self._client.list_runs, experiment_id=self._experiment_id(), page_size=1,
-                sort_by="created_at desc",
-            )  # fmt: skip
-            if not listed.runs:
+            ours = self._pipeline_id(PIPELINE_NAME)
+            newest = [run for run in self._newest(self._experiment_id()) if _is_of(run, ours)]
+            if not newest:
                 raise UserError(
-                    f"no run in the experiment {self._experiment}: run goodseed kfp run"
+                    f"no run of {PIPELINE_NAME} in the experiment {self._experiment}: "
+                    "run goodseed kfp run"
                 )
-            run_id = str(listed.runs[0].run_id)
+            run_id = str(newest[0].run_id)
         found = self._ask(self._client.get_run, run_id)
         return Run(
             run_id=run_id,
@@ -335,7 +352,9 @@ class Cluster:
     def _ask(self, call: Callable[..., _Answer], *arguments: Any, **options: Any) -> _Answer:
         """Calls the server; any error becomes one line."""
         try:
-            return call(*arguments, **options)
+            # The SDK prints links to our standard output.
+            with contextlib.redirect_stdout(io.StringIO()):
+                return call(*arguments, **options)
         except kfp_server_api.ApiException as error:
             raise self._refusal(error) from None
         except urllib3.exceptions.HTTPError as error:
@@ -367,6 +386,8 @@ class Cluster:
                              "--token-file")  # fmt: skip
         if error.status >= 500:
             return Unreachable(f"{self.endpoint}: {said}")
+        if error.status == 409:
+            return Taken(f"{self.endpoint}: {said}")
         if error.status == 404:
             return Missing(f"{self.endpoint}: {said}")
         return UserError(f"{self.endpoint}: {said}")
@@ -393,11 +414,25 @@ class Cluster:
         )
         return str(made.experiment_id)
 
-    def _steps(self, run: Any) -> Iterator[Step]:
+    def _newest(self, experiment: str) -> list[Any]:
+        """The newest runs of an experiment, at most a page of them."""
+        listed = self._ask(
+            self._client.list_runs, experiment_id=experiment, page_size=100,
+            sort_by="created_at desc",
+        )  # fmt: skip
+        return listed.runs or []
+
+    def _spec_of(self, run: Any) -> dict[str, Any]:
+        """What a run runs. A run that was not started from a version has it in itself."""
         reference = run.pipeline_version_reference
+        if reference is None:
+            return _spec(run.pipeline_spec)
         version = self._ask(
             self._client.get_pipeline_version, reference.pipeline_id, reference.pipeline_version_id
         )
+        return _spec(version.pipeline_spec)
+
+    def _steps(self, run: Any) -> Iterator[Step]:
         details = (run.run_details and run.run_details.task_details) or []
         nodes = {detail.display_name: detail for detail in details}
         children = {
@@ -406,9 +441,11 @@ class Cluster:
             for child in detail.child_tasks or []
             if child.pod_name
         }
-        spec = _spec(version.pipeline_spec)
+        spec = self._spec_of(run)
         for name, path in _containers(spec, spec["root"]["dag"], "root"):
-            node = nodes.get(name)
+            node, driver = nodes.get(name), nodes.get(f"{name}-driver")
+            if driver and driver.state == "FAILED":  # then the step itself does not start
+                name, node = driver.display_name, driver
             if node is None:
                 yield Step(name, "", None, None, ())
                 continue
@@ -489,6 +526,15 @@ def _pipeline_name(package: Path) -> str:
         raise UserError(f"{package}: {error.strerror}; goodseed kfp compile writes it") from None
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
         raise UserError(f"{package}: not a package; goodseed kfp compile writes one") from None
+
+
+def _is_of(run: Any, pipeline_id: str | None) -> bool:
+    """Whether a run runs our pipeline: a version of it, or its specification."""
+    reference = run.pipeline_version_reference
+    if reference is None:
+        info = _spec(run.pipeline_spec or {}).get("pipelineInfo", {})
+        return bool(info.get("name") == PIPELINE_NAME)
+    return pipeline_id is not None and reference.pipeline_id == pipeline_id
 
 
 def _version(version: Any) -> Version:

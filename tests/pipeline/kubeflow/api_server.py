@@ -115,6 +115,7 @@ class FakeRun:
     fails_at: str | None
     summary: dict[str, Any] | None
     done: int = 0
+    driver_fails_at: str | None = None  # the task whose driver fails
     workflow: str = "goodseed-age-check-x7k2p"
 
     @property
@@ -377,6 +378,8 @@ class _Handler(BaseHTTPRequestHandler):
         """The specification for a run or a recurring run."""
         if body["experiment_id"] not in self.state.experiments:
             raise Refused(NOT_FOUND, f"Experiment {body['experiment_id']} not found")
+        if "pipeline_spec" in body:
+            return dict(body["pipeline_spec"])
         reference = body["pipeline_version_reference"]
         if set(reference) != {"pipeline_id", "pipeline_version_id"}:
             raise Refused(INVALID, "Invalid input error: the pipeline version reference")
@@ -396,8 +399,7 @@ class _Handler(BaseHTTPRequestHandler):
         return dict(spec)
 
     def create_run(self) -> Any:
-        required = ("display_name", "experiment_id", "pipeline_version_reference")
-        body = self._body(RUN, required)
+        body = self._body(RUN, ("display_name", "experiment_id"))
         spec = self._runnable(body)
         state = self.state
         run = FakeRun(body, spec, state.now(), state.fails_at, state.summary)
@@ -427,6 +429,11 @@ class _Handler(BaseHTTPRequestHandler):
         details: list[dict[str, Any]] = []
         failed = False
         for number, node in enumerate(run.tasks):
+            if node.task == run.driver_fails_at and run.done > number:
+                driver = {"display_name": f"{node.task}-driver", "state": "FAILED"}
+                details.append(driver | {"child_tasks": []})
+                failed = True
+                continue
             last = number == len(run.tasks) - 1
             if failed and not last:
                 continue
@@ -492,9 +499,19 @@ class _Handler(BaseHTTPRequestHandler):
         found = [r for r in self.state.recurring.values() if r["experiment_id"] == wanted]
         return self._list("recurringRuns", found, "experiment_id")
 
+    def disable_recurring_run(self, recurring_run_id: str) -> Any:
+        if recurring_run_id not in self.state.recurring:
+            raise Refused(NOT_FOUND, f"Job {recurring_run_id} not found")
+        self.state.recurring[recurring_run_id]["status"] = "DISABLED"
+        return {}
+
     def delete_recurring_run(self, recurring_run_id: str) -> Any:
         if self.state.recurring.pop(recurring_run_id, None) is None:
             raise Refused(NOT_FOUND, f"Job {recurring_run_id} not found")
+        # Kubernetes deletes what belongs to the deleted object: the workflows of its runs.
+        for run_id, run in list(self.state.runs.items()):
+            if run.request.get("recurring_run_id") == recurring_run_id:
+                del self.state.runs[run_id]
         return {}
 
 
@@ -514,6 +531,7 @@ _ROUTES = [
     ("GET", f"/apis/v1alpha1/runs/{ID}/nodes/([a-z0-9-]+)/log", _Handler.log),
     ("GET", "/apis/v2beta1/recurringruns", _Handler.list_recurring_runs),
     ("POST", "/apis/v2beta1/recurringruns", _Handler.create_recurring_run),
+    ("POST", f"/apis/v2beta1/recurringruns/{ID}:disable", _Handler.disable_recurring_run),
     ("DELETE", f"/apis/v2beta1/recurringruns/{ID}", _Handler.delete_recurring_run),
 ]
 

@@ -111,9 +111,8 @@ def test_uploads_are_versions_of_one_pipeline(
 
 def test_a_version_of_the_same_name_is_refused(kfp: Command, package: Path) -> None:
     kfp("upload", package, "--name", "first")
-    assert "Failed to create a pipeline version" in one_line(
-        kfp("upload", package, "--name", "first")
-    )
+    said = one_line(kfp("upload", package, "--name", "first"))
+    assert said.endswith("goodseed-age-check has a version first already: give another --name")
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- a\n- b\n", "pipelineInfo: 3\n", "\x00"])
@@ -238,6 +237,24 @@ def test_a_schedule_replaces_the_schedule_of_the_same_name(
     assert version["name"] == "new"
 
 
+def test_a_new_schedule_does_not_end_the_run_of_the_old_one(
+    kfp: Command, server: KubeflowServer, package: Path
+) -> None:
+    """The old one is disabled, and deleted when its run is over."""
+    kfp("upload", package)
+    kfp("schedule", "nightly", "--cron", "30 2 * * *")
+    kfp("run")
+    (old,), (run,) = server.recurring, server.runs.values()
+    run.request["recurring_run_id"] = old
+    for status in (["DISABLED", "ENABLED"], ["DISABLED", "ENABLED"]):
+        assert kfp("schedule", "nightly", "--cron", "30 2 * * *").out.endswith("(replaced)\n")
+        assert [one["status"] for one in server.recurring.values()] == status
+        assert old in server.recurring and run in server.runs.values()
+    run.done = len(run.tasks) + 1
+    kfp("schedule", "nightly", "--cron", "30 2 * * *")
+    assert old not in server.recurring and len(server.recurring) == 1
+
+
 def test_a_refused_schedule_keeps_the_old_one(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
@@ -249,10 +266,53 @@ def test_a_refused_schedule_keeps_the_old_one(
     assert server.recurring == before
 
 
+def test_status_of_a_run_that_has_no_version(
+    kfp: Command, server: KubeflowServer, package: Path
+) -> None:
+    """It was started from a file, as kfp.Client.create_run_from_pipeline_package does."""
+    kfp("upload", package)
+    kfp("run")
+    (run_id, run), (version,) = *server.runs.items(), server.versions.values()
+    del run.request["pipeline_version_reference"]
+    run.request["pipeline_spec"] = version["pipeline_spec"]
+    said = kfp("status")
+    assert said.status == 0 and run_id in said.out and "trainer" in said.out
+
+
+def test_status_shows_no_run_of_another_pipeline(
+    kfp: Command, server: KubeflowServer, package: Path
+) -> None:
+    kfp("upload", package)
+    kfp("run")
+    kfp("run")
+    first, second = server.runs
+    server.runs[second].request["pipeline_version_reference"] = {
+        "pipeline_id": "00000000-0000-0000-0000-000000000000",
+        "pipeline_version_id": "00000000-0000-0000-0000-000000000000",
+    }
+    said = kfp("status")
+    assert first in said.out and second not in said.out
+
+
+def test_a_failed_driver_has_a_name(kfp: Command, server: KubeflowServer, package: Path) -> None:
+    kfp("upload", package)
+    kfp("run")
+    (run,) = server.runs.values()
+    run.driver_fails_at, run.done = "trainer", 9
+    said = kfp("status")
+    assert said.status == 1 and "trainer-driver" in said.out
+    assert said.err.startswith("goodseed: trainer-driver: ")
+
+
+def test_the_sdk_prints_nothing(kfp: Command, package: Path) -> None:
+    kfp("upload", package)
+    assert "Run details" not in kfp("run").out
+
+
 def test_status_shows_the_newest_run_or_the_named_run(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
-    assert "no run in the experiment Default:" in one_line(kfp("status"))
+    assert "no run of goodseed-age-check in the experiment Default:" in one_line(kfp("status"))
     kfp("upload", package)
     kfp("run")
     kfp("run")
