@@ -90,7 +90,8 @@ def _add_schedule(verbs: Any) -> None:
     verb = _add(
         verbs, "schedule", "run an uploaded version regularly, for new spans of photos",
         "There is one run at a time; missed runs are not repeated. A schedule of the same name is "
-        "replaced; its run in progress goes on. A schedule keeps its version: after an upload, run this command again.",
+        "replaced; its run in progress goes on. A schedule keeps its version: after an upload, run "
+        "this command again.",
         _schedule,
     )  # fmt: skip
     verb.add_argument("name", metavar="NAME", help="name of the schedule")
