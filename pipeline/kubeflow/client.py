@@ -24,7 +24,7 @@ from kfp.client import Client, TokenCredentialsBase
 
 from components.errors import UserError
 from pipeline.config import PIPELINE_NAME
-from pipeline.kubeflow.records import SUMMARY
+from pipeline.kubeflow.records import LOG_LINE, SUMMARY
 
 OLDEST = (2, 5)  # version of Kubeflow Pipelines
 OVER = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
@@ -289,7 +289,11 @@ class Cluster:
             try:
                 # KFP's own pages use this path; the newer API has none for logs.
                 self._get(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{node}/log")
-                return str(self._plain.last_response.data)
+                log = str(self._plain.last_response.data)
+                # It may have begun to answer with status 200 before it found no log.
+                if (failed := _json_object(log)) and "error_message" in failed:
+                    raise Unreachable(str(failed["error_message"]).splitlines()[0])
+                return log
             except Unreachable as error:
                 refused = refused or error
         raise UserError(f"{step} has no log any more, or not yet: {refused}")
@@ -301,7 +305,8 @@ class Cluster:
         except UserError:
             return None
         for line in reversed(log.splitlines()):
-            if line.startswith("{") and (document := _json_object(line)):
+            document = _json_object(line.removeprefix(LOG_LINE))  # older images print no prefix
+            if document and "pushed_version" in document:
                 return document
         return None
 
@@ -498,18 +503,18 @@ def _cause(error: BaseException) -> str:
 
 def _message(error: kfp_server_api.ApiException) -> str:
     """The first line of the server's message, in the form of grpc-gateway or the upload server."""
-    document = _json_object(error.body or "", key="") or {}
+    document = _json_object(error.body or "") or {}
     said = document.get("message") or document.get("error_message") or document.get("error")
     return str(said or error.reason or f"status {error.status}").strip().splitlines()[0]
 
 
-def _json_object(text: str, key: str = "pushed_version") -> dict[str, Any] | None:
-    """The JSON object in a text, if it has the key; else None."""
+def _json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is; else None."""
     try:
         document = json.loads(text)
     except ValueError:
         return None
-    return document if isinstance(document, dict) and (not key or key in document) else None
+    return document if isinstance(document, dict) else None
 
 
 def _named(name: str) -> str:

@@ -20,6 +20,7 @@ from pipeline.system import resident_mb, write_whole
 
 # The steps that are not nodes of the graph: the first one, and the exit handler.
 PLAN, SUMMARY = "plan", "summary"
+LOG_LINE = "summary: "  # the start of the line of its log that has the summary
 LOST = "it ended without an error message: killed, out of memory or evicted"
 
 Properties = dict[str, Any]

@@ -23,8 +23,9 @@ def write(task: Task, folder: Path) -> None:
     write_whole(folder / "summary.json", document)
     write_whole(task.outputs[SUMMARY].path / "summary.json", document)
     task.finish({}, {SUMMARY: {}, **write_page(task, _page(document))})
-    # KFP's API gives the log of a step, but no outputs: the client reads this line.
-    print(json.dumps(document), flush=True)
+    # KFP's API gives the log of a step, but no outputs: the client reads this line. KFP's archive
+    # loses lines that are JSON and nothing else.
+    print(records.LOG_LINE + json.dumps(document), flush=True)
 
 
 def summary(folder: Path) -> dict[str, Any]:

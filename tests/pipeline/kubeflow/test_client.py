@@ -329,9 +329,15 @@ def test_status_shows_the_newest_run_or_the_named_run(
 
 
 @pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("log_errors_are_answers", [False, True])
 def test_logs_of_a_step(
-    kfp: Command, server: KubeflowServer, package: Path, archived: bool
+    kfp: Command,
+    server: KubeflowServer,
+    package: Path,
+    archived: bool,
+    log_errors_are_answers: bool,
 ) -> None:
+    server.log_errors_are_answers = log_errors_are_answers
     kfp("upload", package)
     server.fails_at = "trainer"
     kfp("run", "--wait")
@@ -344,7 +350,7 @@ def test_logs_of_a_step(
     assert "no step train: the run has plan, " in one_line(kfp("logs", "train"))
     server.logs_kept = False
     lost = one_line(kfp("logs", "trainer"))
-    assert "trainer has no log any more, or not yet: http" in lost and "not found" in lost
+    assert "trainer has no log any more, or not yet: " in lost and "not found" in lost
 
 
 def test_steps_are_listed_in_the_order_of_their_dependencies(package: Path) -> None:
