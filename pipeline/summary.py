@@ -90,6 +90,7 @@ def _gate(section: Evaluator, guard: Guard, outputs: Outputs) -> dict[str, Any] 
     objections = json.loads(evaluation[gate.OBJECTIONS])
     measured, refused = evaluation[gate.MEASURED], sum(objections.values())
     return {
+        "challenge": json.loads(evaluation[gate.CHALLENGE]),
         "metric": gate.MAE,
         "value": evaluation[gate.MAE],
         "bound": section.max_mae,
@@ -99,7 +100,6 @@ def _gate(section: Evaluator, guard: Guard, outputs: Outputs) -> dict[str, Any] 
         "refused_share": refused / (measured + refused),
         "refused_bound": guard.max_refused_test,
         "objections": objections,
-        "challenge": json.loads(evaluation[gate.CHALLENGE]),
         "comparison": json.loads(evaluation.get(gate.COMPARISON, "null")),
         "blessed": outputs["Evaluator", "blessing"]["blessed"] == 1,
         "reasons": gate.reasons(section, guard, evaluation, served),
@@ -126,6 +126,8 @@ def show(document: Mapping[str, Any], console: Console) -> None:
         table.add_row("rejected", rejected or "none")
     if judged:
         live = "none" if judged["baseline"] is None else f"{judged['baseline']:.2f} years"
+        if "challenge" in judged:  # packages of older versions have none
+            table.add_row("who passes", "\n".join(challenge_sentences(judged["challenge"])))
         table.add_row("MAE on test", f"{judged['value']:.2f} years (bound {judged['bound']:.2f})")
         table.add_row("live model's MAE", live)
         if "refused" in judged:  # packages of older versions have none
@@ -136,8 +138,6 @@ def show(document: Mapping[str, Any], console: Console) -> None:
                 f"{judged['refused_share']:.1%} (bound {judged['refused_bound']:.1%})"
                 + (f"; {kinds}" if kinds else ""),
             )
-        if "challenge" in judged:
-            table.add_row("who passes", "\n".join(challenge_sentences(judged["challenge"])))
         version = document["pushed_version"]
         table.add_row(
             "pushed version",

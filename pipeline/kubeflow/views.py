@@ -58,7 +58,9 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
     rows: list[tuple[Any, ...]] = [
         ("slice", "MAE, years", "mean estimate, years", "refused", "photos")
     ]
-    metrics: dict[str, float] = {}
+    evaluation = outputs["Evaluator.evaluation"]
+    challenge = json.loads(evaluation[CHALLENGE])
+    metrics = _passing(challenge)
     for key in sorted(found):
         mae, estimate, refused, photos = (found[key].get(name, UNKNOWN).value for name in names)
         label = ", ".join(f"{name} {value}" for name, value in key) or "all"
@@ -67,15 +69,9 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
         rows.append((label, *years, f"{refused:.1%}", f"{photos:.0f}"))
         if math.isfinite(mae):
             metrics[f"{MAE}, {label}"] = mae
-    evaluation = outputs["Evaluator.evaluation"]
     if BASELINE_MAE in evaluation:
         metrics[BASELINE_MAE] = evaluation[BASELINE_MAE]
     metrics[REFUSED] = evaluation[REFUSED]
-    challenge = json.loads(evaluation[CHALLENGE])
-    if challenge["age"] is not None:
-        metrics["challenge_age"] = challenge["age"]
-    if challenge["max_p_minor"] is not None:
-        metrics["max_p_minor"] = challenge["max_p_minor"]
     metrics["blessed"] = float(outputs["Evaluator.blessing"]["blessed"])
     notes = [
         *challenge_sentences(challenge),
@@ -83,6 +79,21 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
     ]
     report = write_page(task, page("Evaluation on the test split", {"Slices": rows}, notes))
     return {METRICS: metrics, **report}
+
+
+def _passing(challenge: Mapping[str, Any]) -> dict[str, float]:
+    """Who passes without ID: the share of each group of test photos, and the rule."""
+    from components.certificate import Group, Proof
+
+    minors = [Proof(**values) for values in challenge["minors_on_test"]]
+    adults = [Group(**values) for values in challenge["adults_on_test"]]
+    shares = {
+        f"pass without ID, {group.aged}": group.passed / group.photos
+        for group in (*minors, *adults)
+        if group.photos
+    }
+    rule = {"challenge_age": challenge["age"], "max_p_minor": challenge["max_p_minor"]}
+    return {**shares, **{name: value for name, value in rule.items() if value is not None}}
 
 
 def _pusher(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata:

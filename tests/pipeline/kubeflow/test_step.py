@@ -82,6 +82,7 @@ def test_the_ui_gets_metrics_and_reports(run: Run) -> None:
     value = summary(volumes, "run-1")["gate"]["value"]
     assert metrics["mean_absolute_error, all"] == pytest.approx(value)
     assert any(name.startswith("mean_absolute_error, age_band ") for name in metrics)
+    assert any(name.startswith("pass without ID, ") for name in metrics)
     assert metrics["blessed"] == 1
     assert ran["pusher"].artifacts["metrics"].metadata["pushed"] == 1
     page = cluster.file(ran["evaluator"].artifacts["report"]).read_text()
