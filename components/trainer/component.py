@@ -100,14 +100,13 @@ def run_fn(fn_args: FnArgs) -> None:
     images = len(ages) * (2 if preprocessing.mirror else 1)
     batch_size = min(settings.batch_size, images)
 
-    head = HEADS[settings.head]
     precision = resolve_precision(settings.precision)
     folder = _resume_folder(fn_args, precision)
     with _strategy().scope():
         network = model.build(
             size,
             initial_weights=settings.initial_weights,
-            head=head,
+            head=HEADS[settings.head],
             ages=np.array(ages),
             dropout=settings.dropout,
             precision=precision,
@@ -121,36 +120,48 @@ def run_fn(fn_args: FnArgs) -> None:
         )
     shutil.copytree(folder / LOGS, fn_args.model_run_dir, dirs_exist_ok=True)
     _write_history(state, network, precision, fn_args.model_run_dir)
-    policy = config.Policy(**fn_args.custom_config["policy"])
-    served = model.served(network, head, policy.legal_age)
+    usable = [label.age for label in labels[features.EVAL] if not label.objection]
+    _export(fn_args, network, np.array(usable), batch_size)
+    shutil.rmtree(folder)
+
+
+def _export(fn_args: FnArgs, network: keras.Model, ages: np.ndarray, batch_size: int) -> None:
+    """Fits to the eval split what is to be said beside an age, and writes the servable.
+
+    Args:
+        fn_args: TFX's.
+        network: as it was trained.
+        ages: real ages of the eval photos without an objection, years, in the order of the files.
+        batch_size: photos in a batch.
+    """
+    given = fn_args.custom_config
+    settings, policy = config.Trainer(**given["settings"]), config.Policy(**given["policy"])
+    size = config.Transform(**given["preprocessing"]).image_size
+    served = model.served(network, HEADS[settings.head], policy.legal_age)
     train, evaluation = (
         model.predict(served, data.eval_batches(patterns, size, batch_size))
-        for patterns in files.values()
+        for patterns in (fn_args.train_files, fn_args.eval_files)
     )
-    limits = guard.fit(
-        train[model.POOLED], evaluation[model.POOLED], fn_args.custom_config["max_refused"]
-    )
+    limits = guard.fit(train[model.POOLED], evaluation[model.POOLED], given["max_refused"])
     accepted = limits.distances(tf.constant(evaluation[model.POOLED])).numpy() <= limits.limit
-    real = np.array([label.age for label in labels[features.EVAL] if not label.objection])
     said = (evaluation[name] for name in (features.AGE, model.SPREAD, model.SCORE))
-    real, estimates, spreads, scores = (values[accepted] for values in (real, *said))
-    calibrated = calibration.fit(real, estimates, spreads, scores, policy.legal_age)
+    ages, estimates, spreads, scores = (values[accepted] for values in (ages, *said))
+    calibrated = calibration.fit(ages, estimates, spreads, scores, policy.legal_age)
     p_minor = calibrated.outputs(estimates, spreads, scores)[features.P_MINOR].numpy()
-    certificate = certify(real, estimates, p_minor, policy)
+    certificate = certify(ages, estimates, p_minor, policy)
     logging.info("who passes without ID: %s", " ".join(certificate.sentences()))
     model.export(
         served,
         limits,
         calibrated,
         certificate,
-        confusion.count(real, estimates),
+        confusion.count(ages, estimates),
         fn_args.transform_graph_path,
         fn_args.serving_model_dir,
         image_size=size,
-        max_pixels=fn_args.custom_config["max_pixels"],
-        max_batch_size=fn_args.custom_config["max_batch_size"],
+        max_pixels=given["max_pixels"],
+        max_batch_size=given["max_batch_size"],
     )
-    shutil.rmtree(folder)
 
 
 def _write_left_out(labels: Labels, folder: str) -> None:
