@@ -29,7 +29,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -52,6 +51,7 @@ from tensorflow_serving.apis import (
 )
 
 from benchmarks.results import record
+from tests.ports import free_port
 
 MODES = ("speed", "memory", "swaps")
 CLIENTS = 32
@@ -61,23 +61,22 @@ BATCHING = "max_batch_size { value: 32 } max_enqueued_batches { value: 100 }"
 
 
 class Server:
-    """`goodseed serve` in a process of its own, with batching."""
+    """`goodseed serve` in a process of its own, with batching, gRPC and REST."""
 
     def __init__(self, base: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address, self.rest_port = f"127.0.0.1:{free_port()}", free_port()
         parameters = base.parent / "batching.config"
         parameters.write_text(BATCHING)
         self._process = subprocess.Popen([
             sys.executable, "-m", "pipeline.cli", "serve", f"--model_base_path={base}",
             f"--model_name={MODEL}", f"--port={self.address.split(':')[1]}", "--enable_batching",
+            f"--rest_api_port={self.rest_port}",
             f"--batching_parameters_file={parameters}",
         ], stderr=subprocess.DEVNULL)  # fmt: skip
-        self._channel = grpc.insecure_channel(self.address)
-        grpc.channel_ready_future(self._channel).result(180)
-        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
-        self._status = model_service_pb2_grpc.ModelServiceStub(self._channel).GetModelStatus
+        self.channel = grpc.insecure_channel(self.address)
+        grpc.channel_ready_future(self.channel).result(180)
+        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self.channel).Predict
+        self._status = model_service_pb2_grpc.ModelServiceStub(self.channel).GetModelStatus
 
     def ask(self, photo: bytes) -> predict_pb2.PredictResponse:
         """One photo, by gRPC."""
@@ -108,7 +107,7 @@ class Server:
 
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
-        self._channel.close()
+        self.channel.close()
         return self._process.wait(120)
 
 
