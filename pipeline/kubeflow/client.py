@@ -29,6 +29,8 @@ from pipeline.kubeflow.records import LOG_LINE, SUMMARY
 OLDEST = (2, 5)  # version of Kubeflow Pipelines
 OVER = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 
+_NAMESPACE = "kubeflow"  # of a server with one user
+
 _Answer = TypeVar("_Answer")
 
 
@@ -137,7 +139,7 @@ class Cluster:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # it warns that it needs KFP 2
             self._client = self._ask(
-                Client, host=self.endpoint, namespace=namespace or "kubeflow",
+                Client, host=self.endpoint, namespace=namespace or _NAMESPACE,
                 credentials=credentials, ssl_ca_cert=ca_file,
             )  # fmt: skip
         self._namespace = namespace
@@ -285,18 +287,30 @@ class Cluster:
         if not steps[step].nodes:
             raise UserError(f"{step} has no log: it has not run")
         refused: UserError | None = None
+        namespace = self._namespace or _NAMESPACE
         for node in steps[step].nodes:
-            try:
-                # KFP's own pages use this path; the newer API has none for logs.
-                self._get(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{node}/log")
-                log = str(self._plain.last_response.data)
-                # It may have begun to answer with status 200 before it found no log.
-                if (failed := _json_object(log)) and "error_message" in failed:
-                    raise Unreachable(str(failed["error_message"]).splitlines()[0])
-                return log
-            except Unreachable as error:
-                refused = refused or error
-        raise UserError(f"{step} has no log any more, or not yet: {refused}")
+            # KFP's own pages use these paths; the newer API has none for logs. Without several
+            # users, the first one finds archives alone. The second one is that of the UI's server.
+            for path in (
+                f"/apis/v1alpha1/runs/{run.run_id}/nodes/{node}/log",
+                f"/k8s/pod/logs?podname={node}&podnamespace={namespace}",
+            ):
+                try:
+                    return self._log(path)
+                except (Unreachable, Missing) as error:
+                    refused = refused or error
+        raise UserError(
+            f"{step} has no log any more, or not yet: {refused}; "
+            f"kubectl logs --namespace {namespace} {steps[step].nodes[0]} may still show it"
+        )
+
+    def _log(self, path: str) -> str:
+        self._get(path)
+        log = str(self._plain.last_response.data)
+        # The server may have begun to answer with status 200 before it found no log.
+        if (failed := _json_object(log)) and "error_message" in failed:
+            raise Unreachable(str(failed["error_message"]).splitlines()[0])
+        return log
 
     def summary(self, run: Run) -> dict[str, Any] | None:
         """The summary of a run that has ended; None if its log can't be read."""

@@ -150,6 +150,7 @@ class KubeflowServer:
     summary: dict[str, Any] | None = None  # printed by the exit handler of new runs
     archived: bool = False  # the pods are deleted; logs are in the archive, by node id
     logs_kept: bool = True  # whether a pod or the archive has the logs
+    ui: bool = False  # the UI's server is in front of it
     log_errors_are_answers: bool = False  # a log that can't be read has the status 200
     outages: int = 0  # number of the next polls of a run that get 503
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -469,6 +470,16 @@ class _Handler(BaseHTTPRequestHandler):
             return json.dumps({"error_message": f"pods {name!r} not found", "error_details": ""})
         raise NotUploaded(500, f"Failed to read logs for run {run_id}: pods {name!r} not found")
 
+    def ui_log(self) -> str:
+        """The UI's server asks Kubernetes for the log of a pod."""
+        if not self.state.ui:
+            raise Refused(NOT_FOUND, "Not Found")
+        for run in self.state.runs.values():
+            for node in run.tasks:
+                if self.query == {"podname": node.pod, "podnamespace": "kubeflow"}:
+                    return _log(run, node.task)
+        raise NotUploaded(500, "Could not get main container logs")
+
     # Recurring runs
 
     def create_recurring_run(self) -> Any:
@@ -535,6 +546,7 @@ _ROUTES = [
     ("POST", "/apis/v2beta1/runs", _Handler.create_run),
     ("GET", f"/apis/v2beta1/runs/{ID}", _Handler.get_run),
     ("GET", f"/apis/v1alpha1/runs/{ID}/nodes/([a-z0-9-]+)/log", _Handler.log),
+    ("GET", "/k8s/pod/logs", _Handler.ui_log),
     ("GET", "/apis/v2beta1/recurringruns", _Handler.list_recurring_runs),
     ("POST", "/apis/v2beta1/recurringruns", _Handler.create_recurring_run),
     ("POST", f"/apis/v2beta1/recurringruns/{ID}:disable", _Handler.disable_recurring_run),

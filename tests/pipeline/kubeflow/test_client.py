@@ -351,6 +351,19 @@ def test_logs_of_a_step(
     server.logs_kept = False
     lost = one_line(kfp("logs", "trainer"))
     assert "trainer has no log any more, or not yet: " in lost and "not found" in lost
+    (run,) = server.runs.values()
+    pod = next(node.pod for node in run.tasks if node.task == "trainer")
+    assert lost.endswith(f"; kubectl logs --namespace kubeflow {pod} may still show it")
+
+
+def test_the_log_of_a_pod_that_only_the_ui_finds(
+    kfp: Command, server: KubeflowServer, package: Path
+) -> None:
+    """Without several users, the API server looks for pods in no namespace."""
+    kfp("upload", package)
+    server.logs_kept, server.ui = False, True
+    assert kfp("run", "--wait").status == 0
+    assert json.dumps(SUMMARY) in kfp("logs", "summary").out
 
 
 def test_steps_are_listed_in_the_order_of_their_dependencies(package: Path) -> None:
