@@ -45,6 +45,7 @@ GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
 DEV = [
     "axe-core-python",  # finds what a screen reader can't read
     "cryptography",
+    "gevent",  # tills that use it call the client from greenlets
     "hypothesis",
     "kubernetes-validate",
     "mypy",

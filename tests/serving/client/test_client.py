@@ -570,6 +570,35 @@ def test_a_check_that_is_cancelled_gives_its_place_back() -> None:
         assert asyncio.run(cancel(server)) is Reason.OLD_ENOUGH
 
 
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import gevent
+import grpc.experimental.gevent
+grpc.experimental.gevent.init_gevent()
+from goodseed_client import AgeClient
+
+photo = open(sys.argv[2], "rb").read()
+with AgeClient(sys.argv[1], timeout=20, audit=sys.argv[3]) as client:
+    checks = [gevent.spawn(client.check, photo) for _ in range(20)]
+    gevent.joinall(checks, timeout=60)
+    print(*(check.value.reason for check in checks))
+"""
+
+
+def test_a_client_in_greenlets(tmp_path: Path) -> None:
+    photo, audit = tmp_path / "photo.jpg", tmp_path / "audit.jsonl"
+    photo.write_bytes(PHOTO)
+    with serving(everybody_is(40)) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", GREENLETS, server, str(photo), str(audit)],
+            capture_output=True, text=True, check=True, timeout=90,
+        )  # fmt: skip
+    assert done.stdout.split() == ["old_enough"] * 20
+    assert len(audit.read_text().splitlines()) == 20
+
+
 FORKING = """
 import multiprocessing, sys
 from goodseed_client import AgeClient
