@@ -25,7 +25,7 @@ from pipeline import config
 FILE = "certificate.json"  # an asset of the SavedModel
 CONFIDENCE = 0.95  # one-sided
 HARD_YEARS = 3  # the hardest minors are those of the last years below the legal age
-STEP = 0.001  # of the probability of being a minor
+STEP = 0.0001  # of the probability of being a minor; most limits are a few percent
 CAVEAT = (
     "The split eval also chose the epoch and the limit of the guard, so the proof is a little too "
     "good. The test split checks it."
@@ -126,7 +126,7 @@ class Certificate:
         if self.certified:
             rule = f"Customers pass without ID if they look {self.challenge_age:g} or older"
             if self.max_p_minor != 1:
-                rule += f" and are minors with a probability of at most {self.max_p_minor:.1%}"
+                rule += f" and are minors with a probability of at most {self.max_p_minor:.2%}"
             return [
                 f"{rule}.",
                 *(
@@ -254,4 +254,4 @@ def _largest(p_minor: np.ndarray, photos: int, max_share: float) -> float | None
     passed = np.searchsorted(np.sort(p_minor), limits, side="right")
     proved = _upper(passed, photos) <= max_share
     first = len(limits) if proved.all() else int(np.argmin(proved))  # that is not proved
-    return round(float(limits[first - 1]), 3) if first else None
+    return round(float(limits[first - 1]), 4) if first else None

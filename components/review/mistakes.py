@@ -288,7 +288,7 @@ def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
     return Chart(
         "Who is asked for ID, by the limit of the probability, with 95 % intervals",
         f"Who looks younger than {policy['min_challenge_age']:g} is always asked. At a limit of "
-        f"{at:.1%}, by real age: {shares}. {line}",
+        f"{at:.2%}, by real age: {shares}. {line}",
         chart,
     )
 

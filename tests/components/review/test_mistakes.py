@@ -161,7 +161,7 @@ def test_who_is_asked_for_id_at_each_limit(inputs: Inputs) -> None:
     asked = int(np.sum((minors.estimates < 25) | (minors.p_minor > 0.0001)))
     low, high = proportion_bounds(asked, len(minors.ages))
     share = f"{asked / len(minors.ages):.1%} ({low:.1%} to {high:.1%})"
-    assert "Who looks younger than 25 is always asked. At a limit of 0.0%" in chart.description
+    assert "Who looks younger than 25 is always asked. At a limit of 0.01%" in chart.description
     assert f"15 to 17: {share}" in chart.description
 
 
