@@ -588,6 +588,7 @@ with AgeClient(sys.argv[1], timeout=20, audit=sys.argv[3]) as client:
 
 
 def test_a_client_in_greenlets(tmp_path: Path) -> None:
+    pytest.importorskip("gevent", reason="test_install.py installs the client without gevent")
     photo, audit = tmp_path / "photo.jpg", tmp_path / "audit.jsonl"
     photo.write_bytes(PHOTO)
     with serving(everybody_is(40)) as server:
