@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from goodseed_client.wire import PREDICT
 from PIL import Image
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -32,7 +33,6 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from benchmarks.results import record
 from benchmarks.serving import MODEL, Server, serving
 
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _BETWEEN = 100  # abuses between two good photos
 _TIMEOUT = 60.0  # seconds
 _SIDE = 256  # pixels of the good photos

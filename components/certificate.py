@@ -167,11 +167,8 @@ def certify(
         p_minor: their probabilities of being a minor, 0 to 1 [N].
         policy: the `policy` section of the configuration.
     """
-    oldest = policy.legal_age - 1
-    groups = (
-        (0, policy.max_minor_pass_rate),
-        (max(policy.legal_age - HARD_YEARS, 0), policy.max_hard_pass_rate),
-    )
+    youngest_hard, oldest = hard_minors(policy.legal_age)
+    groups = ((0, policy.max_minor_pass_rate), (youngest_hard, policy.max_hard_pass_rate))
     old_enough = estimates >= policy.min_challenge_age
     limits = []
     for youngest, share in groups:
@@ -207,6 +204,11 @@ def count(ages: np.ndarray, passes: np.ndarray, youngest: int, oldest: int | Non
     """
     chosen = within(ages, youngest, oldest)
     return Group(youngest, oldest, int(chosen.sum()), int(passes[chosen].sum()))
+
+
+def hard_minors(legal_age: int) -> tuple[int, int]:
+    """The youngest and the oldest age of the hardest minors, whole years."""
+    return max(legal_age - HARD_YEARS, 0), legal_age - 1
 
 
 def adult_groups(legal_age: int) -> list[tuple[int, int | None]]:

@@ -83,14 +83,14 @@ def corrected(
         seen = seen[:, :-1]
     counted = np.array([*counts, others], float)
     random = np.random.default_rng(0)
-    found = _mixture(_shares(seen[None]), counted[None])[0]
+    found = _mixture(_shares(seen, 0)[None], counted[None])[0]
     resampled = _mixture(
-        np.stack([_shares(_resample(random, seen.T).T[None])[0] for _ in range(_RESAMPLES)]),
+        np.stack([_shares(_resample(random, seen.T).T, 0) for _ in range(_RESAMPLES)]),
         _resample(random, np.tile(counted, (_RESAMPLES, 1))),
     )
     inside = slice(0, len(groups))
-    values = _shares(found[inside])
-    low, high = np.quantile(_shares(resampled.T[inside]), (0.025, 0.975), axis=1)
+    values = _shares(found[inside], 0)
+    low, high = np.quantile(_shares(resampled[:, inside], 1), (0.025, 0.975), axis=0)
     return [Figure(*map(float, each)) for each in zip(values, low, high, strict=True)]
 
 
@@ -102,9 +102,8 @@ def _resample(random: np.random.Generator, counts: np.ndarray) -> np.ndarray:
     return random.multinomial(totals.astype(int), shares).astype(float)
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
-    """Counts over the sum of their column: along the first axis, or the last but one of three."""
-    axis = -2 if counts.ndim == 3 else 0
+def _shares(counts: np.ndarray, axis: int) -> np.ndarray:
+    """Counts over their sum along an axis."""
     return counts / np.maximum(counts.sum(axis=axis, keepdims=True), _LEAST)
 
 
@@ -116,10 +115,9 @@ def _mixture(confusion: np.ndarray, counts: np.ndarray) -> np.ndarray:
         counts: customers in each estimated group [R, estimated].
     """
     shares = np.full((len(counts), confusion.shape[2]), 1 / confusion.shape[2])
-    observed = counts / np.maximum(counts.sum(axis=1, keepdims=True), _LEAST)
+    observed = _shares(counts, 1)
     for _ in range(_ROUNDS):
         expected = np.einsum("rij,rj->ri", confusion, shares)
         ratio = observed / np.maximum(expected, _LEAST)
-        shares = shares * np.einsum("rij,ri->rj", confusion, ratio)
-        shares /= np.maximum(shares.sum(axis=1, keepdims=True), _LEAST)
+        shares = _shares(shares * np.einsum("rij,ri->rj", confusion, ratio), 1)
     return shares

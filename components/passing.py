@@ -10,7 +10,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
 
-from components.certificate import HARD_YEARS, within
+from components.certificate import hard_minors, within
 from schemas import features
 
 # The metrics that count the people of each group. With the suffix: the share of them that passes.
@@ -24,7 +24,7 @@ def groups(legal_age: int) -> list[tuple[str, int, int | None]]:
     """Name, youngest and oldest age of each group, whole years; the last one has no end."""
     return [
         (MINORS, 0, legal_age - 1),
-        (HARD_MINORS, max(legal_age - HARD_YEARS, 0), legal_age - 1),
+        (HARD_MINORS, *hard_minors(legal_age)),
         (ADULTS, max(ADULT_AGE, legal_age), None),
     ]
 

@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 
 from components import predictions
-from components.certificate import HARD_YEARS, adult_groups, group_name, within
+from components.certificate import adult_groups, group_name, hard_minors, within
 from components.evaluator import CANDIDATE
 from components.intervals import Figure, interval, percent, share
 from components.review.charts import COLOURS
@@ -295,10 +295,9 @@ def _trade_off(inputs: Inputs, found: Estimates) -> Chart:
 
 def _groups(ages: np.ndarray, legal_age: int) -> dict[str, np.ndarray]:
     """The hardest minors and the groups of adults, bool [N], by the group's name."""
-    hard = (max(legal_age - HARD_YEARS, 0), legal_age - 1)
     groups = {
         group_name(youngest, oldest): within(ages, youngest, oldest)
-        for youngest, oldest in [hard, *adult_groups(legal_age)]
+        for youngest, oldest in [hard_minors(legal_age), *adult_groups(legal_age)]
     }
     return {name: group for name, group in groups.items() if group.any()}
 

@@ -125,22 +125,24 @@ def _corrected(base: Path, written: Written, groups: AgeGroups) -> Shares:
     """
     from components import confusion
 
-    if len(written.versions) != 1:
+    if len(written.versions) != 1 or None in written.versions:
+        answered = ", ".join(sorted(str(one or "an unknown one") for one in written.versions))
         raise UserError(
-            f"--correct: {len(written.versions)} versions of the model answered, "
-            "so the shares can't be corrected: ask for one with --label"
+            f"--correct: it takes answers of one known version, and these answered: "
+            f"{answered or 'none'}; ask for one with --label"
         )
     (version,) = written.versions
     file = base / str(version) / "assets" / confusion.FILE
     try:
         table = confusion.read(file)
-        counts = list(written.groups.values())
-        found = confusion.corrected(table, groups.names, groups.of, counts, written.others)
     except OSError as error:
         raise UserError(
             f"--correct: {file}: {error.strerror}: give the folder that the server reads; models "
             "from before this option have no such file"
         ) from None
+    counts = list(written.groups.values())
+    try:
+        found = confusion.corrected(table, groups.names, groups.of, counts, written.others)
     except ValueError as error:
         raise UserError(f"--correct: {error}: choose other --groups") from None
     return dict(zip(groups.names, found, strict=True))

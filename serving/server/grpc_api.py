@@ -167,8 +167,8 @@ def _check_tls(file: str, config: config_files.SSLConfig) -> None:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     wrong = "server_key and server_cert do not fit together"
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:  # only its owner may read it
-        pair.write(f"{config.server_key}\n{config.server_cert}\n")
+    with tempfile.NamedTemporaryFile(suffix=".pem") as pair:  # only its owner may read it
+        pair.write(f"{config.server_key}\n{config.server_cert}\n".encode())
         pair.flush()
         try:
             context.load_cert_chain(pair.name, password="")  # "": it does not ask for one

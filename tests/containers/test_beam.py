@@ -72,21 +72,23 @@ def logs(id_: str) -> str:
     return done.stdout + done.stderr
 
 
-def goodseed_run(in_pod: Run, volume: Path, name: str, sets: list[str], network: str) -> Path:
+def goodseed_run(
+    in_pod: Run, volume: Path, name: str, sets: list[str], network: str, *statuses: int
+) -> Path:
     run_dir = volume / name
     in_pod(
         "goodseed", "run", "--profile=demo", f"--photos={volume / 'photos'}",
         f"--run-dir={run_dir}", f"--set=serving.root={volume / 'serving'}",
         *(f"--set={one}" for one in [*SMALL, *sets]),
         options=[f"--volume={volume}:{volume}", f"--network={network}"],
-        statuses=[PUSHED, GATE_SHUT],  # the second model may be a little worse than the first
+        statuses=statuses,
     )  # fmt: skip
     return run_dir
 
 
 @pytest.fixture(scope="module")
 def direct(in_pod: Run, volume: Path) -> Path:
-    return goodseed_run(in_pod, volume, "direct", [], "none")
+    return goodseed_run(in_pod, volume, "direct", [], "none", PUSHED)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,8 @@ def portable(image: str, in_pod: Run, volume: Path) -> Path:
             f"worker_pool_main.main(['--service_port={WORKERS}'])",
             says="Listening for workers",
         ):  # fmt: skip
-            run_dir = goodseed_run(in_pod, volume, "portable", PORTABLE, network)
+            # The second model may be a little worse than the first.
+            run_dir = goodseed_run(in_pod, volume, "portable", PORTABLE, network, PUSHED, GATE_SHUT)
             requested = logs(service).count("Requesting worker at")
     assert requested >= 2
     return run_dir

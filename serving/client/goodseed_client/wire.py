@@ -98,13 +98,20 @@ def open_channel(
         raise ValueError("mutual TLS needs all of tls_ca, tls_cert and tls_key")
     if tls_ca is None:
         return grpc.insecure_channel(server, _CHANNEL_OPTIONS)
-    _check_tls(tls_ca, tls_cert, tls_key)
     credentials = grpc.ssl_channel_credentials(
-        root_certificates=Path(tls_ca).read_bytes(),
-        private_key=Path(tls_key).read_bytes() if tls_key else None,
-        certificate_chain=Path(tls_cert).read_bytes() if tls_cert else None,
+        root_certificates=_read(tls_ca),
+        private_key=_read(tls_key) if tls_key else None,
+        certificate_chain=_read(tls_cert) if tls_cert else None,
     )
+    _check_tls(tls_ca, tls_cert, tls_key)
     return grpc.secure_channel(server, credentials, _CHANNEL_OPTIONS)
+
+
+def _read(path: str | PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
 
 
 def _check_tls(
@@ -122,9 +129,6 @@ def _check_tls(
             context.load_cert_chain(tls_cert, tls_key, password="")  # "": it does not ask for one
     except ssl.SSLError as error:
         raise ValueError(f"{file} {mistake} ({error.reason or 'not PEM'})") from None
-    except OSError as error:  # it does not say which of the two files is missing
-        missing = tls_key if file is tls_cert and tls_key and Path(file).exists() else file
-        raise ValueError(f"{missing}: {error.strerror}") from None
 
 
 def make_request(jpegs: Sequence[bytes], model: str, signature: str, label: str) -> bytes:

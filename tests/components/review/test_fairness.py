@@ -61,6 +61,13 @@ def test_the_worst_group_against_the_best(inputs: Inputs) -> None:
     assert "there are too few photos of adults" in synthetic.text_of(fairness.section(few))
 
 
+def test_a_model_that_asks_everybody(photos: pd.DataFrame, tmp_path: Path) -> None:
+    inputs = synthetic.run(tmp_path, photos.assign(**{synthetic.P_MINOR: 1.0}))
+    for row in synthetic.tables(fairness.section(inputs))["Groups by hat"]:
+        assert row["minors who pass without ID"].value == 0
+        assert row["adults who are asked for ID"].value == 1
+
+
 def test_a_table_without_groups(tmp_path: Path) -> None:
     page = render("t", [fairness.section(synthetic.run(tmp_path, synthetic.photos(60)))])
     assert "no extra column with groups" in page

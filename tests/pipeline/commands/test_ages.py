@@ -7,13 +7,13 @@ from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
-from goodseed_client.predict_pb2 import DT_STRING
+from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING
 
 from components import confusion
 from pipeline import cli
 from tests.pictures import encoded
 from tests.serving.client.photos import picture
-from tests.serving.client.server import VERSION, everybody_is, serving
+from tests.serving.client.server import VERSION, everybody_is, response, serving
 from tests.serving.client.server import ages as answer_of
 
 
@@ -103,6 +103,18 @@ def test_the_shares_are_corrected_by_the_models_errors(
     assert shares["18–24"][0] == 100 and shares["0–17"][0] == 0
     assert shares["0–17"][1] > 50
     assert "corrected" in "".join(ElementTree.fromstring(chart.read_text("utf-8")).itertext())
+
+
+def test_a_correction_needs_to_know_who_answered(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = served(tmp_path / "model", VERSION, {(5, 5): 1})
+    nameless = response(None, age=(DT_FLOAT, [40.0, 40.0]), valid=(DT_BOOL, [True, True]))
+    (photos / "2.jpg").unlink()
+    words = ("--output", tmp_path / "ages.csv", "--correct", base)
+    with serving(lambda request, context: nameless) as server:
+        assert ages(photos, "--server", server, *words) == 2
+    assert "and these answered: an unknown one; ask for one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
