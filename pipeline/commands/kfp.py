@@ -305,15 +305,20 @@ def _end(cluster: Cluster, run: Run, console: Console) -> int:
         print(f"goodseed: {step}: {cluster.error_line(run, step)}", file=sys.stderr)
     if run.state != "SUCCEEDED" and not failed:
         print(f"goodseed: the run is {run.state.lower()} {run.error}".rstrip(), file=sys.stderr)
-    if run.state == "SUCCEEDED" and not document:
+    if run.state != "SUCCEEDED":
+        return summary.FAILED
+    page = cluster.page(run.run_id)
+    if run.pushed is None:
         print(
-            "goodseed: the run succeeded, but the log with its summary can't be read, so it is "
-            f"unknown whether it pushed; see {cluster.page(run.run_id)}",
+            "goodseed: the run succeeded, but the states of its steps do not say whether it "
+            f"pushed; see {page}",
             file=sys.stderr,
         )
-    if run.state != "SUCCEEDED" or not document:
         return summary.FAILED
-    return summary.exit_status(document)
+    if not document:
+        outcome = "pushed" if run.pushed else "not pushed"
+        print(f"{outcome}; for the summary, see its step on {page}")
+    return summary.PUSHED if run.pushed else summary.GATE_SHUT
 
 
 class _Steps:

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import graphlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import re
 import ssl
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,12 +25,13 @@ from kfp.client import Client, TokenCredentialsBase
 
 from components.errors import UserError
 from pipeline.config import PIPELINE_NAME
-from pipeline.kubeflow.records import LOG_LINE, SUMMARY
+from pipeline.kubeflow.records import LOG_LINE, PUSHED, SUMMARY
 
 OLDEST = (2, 5)  # version of Kubeflow Pipelines
 OVER = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 
 _NAMESPACE = "kubeflow"  # of a server with one user
+_PUSHER = "pusher"  # the task
 
 _Answer = TypeVar("_Answer")
 
@@ -86,6 +88,17 @@ class Run(NamedTuple):
     state: str
     error: str
     steps: tuple[Step, ...]
+
+    @property
+    def pushed(self) -> bool | None:
+        """Whether it pushed a model; None if the states of its steps do not say that.
+
+        The server forgets the states of old runs, and old packages have no such step.
+        """
+        states = {step.name: step.state for step in self.steps}
+        if PUSHED not in states or states.get(_PUSHER) != "SUCCEEDED":
+            return None
+        return states[PUSHED] == "SUCCEEDED"
 
 
 class Cluster:
@@ -460,18 +473,18 @@ class Cluster:
             for child in detail.child_tasks or []
             if child.pod_name
         }
+        workflow = next((child.rpartition("-")[0] for child in children), "")
         spec = self._spec_of(run)
-        for name, path in _containers(spec, spec["root"]["dag"], "root"):
+        for name, path in _containers(spec, spec["root"]["dag"], ("root",)):
             node, driver = nodes.get(name), nodes.get(f"{name}-driver")
             if driver and driver.state == "FAILED":  # then the step itself does not start
                 name, node = driver.display_name, driver
             if node is None:
                 yield Step(name, "", None, None, ())
                 continue
-            own = [child.pod_name for child in node.child_tasks or [] if child.pod_name]
             yield Step(
                 name, node.state or "", node.start_time, node.end_time,
-                tuple(_pods(own, f"{path}.executor", children)),
+                tuple(_pods(workflow, (*path, "executor"), children)),
             )  # fmt: skip
 
 
@@ -569,8 +582,10 @@ def _spec(document: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def _containers(spec: dict[str, Any], dag: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """Each task that is a container, and its node in Argo, in an order in which they can run."""
+def _containers(
+    spec: dict[str, Any], dag: dict[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each task that is a container, and its path in Argo, in an order in which they can run."""
     tasks = dag["tasks"]
     order = {name: task.get("dependentTasks", ()) for name, task in sorted(tasks.items())}
     for name in graphlib.TopologicalSorter(order).static_order():
@@ -578,35 +593,46 @@ def _containers(spec: dict[str, Any], dag: dict[str, Any], path: str) -> Iterato
         component = spec["components"][task["componentRef"]["name"]]
         # In Argo, an exit handler is a hook of the task that it waits for.
         hook = task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
-        above = f"{path}.{task['dependentTasks'][0]}.onExit" if hook else path
+        above = (*path, task["dependentTasks"][0], "onExit") if hook else path
         if "dag" in component:
-            yield from _containers(spec, component["dag"], f"{above}.{name}")
+            yield from _containers(spec, component["dag"], (*above, name))
         else:
-            yield name, f"{above}.{name}"
+            yield name, (*above, name)
 
 
-def _pods(own: list[str], node: str, children: set[str]) -> Iterator[str]:
+def _pods(workflow: str, path: Sequence[str], children: set[str]) -> Iterator[str]:
     """The names under which a step's log may be found, the likeliest first.
 
-    The API gives Argo's node ids. The path of a log needs the name of the pod, or the node id if
-    the log was archived. A node id consists of the workflow's name and a hash of the node's name;
-    the name of a pod also has the template's name between them. Each attempt of a retried step is
-    a node of its own.
+    The API tells only ids of nodes, which are hashes of their names. The path of a log needs the
+    name of the pod, or the node's id if the log was archived. A node that Argo may retry has a node
+    for each attempt, `NAME(0)` and so on, and what it contains is below the attempt. On some
+    servers these are the steps of the package, on others all nodes.
 
     Args:
-        own: ids of the nodes directly below the step's node.
-        node: name of the node with the step's container, without the workflow's name.
-        children: ids of all nodes that are below another node.
+        workflow: its name.
+        path: the parts of the name of the node with the step's container.
+        children: the ids of all nodes but the first.
     """
-    for one in own:
-        workflow, _, number = one.rpartition("-")
-        attempts = (_fnv1a(f"{workflow}.{node}({attempt})") for attempt in range(100))
-        tried = [hashed for hashed in attempts if f"{workflow}-{hashed}" in children]
-        for hashed in reversed(tried):
-            yield f"{workflow}-retry-system-container-impl-{hashed}"
-            yield f"{workflow}-{hashed}"
-        yield f"{workflow}-system-container-impl-{number}"
-        yield one
+
+    def attempts(name: str) -> Iterator[str]:
+        names = (f"{name}({number})" for number in itertools.count())
+        return itertools.takewhile(lambda name: _node_id(workflow, name) in children, names)
+
+    names = [workflow]
+    for part in path:
+        names = [f"{above}.{part}" for name in names for above in (name, *attempts(name))]
+    for name in (name for name in names if _node_id(workflow, name) in children):
+        for attempt in reversed([name, *attempts(name)]):
+            node = _node_id(workflow, attempt)
+            number = node.rpartition("-")[2]
+            yield f"{workflow}-retry-system-container-impl-{number}"
+            yield f"{workflow}-system-container-impl-{number}"
+            yield node
+
+
+def _node_id(workflow: str, name: str) -> str:
+    """Argo's id of a node. The id of the first node, which has the workflow's name, is its name."""
+    return f"{workflow}-{_fnv1a(name)}"
 
 
 def _fnv1a(text: str) -> int:

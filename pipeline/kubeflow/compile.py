@@ -1,8 +1,8 @@
 """The graph as a package for Kubeflow Pipelines: a container component for each node.
 
 The package names the steps, what flows between them, and what their pods get. The code of the
-steps is in the image. The tasks are the plan, the nodes of the graph, and the summary, which also
-runs after a failure.
+steps is in the image. The tasks are the plan, the nodes of the graph, `pushed`, which only runs
+after a push, and the summary, which also runs after a failure.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from components.errors import UserError
 from pipeline.config import PIPELINE_NAME, Config, Resources
 from pipeline.graph import NEVER_CACHED, create_pipeline
 from pipeline.kubeflow.launcher import ACCOUNT, RUN_ID
-from pipeline.kubeflow.node import NODE
+from pipeline.kubeflow.node import NODE, PUSHER
 from pipeline.kubeflow.parameters import KNOBS, OTHER_OPTIONS, arguments, parameter_name
 from pipeline.kubeflow.plan import CODE
-from pipeline.kubeflow.records import PLAN, SUMMARY
+from pipeline.kubeflow.records import NO_VERSION, PLAN, PUSHED, SUMMARY, VERSION
 from pipeline.kubeflow.report import SUMMARY as SUMMARY_KEY
 from pipeline.kubeflow.views import METRICS, REPORT, VIEWS
 
@@ -39,7 +39,7 @@ _TRAINER, _REVIEW = "Trainer", "Review"
 _RETRIES_END = 7 * 24 * 3600  # seconds after the start of the first attempt
 # The steps that read the photos and the serving root. Every step has the run folder.
 _READS_PHOTOS = frozenset({PLAN, "PhotoExampleGen"})
-_READS_SERVING = frozenset({PLAN, "ServedModel", "Pusher"})
+_READS_SERVING = frozenset({PLAN, "ServedModel", PUSHER})
 _VIEW_KINDS = {METRICS: dsl.Metrics, REPORT: dsl.HTML}
 
 
@@ -105,7 +105,7 @@ def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) ->
             )
         if not PurePosixPath(path).is_relative_to(mount):
             raise UserError(f"{option}={path} is outside the volume mounted at {mount}")
-    for step in pods.steps.keys() - {*nodes, PLAN, SUMMARY}:
+    for step in pods.steps.keys() - {*nodes, PLAN, PUSHED, SUMMARY}:
         raise UserError(f"kubeflow.steps: no step {step}; there are {', '.join(sorted(nodes))}")
     text = json.dumps([defaults, config.run_dir, pods.image])
     # Argo and Kubernetes replace these in arguments.
@@ -136,6 +136,13 @@ def _pipeline(
             tasks: dict[str, dsl.PipelineTask] = {}
             for node in nodes:
                 tasks[node.node_info.id] = _task(config, node, plan, tasks)
+            version = tasks[PUSHER].outputs[VERSION]
+            with dsl.If(version != NO_VERSION, "if-pushed"):
+                pushed = _component(
+                    config, PUSHED, "Runs only after a push, so that its state tells the outcome.",
+                    parameters={VERSION: str},
+                )(**{VERSION: version})  # fmt: skip
+                _place(config, pushed, PUSHED)
 
     steps.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -175,6 +182,7 @@ def _task(
         parameters={NODE: str, CODE: str},
         inputs={key: _kind(c.artifact_query.type.name) for key, c in channels.items()},
         outputs={**made, **shown},
+        output_parameters=[VERSION] if name == PUSHER else [],
     )  # fmt: skip
     task = component(
         **{NODE: plan.outputs[parameter_name(name)], CODE: plan.outputs[CODE]},
@@ -236,7 +244,7 @@ def _place(config: Config, task: dsl.PipelineTask, step: str) -> None:
     """Sets the resources, volumes, retries and caching of a task."""
     pods = config.kubeflow
     needs = pods.steps.get(step, pods.resources)
-    task.set_caching_options(step not in NEVER_CACHED | {PLAN, SUMMARY})
+    task.set_caching_options(step not in NEVER_CACHED | {PLAN, PUSHED, SUMMARY})
     _limit(task, needs)
     if pods.retries and step != PLAN:  # the plan fails because of wrong parameters
         task.set_retry(pods.retries, f"{pods.backoff_seconds}s", 2.0)

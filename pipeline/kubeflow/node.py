@@ -22,11 +22,12 @@ from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import Artifact, standard_artifacts
 
 from pipeline.kubeflow.launcher import ACCOUNT, RUN_ID, Slot, Task
-from pipeline.kubeflow.records import Record
+from pipeline.kubeflow.records import NO_VERSION, VERSION, Record
 from pipeline.kubeflow.views import VIEWS
 from pipeline.summary import URI
 
 NODE = "node"  # input parameter: the plan's part of the graph
+PUSHER = "Pusher"
 _PROPERTIES, _CUSTOM = "properties", "custom_properties"
 
 
@@ -76,7 +77,11 @@ def run(name: str, task: Task, record: Record) -> None:
     }
     if name in VIEWS:
         metadata |= VIEWS[name].draw(task, record.outputs)
-    task.finish({}, metadata)
+    parameters = {}
+    if name == PUSHER:
+        pushed = record.outputs[f"{PUSHER}.pushed_model"]
+        parameters[VERSION] = str(pushed.get("pushed_version", NO_VERSION))
+    task.finish(parameters, metadata)
 
 
 def _operator(pipeline: pipeline_pb2.Pipeline, name: str) -> Any:

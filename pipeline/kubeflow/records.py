@@ -18,8 +18,10 @@ from components.errors import UserError, one_line
 from pipeline.kubeflow.launcher import RUN_ID
 from pipeline.system import resident_mb, write_whole
 
-# The steps that are not nodes of the graph: the first one, and the exit handler.
-PLAN, SUMMARY = "plan", "summary"
+# The steps that are not nodes of the graph: the first one, the one that runs only after a push, and
+# the exit handler.
+PLAN, PUSHED, SUMMARY = "plan", "pushed", "summary"
+VERSION, NO_VERSION = "version", "none"  # output parameter of the Pusher; its value without a push
 LOG_LINE = "summary: "  # the start of the line of its log that has the summary
 LOST = "it ended without an error message: killed, out of memory or evicted"
 

@@ -64,45 +64,62 @@ class NotUploaded(Refused):
 
 
 class Node(NamedTuple):
-    """A task in Argo: `path` is the name of its node, including the workflow's name."""
+    """A task in Argo.
+
+    `path` has the parts of its node's name, after the workflow's. Where `defaults` are set, Argo
+    makes each node one that it may retry, as Kubeflow Pipelines 2.17 configures it.
+    """
 
     task: str
-    path: str
+    workflow: str
+    path: tuple[str, ...]
     retried: bool
+    defaults: bool
 
-    def _id(self, below: str) -> str:
+    @property
+    def names(self) -> list[str]:
+        """The names of the nodes from the workflow to the container."""
+        names = [self.workflow]
+        for part in (*self.path, "executor"):
+            if self.defaults and part != "onExit":  # a hook belongs to the node, not to an attempt
+                names.append(f"{names[-1]}(0)")
+            names.append(f"{names[-1]}.{part}")
+        if self.retried or self.defaults:
+            names.append(f"{names[-1]}({int(self.retried)})")
+        return names
+
+    def _id(self, name: str) -> str:
         value = 2166136261  # Go's fnv.New32a
-        for byte in f"{self.path}.{below}".encode():
+        for byte in name.encode():
             value = ((value ^ byte) * 16777619) & 0xFFFFFFFF
-        return f"{self.path.partition('.')[0]}-{value}"
+        return f"{self.workflow}-{value}"
 
     @property
     def container(self) -> str:
         """Id of the node that is a pod; for a retried task, of the second attempt."""
-        return self._id("executor(1)" if self.retried else "executor")
+        return self._id(self.names[-1])
 
     @property
     def pod(self) -> str:
         """The name of the pod."""
-        workflow, _, number = self.container.rpartition("-")
         again = "retry-" if self.retried else ""
-        return f"{workflow}-{again}system-container-impl-{number}"
+        number = self.container.rpartition("-")[2]
+        return f"{self.workflow}-{again}system-container-impl-{number}"
 
-    def details(self, over: bool, fails: bool) -> Iterator[dict[str, Any]]:
-        """The API's details of the task's nodes; a node does not contain its own id."""
+    def details(self, over: bool, fails: bool) -> dict[str, dict[str, Any]]:
+        """The API's details of the task's nodes by name; a node does not contain its own id."""
         state = "RUNNING" if not over else "FAILED" if fails else "SUCCEEDED"
         times = {"create_time": "2026-01-01T00:00:00Z", "start_time": "2026-01-01T00:00:00Z"}
         times["end_time"] = "2026-01-01T00:00:42Z" if over else "1970-01-01T00:00:00Z"
-        children = [{"pod_name": self._id("executor")}]
-        attempts = [self._id("executor(0)"), self._id("executor(1)")] if self.retried else []
-        yield {"display_name": f"{self.task}-driver", "state": "SUCCEEDED", **times}
-        yield {"display_name": self.task, "state": state, **times, "child_tasks": children}
-        executor: dict[str, Any] = {"display_name": "executor", "state": state, **times}
-        if attempts:
-            executor["child_tasks"] = [{"pod_name": attempt} for attempt in attempts]
-        yield executor
-        for number, _ in enumerate(attempts):
-            yield {"display_name": f"executor({number})", "state": state, **times}
+        driver = f"{self.task}-driver"
+        details: dict[str, dict[str, Any]] = {}
+        details[driver] = {"display_name": driver, "state": "SUCCEEDED", **times, "child_tasks": []}
+        names = self.names
+        for name, child in zip(names, [*names[1:], None], strict=True):
+            details[name] = {"display_name": name.rpartition(".")[2], "state": state, **times}
+            attempts = {child.replace("(1)", "(0)"), child} if child else set()
+            details[name]["child_tasks"] = [{"pod_name": self._id(one)} for one in attempts]
+        return details
 
 
 @dataclass
@@ -115,6 +132,9 @@ class FakeRun:
     fails_at: str | None
     summary: dict[str, Any] | None
     done: int = 0
+    pushes: bool = True  # the gate is open
+    collected: bool = False  # Kubernetes has deleted the workflow, and the server forgot its nodes
+    defaults: bool = False
     driver_fails_at: str | None = None  # the task whose driver fails
     workflow: str = "goodseed-age-check-x7k2p"
 
@@ -124,17 +144,22 @@ class FakeRun:
         root = self.spec["root"]["dag"]["tasks"]
         (handler,) = [name for name in root if name.startswith("exit-handler")]
         (summary,) = [name for name in root if name != handler]
-        component = self.spec["components"][root[handler]["componentRef"]["name"]]
-        inner = component["dag"]["tasks"]
+        above = ("root", handler)
+        inside = self._inside(root[handler], above)
+        return [*inside, self._node(summary, root[summary], (*above, "onExit", summary))]
+
+    def _inside(self, task: dict[str, Any], path: tuple[str, ...]) -> Iterator[Node]:
+        """The tasks of a task that has some, without those of a condition that is not met."""
+        inner = self.spec["components"][task["componentRef"]["name"]]["dag"]["tasks"]
         after = {name: inner[name].get("dependentTasks", ()) for name in inner}
-        above = f"{self.workflow}.root.{handler}"
-        return [
-            *(
-                Node(name, f"{above}.{name}", "retryPolicy" in inner[name])
-                for name in graphlib.TopologicalSorter(after).static_order()
-            ),
-            Node(summary, f"{above}.onExit.{summary}", "retryPolicy" in root[summary]),
-        ]
+        for name in graphlib.TopologicalSorter(after).static_order():
+            if not inner[name].get("triggerPolicy"):
+                yield self._node(name, inner[name], (*path, name))
+            elif self.pushes:
+                yield from self._inside(inner[name], (*path, name))
+
+    def _node(self, name: str, task: dict[str, Any], path: tuple[str, ...]) -> Node:
+        return Node(name, self.workflow, path, "retryPolicy" in task, self.defaults)
 
 
 @dataclass
@@ -148,6 +173,8 @@ class KubeflowServer:
     api: str = "v2beta1"
     fails_at: str | None = None  # the task that fails in new runs
     summary: dict[str, Any] | None = None  # printed by the exit handler of new runs
+    pushes: bool = True  # whether the gate is open in new runs
+    defaults: bool = False  # whether Argo may retry each node of new runs
     archived: bool = False  # the pods are deleted; logs are in the archive, by node id
     logs_kept: bool = True  # whether a pod or the archive has the logs
     ui: bool = False  # the UI's server is in front of it
@@ -405,6 +432,7 @@ class _Handler(BaseHTTPRequestHandler):
         spec = self._runnable(body)
         state = self.state
         run = FakeRun(body, spec, state.now(), state.fails_at, state.summary)
+        run.pushes, run.defaults = state.pushes, state.defaults
         run_id = str(uuid.uuid4())
         state.runs[run_id] = run
         return self._run(run_id)
@@ -428,12 +456,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _run(self, run_id: str) -> dict[str, Any]:
         run = self.state.runs[run_id]
-        details: list[dict[str, Any]] = []
+        details: dict[str, dict[str, Any]] = {}
         failed = False
         for number, node in enumerate(run.tasks):
             if node.task == run.driver_fails_at and run.done > number:
-                driver = {"display_name": f"{node.task}-driver", "state": "FAILED"}
-                details.append(driver | {"child_tasks": []})
+                name = f"{node.task}-driver"
+                details[name] = {"display_name": name, "state": "FAILED", "child_tasks": []}
                 failed = True
                 continue
             last = number == len(run.tasks) - 1
@@ -443,7 +471,9 @@ class _Handler(BaseHTTPRequestHandler):
                 break
             over = run.done > number + 1 or failed
             fails = node.task == run.fails_at and over
-            details += node.details(over, fails)
+            for name, detail in node.details(over, fails).items():
+                known_children = details.get(name, {}).get("child_tasks", [])
+                details[name] = {**detail, "child_tasks": known_children + detail["child_tasks"]}
             failed = failed or fails
         whole = run.done > len(run.tasks)
         state = "RUNNING" if run.done else "PENDING"
@@ -453,8 +483,8 @@ class _Handler(BaseHTTPRequestHandler):
             **run.request, "run_id": run_id, "created_at": run.created, "state": state,
             "storage_state": "AVAILABLE",
         }  # fmt: skip
-        if details:
-            answer["run_details"] = {"task_details": details}
+        if details and not run.collected:
+            answer["run_details"] = {"task_details": list(details.values())}
         return answer
 
     def log(self, run_id: str, name: str) -> str:

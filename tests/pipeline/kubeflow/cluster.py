@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,9 @@ class Cluster:
         self.store = folder / "store"
         self.pods = folder / "pods"
         self._cache: dict[str, Ran] = {}
-        self._steps = self.spec.components["comp-exit-handler-1"].dag.tasks
+        tasks = self.spec.components["comp-exit-handler-1"].dag.tasks
+        self._steps = {n: t for n, t in tasks.items() if not t.trigger_policy.condition}
+        (self._if,) = [t for t in tasks.values() if t.trigger_policy.condition]
         self._exit = self.spec.root.dag.tasks["summary"]
 
     @property
@@ -86,8 +89,24 @@ class Cluster:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     done[running.pop(future)] = future.result()
+        done |= self._conditional(run_id, done)
         done["summary"] = self._task(run_id, "summary", self._exit, values, done)
         return done
+
+    def _conditional(self, run_id: str, done: Mapping[str, Ran]) -> dict[str, Ran]:
+        """The tasks below the condition, if it is met; the server knows such conditions as CEL."""
+        ((name, source),) = self._if.inputs.parameters.items()
+        made = source.task_output_parameter
+        if made.producer_task not in done:
+            return {}
+        value = done[made.producer_task].parameters[made.output_parameter_key]
+        condition = f"inputs.parameter_values['{name}'] != '(.*)'"
+        unequal = re.fullmatch(condition, self._if.trigger_policy.condition)
+        assert unequal
+        if value == unequal[1]:
+            return {}
+        inside = self.spec.components[self._if.component_ref.name].dag.tasks
+        return {n: self._task(run_id, n, t, {name: value}, done) for n, t in inside.items()}
 
     def executor_input(
         self,
@@ -105,8 +124,9 @@ class Cluster:
                 made = source.task_output_parameter
                 given[key] = done[made.producer_task].parameters[made.output_parameter_key]
             else:
+                above = source.component_input_parameter
                 given[key] = values[
-                    source.component_input_parameter.removeprefix("pipelinechannel--")
+                    above if above in values else above.removeprefix("pipelinechannel--")
                 ]
         artifacts = {}
         for key, source in task.inputs.artifacts.items():

@@ -174,13 +174,14 @@ def test_waiting_shows_the_steps_and_has_the_exit_status_of_a_local_run(
     said = kfp("run", "--wait")
     assert (said.status, said.err) == (0, "")
     lines = [line for line in said.out.splitlines() if line.startswith("(")]
-    assert lines[0] == "(1/14) plan: succeeded, 42 s"
-    assert lines[-1] == "(14/14) summary: succeeded, 42 s"
+    assert lines[0] == "(1/15) plan: succeeded, 42 s"
+    assert lines[-1] == "(15/15) summary: succeeded, 42 s"
     assert "6.50 years (bound 8.00)" in said.out and "1764000000" in said.out
 
-    server.summary = NOT_PASSED
+    server.summary, server.pushes = NOT_PASSED, False
     said = kfp("run", "--wait")
     assert (said.status, said.err) == (3, "")
+    assert ") pushed: " not in said.out
     assert "not pushed: MAE 8.50 years is above the bound" in said.out
 
 
@@ -196,14 +197,29 @@ def test_a_failed_run_says_which_step_and_why(
     assert "trainer: failed" in said.out and "pusher" not in said.out
 
 
-def test_a_run_without_a_readable_summary_is_a_failure(
+@pytest.mark.parametrize(("pushes", "status"), [(True, 0), (False, 3)])
+def test_the_outcome_needs_no_log(
+    kfp: Command, server: KubeflowServer, package: Path, pushes: bool, status: int
+) -> None:
+    kfp("upload", package)
+    server.logs_kept, server.pushes = False, pushes
+    said = kfp("run", "--wait")
+    assert (said.status, said.err) == (status, "")
+    outcome = "pushed" if pushes else "not pushed"
+    assert f"\n{outcome}; for the summary, see its step on http" in said.out
+
+
+def test_a_run_whose_workflow_is_deleted_has_an_unknown_outcome(
     kfp: Command, server: KubeflowServer, package: Path
 ) -> None:
     kfp("upload", package)
-    server.summary = None
-    said = kfp("run", "--wait")
+    kfp("run", "--wait")
+    (run,) = server.runs.values()
+    run.collected = True
+    said = kfp("status")
     assert said.status == 1
-    assert "it is unknown whether it pushed" in said.err and len(said.err.splitlines()) == 1
+    assert "the states of its steps do not say whether it pushed" in said.err
+    assert len(said.err.splitlines()) == 1
 
 
 def test_waiting_continues_while_the_server_restarts(
@@ -323,21 +339,21 @@ def test_status_shows_the_newest_run_or_the_named_run(
     while not server.runs[first].done > len(server.runs[first].tasks):
         assert (said := kfp("status", first)).status == 0
     assert first in said.out and "1764000000" in said.out
-    server.runs[first].summary = NOT_PASSED
-    assert kfp("status", first).status == 3
     assert "not found" in one_line(kfp("status", "00000000-0000-0000-0000-000000000000"))
 
 
 @pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("defaults", [False, True])
 @pytest.mark.parametrize("log_errors_are_answers", [False, True])
 def test_logs_of_a_step(
     kfp: Command,
     server: KubeflowServer,
     package: Path,
     archived: bool,
+    defaults: bool,
     log_errors_are_answers: bool,
 ) -> None:
-    server.log_errors_are_answers = log_errors_are_answers
+    server.log_errors_are_answers, server.defaults = log_errors_are_answers, defaults
     kfp("upload", package)
     server.fails_at = "trainer"
     kfp("run", "--wait")
@@ -368,8 +384,9 @@ def test_the_log_of_a_pod_that_only_the_ui_finds(
 
 def test_steps_are_listed_in_the_order_of_their_dependencies(package: Path) -> None:
     spec = next(yaml.safe_load_all(package.read_text()))
-    names = [name for name, _ in client._containers(spec, spec["root"]["dag"], "root")]
-    assert names[0] == "plan" and names[-3:] == ["pusher", "review", "summary"]
+    names = [name for name, _ in client._containers(spec, spec["root"]["dag"], ("root",))]
+    assert names[0] == "plan" and names[-1] == "summary"
+    assert names.index("pusher") < names.index("pushed")
     assert names.index("trainer") < names.index("evaluator")
 
 

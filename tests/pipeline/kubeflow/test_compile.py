@@ -46,8 +46,11 @@ class Package:
         executors = json_format.MessageToDict(self.spec.deployment_spec)["executors"]
         self.containers = {label: e["container"] for label, e in executors.items()}
         self.platform = self.documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        tasks = self.spec.components["comp-exit-handler-1"].dag.tasks
+        (self.condition,) = [task for task in tasks.values() if task.trigger_policy.condition]
         self.tasks = {
-            **self.spec.components["comp-exit-handler-1"].dag.tasks,
+            **{name: task for name, task in tasks.items() if task is not self.condition},
+            **self.spec.components[self.condition.component_ref.name].dag.tasks,
             "summary": self.spec.root.dag.tasks["summary"],
         }
 
@@ -71,7 +74,7 @@ def test_it_is_a_pipeline_spec(package: Package) -> None:
 
 
 def test_there_is_a_task_for_each_node(package: Package) -> None:
-    assert set(package.containers) == {label(s) for s in [*STEPS, "plan", "summary"]}
+    assert set(package.containers) == {label(s) for s in [*STEPS, "plan", "pushed", "summary"]}
     for name in package.tasks:
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name)
     for component in package.spec.components.values():
@@ -144,11 +147,20 @@ def test_the_graph_says_what_waits_for_what(package: Package) -> None:
     assert waits["served-model"] == {"plan"}
 
 
+def test_a_task_of_its_own_runs_only_after_a_push(package: Package) -> None:
+    (source,) = package.condition.inputs.parameters.values()
+    made = source.task_output_parameter
+    assert (made.producer_task, made.output_parameter_key) == ("pusher", "version")
+    assert package.condition.trigger_policy.condition.endswith(" != 'none'")
+    assert set(package.tasks["pushed"].inputs.parameters) == {"version"}
+
+
 def test_the_cache_is_asked_where_that_is_safe(package: Package) -> None:
     fresh = {n for n, task in package.tasks.items() if not task.caching_options.enable_cache}
     never = {label(step).removeprefix("exec-") for step in NEVER_CACHED}
-    assert fresh == never | {"plan", "summary"}
-    for name in set(package.tasks) - {"plan", "summary"}:
+    ours = {"plan", "pushed", "summary"}
+    assert fresh == never | ours
+    for name in set(package.tasks) - ours:
         # `node` holds the fingerprint of the photos if needed; `code` is the hash of the code.
         assert set(package.tasks[name].inputs.parameters) == {"node", "code"}
 

@@ -48,7 +48,9 @@ def summary(volumes: Path, run_id: str) -> dict[str, Any]:
 def test_every_step_succeeds(run: Run) -> None:
     for name, ran in run[1].items():
         assert ran.finished and ran.finished.status == 0, f"{name}: {ran.finished}"
-    assert len(run[1]) == len(STEPS) + 2
+    assert len(run[1]) == len(STEPS) + 3
+    pushed, version = run[1]["pushed"].finished, run[1]["pusher"].parameters["version"]
+    assert pushed and pushed.out == f"pushed version {version}\n"
 
 
 @pytest.mark.e2e
@@ -94,7 +96,7 @@ def test_the_ui_gets_metrics_and_reports(run: Run) -> None:
 @pytest.mark.e2e
 def test_the_steps_do_not_change_the_launchers_logs(run: Run) -> None:
     logs = list(run[0].pods.rglob(LOGS))
-    assert len(logs) == len(STEPS) + 2
+    assert len(logs) == len(STEPS) + 3
     assert all(log.read_text() == "the launcher's" for log in logs)
 
 
@@ -118,6 +120,7 @@ def test_a_run_whose_model_does_not_pass_succeeds_and_pushes_nothing(run: Run) -
     assert document["gate"]["baseline"] == pytest.approx(before["gate"]["value"], abs=1e-4)
     assert document["examples"] == before["examples"]
     assert ran["pusher"].artifacts["metrics"].metadata["pushed"] == 0
+    assert "pushed" not in ran
     assert "Not pushed" in cluster.file(ran["pusher"].artifacts["report"]).read_text()
     assert "Succeeded, not pushed" in cluster.file(ran["summary"].artifacts["report"]).read_text()
     assert sorted((volumes / "serving" / "goodseed_age").iterdir()) == live
