@@ -34,6 +34,7 @@ from serving.server.flags import Flags
 MAX_BODY_BYTES = 128 * 2**20
 BODY_SECONDS = 30.0  # for a body to come
 KEEPALIVE_SECONDS = 75.0  # for a connection without a request
+LOG_SECONDS = 1.0  # between two lines about errors of the event loop
 
 _VERSIONS = ("", "/versions/{version:[0-9]+}", "/labels/{label}")
 
@@ -87,6 +88,8 @@ class RestApi:
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._log_error)
+        self._next_line = 0.0  # on the monotonic clock
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
         self._thread.start()
         address = f"{flags.host}:{flags.rest_api_port}"
@@ -103,6 +106,13 @@ class RestApi:
     async def _listen(self, host: str, port: int) -> None:
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
+
+    def _log_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Logs an error, but not each: at the limit of open files there are thousands a second."""
+        now = time.monotonic()
+        if now >= self._next_line:
+            self._next_line = now + LOG_SECONDS
+            _log.error("%s: %s", context["message"], context.get("exception"))
 
     def _wait(self, work: Any) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -71,7 +71,7 @@ class Client:
 
     def __init__(
         self,
-        server: str = "localhost:8500",
+        server: str = "127.0.0.1:8500",
         *,
         till: str = "",
         timeout: float = 1.5,
@@ -98,6 +98,7 @@ class Client:
         self._no_label_until = 0.0  # on the monotonic clock
         self._model = model
         self._signature = signature
+        self._server = server
         self._channel = wire.open_channel(server, tls_ca, tls_cert, tls_key)
         # gRPC passes bytes through; `decide` checks them.
         self._predict: grpc.UnaryUnaryMultiCallable[bytes, bytes]
@@ -171,6 +172,7 @@ class Client:
             if isinstance(outcome, bytes):
                 return outcome
             code, details = _status(outcome)
+            details = _explained(self._server, details)
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise self._timed_out(unavailable)
             if code is grpc.StatusCode.UNAVAILABLE and not unavailable:
@@ -309,6 +311,13 @@ def _status(outcome: Exception | None) -> tuple[grpc.StatusCode, str]:
     if not isinstance(outcome, grpc.Call):
         raise outcome
     return outcome.code(), outcome.details() or ""
+
+
+def _explained(server: str, details: str) -> str:
+    """gRPC's details tell the error of the last address only; localhost may have two."""
+    if "localhost:" in server and "[::1]" in details:
+        return f"{details}; name 127.0.0.1 instead of localhost to see what is wrong there"
+    return details
 
 
 def _label_unknown(code: grpc.StatusCode, details: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -29,7 +31,10 @@ from goodseed_client.predict_pb2 import (
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 # gRPC does not report a malformed address: it tries to reach it. It also takes ports modulo 65536.
-_ADDRESS = re.compile(r"unix:.+|(dns:///)?[^\s/]+:(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(r"unix:.+|(dns:///)?(?P<host>[^\s/]+):(?P<port>[0-9]{1,5})")
+
+# The ends of names that are known inside a shop or a cluster only.
+_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arpa")
 
 # The signature's input and outputs. Models without a guard lack OBJECTION and CHALLENGE.
 IMAGE = "image"
@@ -81,6 +86,9 @@ def open_channel(
 ) -> grpc.Channel:
     """Opens a channel to a server. It connects at the first call.
 
+    gRPC connects through the proxy of $http_proxy or $https_proxy. But a proxy for the web seldom
+    reaches a private address, so for these only $grpc_proxy counts.
+
     Args:
         server: host:port, dns:///host:port or unix:path.
         tls_ca: PEM file of the certificate authorities to trust; None: no TLS.
@@ -96,15 +104,25 @@ def open_channel(
         raise ValueError(f"server {server!r} is not host:port, with a port from 1 to 65535")
     if (tls_cert is None) != (tls_key is None) or (tls_cert and not tls_ca):
         raise ValueError("mutual TLS needs all of tls_ca, tls_cert and tls_key")
+    direct = _is_private(address["host"] or "") and not os.environ.get("grpc_proxy")
+    options = (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", int(not direct)))
     if tls_ca is None:
-        return grpc.insecure_channel(server, _CHANNEL_OPTIONS)
+        return grpc.insecure_channel(server, options)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=_read(tls_ca),
         private_key=_read(tls_key) if tls_key else None,
         certificate_chain=_read(tls_cert) if tls_cert else None,
     )
     _check_tls(tls_ca, tls_cert, tls_key)
-    return grpc.secure_channel(server, credentials, _CHANNEL_OPTIONS)
+    return grpc.secure_channel(server, credentials, options)
+
+
+def _is_private(host: str) -> bool:
+    """Whether a name or an address is known inside a shop or a cluster only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_private
+    except ValueError:
+        return "." not in host or host.lower().endswith(_PRIVATE_NAMES)
 
 
 def _read(path: str | PathLike[str]) -> bytes:

@@ -25,7 +25,7 @@ from goodseed_client.predict_pb2 import DT_BOOL, DT_FLOAT, DT_STRING, PredictReq
 
 from tests.pictures import encoded
 from tests.ports import free_port
-from tests.serving.client.faulty_servers import FAULTY_SERVERS, process, slow
+from tests.serving.client.faulty_servers import FAULTY_SERVERS, process, raw, slow
 from tests.serving.client.photos import picture
 from tests.serving.client.server import (
     VERSION,
@@ -345,6 +345,34 @@ def test_an_internal_error_is_a_challenge(
         advice = check(server)
     assert (advice.kind, advice.reason) == (Kind.CHALLENGE, Reason.INTERNAL_ERROR)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_cause_on_the_other_address_of_localhost_can_be_found() -> None:
+    last = "failed to connect to all addresses; last error: UNKNOWN: ipv6:[::1]:8500: refused"
+    assert "name 127.0.0.1" in client_module._explained("localhost:8500", last)
+    assert client_module._explained("[::1]:8500", last) == last
+
+
+@pytest.mark.parametrize(
+    ("server", "variable", "by_proxy"),
+    [
+        ("localhost:1", "http_proxy", False),
+        ("127.0.0.1:1", "https_proxy", False),
+        ("dns:///localhost:1", "http_proxy", False),
+        ("localhost:1", "grpc_proxy", True),
+        ("ages.example:1", "http_proxy", True),
+    ],
+)
+def test_the_proxy_for_the_web_is_not_asked_for_private_servers(
+    monkeypatch: pytest.MonkeyPatch, server: str, variable: str, by_proxy: bool
+) -> None:
+    asked: list[bytes] = []
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with raw(lambda connection: asked.append(connection.recv(4096))) as proxy:
+        monkeypatch.setenv(variable, f"http://{proxy}")
+        assert check(server, timeout=1).reason is Reason.NO_SERVER
+    assert any(line.startswith(b"CONNECT") for line in asked) is by_proxy
 
 
 def test_a_closed_client_says_challenge() -> None:

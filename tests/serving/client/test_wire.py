@@ -53,6 +53,18 @@ def test_every_field_is_as_in_tensorflow() -> None:
         assert types_pb2.DataType.Value(value.name) == value.number
 
 
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        ("localhost", True), ("127.0.0.1", True), ("[::1]", True), ("10.1.2.3", True),
+        ("ages", True), ("ages.goodseed.svc", True), ("AGES.LOCAL", True),
+        ("ages.goodseed.example", False), ("8.8.8.8", False), ("svc.example", False),
+    ],
+)  # fmt: skip
+def test_private_servers(host: str, private: bool) -> None:
+    assert wire._is_private(host) is private
+
+
 def test_requests_and_answers_are_as_in_tensorflow() -> None:
     pytest.importorskip("tensorflow_serving")
     import tensorflow as tf

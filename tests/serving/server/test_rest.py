@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
+import resource
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -291,6 +295,30 @@ def test_stop_answers_the_open_calls() -> None:
     asking.join()
     stopping.join()
     assert answers == [503]
+
+
+def test_at_the_limit_of_open_files_the_log_stays_short(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    api = RestApi(Held(), flags_of(rest_api_port=port), None)  # type: ignore[arg-type]
+    callers = [socket.socket() for _ in range(20)]
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        for caller in callers:
+            caller.connect(("127.0.0.1", port))
+        while not caplog.records:
+            time.sleep(0.01)
+        time.sleep(0.1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for caller in callers:
+            caller.close()
+        api.stop()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) < 5  # one a second; there were thousands
+    assert lines[0].endswith("Too many open files")
 
 
 def test_an_address_in_use(port: int) -> None:
