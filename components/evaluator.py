@@ -45,7 +45,7 @@ from components.upstream import mean_error
 from pipeline import config
 from schemas import features
 
-CANDIDATE, BASELINE = "candidate", "baseline"  # the names of the models in TFMA
+CANDIDATE, BASELINE = features.MODELS  # their names in TFMA
 # Metrics. COUNT is the number of photos without an objection, on which the errors are measured.
 COUNT, ALL_PHOTOS = "example_count", "all_photos"
 

@@ -51,6 +51,11 @@ class Data(Section):
     conflict_years: float = Field(
         3.0, ge=0, description="Largest difference between two ages of one picture, years"
     )
+    appa_crops: Literal["full", "faces"] | None = Field(
+        None,
+        description="APPA-REAL's own release: its full photos, or the faces cut out of them "
+        "(default: full if transform.face finds the face, faces if it takes photos as_is)",
+    )
     exclude: str | None = Field(
         None, description="CSV whose column file_name lists photos to leave out (--exclude)"
     )

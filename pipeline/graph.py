@@ -31,7 +31,8 @@ NEVER_CACHED = frozenset({"ServedModel", "Pusher", "Review"})
 def create_pipeline(config: Config) -> Pipeline:
     """The graph from a folder of photos to a pushed model and a page for the reviewers."""
     run_dir = Path(config.run_dir)
-    examples = PhotoExampleGen(config.data)
+    crops = config.data.appa_crops or {"find": "full", "as_is": "faces"}[config.transform.face]
+    examples = PhotoExampleGen(config.data.model_copy(update={"appa_crops": crops}))
     raw = examples.outputs["examples"]
     curated = CuratedSchema(
         examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()

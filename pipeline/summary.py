@@ -60,6 +60,7 @@ def summarise(
     review = outputs.get(("Review", "review"))
     return {
         "examples": _examples(examples) if examples else None,
+        "appa_crops": (examples or {}).get("appa_crops"),
         "gate": _gate(section, guard, outputs),
         "pushed_version": _pushed_version(pushed) if pushed else None,
         "review": f"{review[URI]}/{PAGE}" if review else None,
@@ -121,7 +122,12 @@ def show(document: Mapping[str, Any], console: Console) -> None:
     examples, judged = document["examples"], document["gate"]
     if examples:
         splits = {name: n for name, n in examples.items() if name != "rejected"}
-        table.add_row("photos", ", ".join(f"{name} {n:,}" for name, n in splits.items()))
+        crops = document.get("appa_crops")  # packages of older versions have none
+        table.add_row(
+            "photos",
+            ", ".join(f"{name} {n:,}" for name, n in splits.items())
+            + (f" (APPA-REAL, {crops})" if crops else ""),
+        )
         rejected = ", ".join(f"{reason} {n:,}" for reason, n in examples["rejected"].items())
         table.add_row("rejected", rejected or "none")
     if judged:

@@ -2,7 +2,8 @@
 
 PhotoExampleGen writes raw examples. Transform writes transformed examples, and the Trainer reads
 them. The CSV may have extra columns beside the file name and the age: gender, group, store … In raw
-examples, they are string features under their own names in lower case.
+examples, they are string features under their own names in lower case; a name of ours becomes
+csv_NAME.
 """
 
 from __future__ import annotations
@@ -42,6 +43,19 @@ AGE_LOW = "age_low"  # float: years; with AGE_HIGH the interval that holds nine 
 AGE_HIGH = "age_high"  # float: years
 P_MINOR = "p_minor"  # float: probability of being below the legal age, 0 to 1
 CHALLENGE = "challenge"  # bool: whether the model itself asks for ID
+OUTPUTS = (AGE, VALID, OBJECTION, AGE_LOW, AGE_HIGH, P_MINOR, CHALLENGE)
+
+# The Evaluator's models: the new one, and the live one. Its table of predictions has a column of
+# ages for each, and one for each further output, MODEL_OUTPUT.
+MODELS = ("candidate", "baseline")
+
+# An extra column of the CSV can't have one of these names: `count_all` is PyArrow's for a count.
+OUR_NAMES = frozenset(
+    {
+        *RAW_FEATURES, SPAN, *TRANSFORMED_FEATURES, *OUTPUTS, *MODELS, "count_all",
+        *(f"{model}_{output}" for model in MODELS for output in OUTPUTS),
+    }
+)  # fmt: skip
 
 # Why nobody should rely on the age of a photo.
 NO_PHOTO = "no_photo"  # the bytes are not a photo

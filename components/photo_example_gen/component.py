@@ -159,7 +159,7 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
         The artifact's custom properties: `examples` (JSON, split → number of photos), `rejects`
         (JSON, reason → number of rows), `extra_columns` (JSON, names of the string features beyond
         RAW_FEATURES; an example lacks the feature if its cell was empty), `span` (the newest one
-        that was read), FINGERPRINT.
+        that was read), FINGERPRINT, and for APPA-REAL's release `appa_crops` (`full` or `faces`).
 
         Args:
             data: which photos are read, and how they are split.
@@ -274,6 +274,8 @@ def _describe(
     artifact.split_names = artifact_utils.encode_split_names(list(splits))
     artifact.span = found.span
     artifact.set_int_custom_property("span", found.span)
+    if found.appa_crops:
+        artifact.set_string_custom_property("appa_crops", found.appa_crops)
     examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
     examples_utils.set_file_format(artifact, "tfrecords_gzip")
     reasons = Counter(reject.reason for reject in rejected).most_common()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
+
+from goodseed_client import tables
+from goodseed_client.tables import normal
 
 from components.errors import UserError
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
@@ -26,9 +29,12 @@ APPA_REAL = {  # APPA-REAL's own release: CSV → folder of pictures, split
     "gt_avg_test.csv": ("test", features.TEST),
 }
 
+# Beside each picture, that release has the face cut out of it, upright.
+APPA_CROPS = {"full": "", "faces": "_face.jpg"}  # data.appa_crops → what is added to a file's name
+
 _SPAN = re.compile(r"span-(\d+)")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_TAKEN = frozenset(features.RAW_FEATURES) | {features.SPAN}
+_PREFIX = "csv_"  # of a column that has a name of ours
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Table:
     folder: str
     split: str | None  # that the layout gives; None: it depends on the picture
     span: int  # 0 if the photos folder has no spans
+    suffix: str = ""  # what is added to the file names in the CSV
 
 
 class Row(NamedTuple):
@@ -64,6 +71,7 @@ class Labels:
     rejects: list[Reject]
     extra_columns: list[str]  # their names in the order of the CSVs, and SPAN
     span: int  # the newest
+    appa_crops: str | None  # which of APPA-REAL's pictures; None if none of the tables is its own
 
 
 def find(data: Data) -> list[Table]:
@@ -75,7 +83,7 @@ def find(data: Data) -> list[Table]:
     root = Path(data.photos)
     if not root.is_dir():
         raise UserError(f"no folder {root}: name the folder with the photos and their CSV")
-    here = _layout(root, "", data.labels_file, span=0)
+    here = _layout(data, "", span=0)
     spans = sorted(
         (int(match[1]), entry.name)
         for entry in root.iterdir()
@@ -92,20 +100,20 @@ def find(data: Data) -> list[Table]:
             f" or {', '.join(APPA_REAL)} and their folders, or span-N folders of these"
         )
     for span, name in spans[-data.span_window :]:
-        tables = _layout(root, name, data.labels_file, span)
+        tables = _layout(data, name, span)
         if not tables:
             raise UserError(f"{root / name} holds neither {data.labels_file} nor {min(APPA_REAL)}")
         here += tables
     return here
 
 
-def _layout(root: Path, inside: str, labels_file: str, span: int) -> list[Table]:
+def _layout(data: Data, inside: str, span: int) -> list[Table]:
     """The tables in one folder; an empty list if there is no CSV."""
-    folder = root / inside
-    if (folder / labels_file).is_file():
-        layout: dict[str, tuple[str, str | None]] = {labels_file: (PICTURES, None)}
+    folder, suffix = Path(data.photos, inside), ""
+    if (folder / data.labels_file).is_file():
+        layout: dict[str, tuple[str, str | None]] = {data.labels_file: (PICTURES, None)}
     elif any((folder / name).is_file() for name in APPA_REAL):
-        layout = dict(APPA_REAL)
+        layout, suffix = dict(APPA_REAL), APPA_CROPS[data.appa_crops or "full"]
     else:
         return []
     for csv_name, (pictures, _) in layout.items():
@@ -114,7 +122,9 @@ def _layout(root: Path, inside: str, labels_file: str, span: int) -> list[Table]
         if not (folder / pictures).is_dir():
             raise UserError(f"{folder} lacks the folder {pictures}/, the pictures of {csv_name}")
     return [
-        Table(posixpath.join(inside, csv_name), posixpath.join(inside, pictures), split, span)
+        Table(
+            posixpath.join(inside, csv_name), posixpath.join(inside, pictures), split, span, suffix
+        )
         for csv_name, (pictures, split) in layout.items()
     ]
 
@@ -157,34 +167,39 @@ def read(data: Data) -> Labels:
     """The rows of all tables of a photos folder, in order, without those of `data.exclude`.
 
     Raises:
-        UserError: as `find` and `leave_out`; a CSV cannot be read, lacks a column, has a column
-            twice or one that is named like a feature; or the CSVs together have no rows.
+        UserError: as `find` and `leave_out`; a CSV can't be read, lacks a column or has one twice;
+            or the CSVs together have no rows.
     """
-    photos, tables = data.photos, find(data)
+    photos, found_tables = data.photos, find(data)
     renamed = {
-        _normal(data.file_column): features.FILE_NAME,
-        _normal(data.age_column): features.AGE,
+        normal(data.file_column): features.FILE_NAME,
+        normal(data.age_column): features.AGE,
     }
     rows: list[Row] = []
     rejects: list[Reject] = []
     extra: dict[str, None] = {}  # an ordered set
-    for table in tables:
+    for table in found_tables:
         path = Path(photos, table.csv)
         columns, records = _parse(path, renamed)
-        _check_extra_columns(path, columns)
-        extra |= dict.fromkeys(name for name in columns if name and name not in _TAKEN)
+        names = _feature_names(path, columns, renamed)
+        extra |= dict.fromkeys(name for name in names if name and name not in renamed.values())
         if table.span:
             extra |= {features.SPAN: None}
+        pictures = _Pictures(photos, table.folder)
         for line, cells in records:
-            record = dict(zip(columns, cells, strict=False))
             try:
-                rows.append(_row(table, line, record))
+                rows.append(_row(table, pictures, line, names, cells))
             except Rejected as rejection:
-                name = record.get(features.FILE_NAME, "")
+                name = dict(zip(names, cells, strict=False)).get(features.FILE_NAME, "")
                 rejects.append(Reject(table.csv, line, name, rejection.reason, rejection.detail))
     if not rows and not rejects:
-        raise UserError(f"{Path(photos, tables[0].csv)} has no rows below its header: add photos")
-    found = Labels(rows, rejects, list(extra), max(table.span for table in tables))
+        csv_file = Path(photos, found_tables[0].csv)
+        raise UserError(f"{csv_file} has no rows below its header: add photos")
+    is_appa = any(table.split for table in found_tables)
+    found = Labels(
+        rows, rejects, list(extra), max(table.span for table in found_tables),
+        (data.appa_crops or "full") if is_appa else None,
+    )  # fmt: skip
     return leave_out(found, data.exclude, photos) if data.exclude else found
 
 
@@ -201,9 +216,9 @@ def leave_out(found: Labels, exclude: str, photos: str) -> Labels:
             folder.
     """
     path = Path(exclude)
-    columns, records = _parse(path, {features.FILE_NAME: features.FILE_NAME})
-    at = columns.index(features.FILE_NAME)
-    listed = {cells[at].strip(): line for line, cells in records if len(cells) > at}
+    table = _parse(path, [features.FILE_NAME])
+    at = table.position(features.FILE_NAME)
+    listed = {cells[at].strip(): line for line, cells in table.records if len(cells) > at}
     known = {row.path for row in found.rows}
     for name, line in listed.items():
         # The picture may be in a span that is not read.
@@ -234,102 +249,96 @@ def _read_bytes(path: Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _parse(
-    path: Path, renamed: Mapping[str, str]
-) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """A CSV's columns and its records, each with the line where it starts.
-
-    Required columns are renamed to the features' names. A column without a name is "".
-    """
-    text = _decode(_read_bytes(path))
-    records = _records(path, text, _delimiter(text, renamed.keys()))
-    header = [_normal(cell) for cell in next(records, (1, []))[1]]
-    for column in renamed:
-        if header.count(column) != 1:
-            problem = "has twice" if column in header else "lacks"
-            found = ", ".join(filter(None, header)) or "nothing"
-            raise UserError(f"{path} {problem} the column {column}; its header says: {found}")
-    return [renamed.get(name, name) for name in header], records
-
-
-def _check_extra_columns(path: Path, columns: Sequence[str]) -> None:
-    for name in filter(None, columns):
-        own = name in (features.FILE_NAME, features.AGE)
-        if columns.count(name) > 1 or (name in _TAKEN and not own):
-            raise UserError(
-                f"{path} has a column {name}, but another column or a feature has this name too:"
-                " rename it"
-            )
-
-
-def _delimiter(text: str, wanted: Set[str]) -> str:
-    """Comma, semicolon or tab: the one that finds most of the wanted columns in the header."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
-
-    def found(delimiter: str) -> int:
-        return len(wanted & {_normal(cell.strip(' "')) for cell in header.split(delimiter)})
-
-    return max(",;\t", key=found)
-
-
-def _decode(data: bytes) -> str:
-    """Decodes UTF-8 with or without a BOM, or Windows-1251; each line by itself."""
-
-    def line(raw: bytes) -> str:
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return raw.decode("cp1251", "replace")
-
-    return "".join(map(line, data.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)))
-
-
-def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not empty, and the line where it starts."""
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
-    )
-    line = 1
+def _parse(path: Path, wanted: Collection[str]) -> tables.Table:
     try:
-        for cells in reader:
-            if any(map(str.strip, cells)):
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:  # without `strict`, an open quote would hide all rows after it
-        raise UserError(f"{path} row {line} is not CSV ({error}): correct its quotes") from None
+        return tables.read(path, wanted)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
-def _normal(column: str) -> str:
-    """A column's name in lower case, without spaces around it, and with _ for spaces inside."""
-    return "_".join(column.lower().split())
+def _feature_names(path: Path, columns: list[str], renamed: Mapping[str, str]) -> list[str]:
+    """The features' names of a CSV's columns.
+
+    Required columns have the names of their features. Another column that has a name of ours gets
+    a prefix. A column without a name is "".
+    """
+    names = [
+        renamed.get(name) or (f"{_PREFIX}{name}" if name in features.OUR_NAMES else name)
+        for name in map(normal, columns)
+    ]
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        raise UserError(f"{path} has two columns {twice[0]}: rename one")
+    return names
 
 
-def _row(table: Table, line: int, record: dict[str, str]) -> Row:
-    file_name = record.get(features.FILE_NAME, "").strip()
+class _Pictures:
+    """Finds the files of a folder of pictures, also by names that are written a bit differently."""
+
+    def __init__(self, photos: str, folder: str):
+        self._folder = folder
+        self._names = {name for name, _, _ in _files(Path(photos, folder), "")}
+
+    def path(self, name: str) -> str:
+        """The path inside the photos folder of the file with a name in this folder.
+
+        Other case, another Unicode normalization and the folder's name in front are understood, if
+        only one file fits. A name that fits nothing is returned as it is.
+
+        Raises:
+            Rejected: AMBIGUOUS.
+        """
+        folders = (f"{self._folder}/", f"{posixpath.basename(self._folder)}/")
+        for tried in (name, *(name.removeprefix(one) for one in folders if name.startswith(one))):
+            alike = [tried] if tried in self._names else self._alike[_key(tried)]
+            if len(alike) > 1:
+                raise Rejected(Reason.AMBIGUOUS, f"it may be {alike[0]} or {alike[1]}")
+            if alike:
+                return posixpath.join(self._folder, alike[0])
+        return posixpath.join(self._folder, name)
+
+    @cached_property
+    def _alike(self) -> defaultdict[str, list[str]]:
+        alike = defaultdict(list)
+        for name in sorted(self._names):
+            alike[_key(name)].append(name)
+        return alike
+
+
+def _key(name: str) -> str:
+    """What names have in common that differ in case or in their Unicode normalization only."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _row(table: Table, pictures: _Pictures, line: int, names: list[str], cells: list[str]) -> Row:
+    """The row of a record, whose columns have these names.
+
+    Raises:
+        Rejected: it can't become an example.
+    """
+    if len(cells) != len(names):
+        raise Rejected(Reason.CELLS, f"{len(cells)} instead of {len(names)}")
+    record = {name: cell.strip() for name, cell in zip(names, cells, strict=True) if name}
+    file_name, age = record.pop(features.FILE_NAME), record.pop(features.AGE)
     span = {features.SPAN: str(table.span)} if table.span else {}
     return Row(
         table=table,
         line=line,
         file_name=file_name,
-        path=_path(table.folder, file_name),
-        age=_age(record.get(features.AGE, "").strip()),
-        extra={
-            name: value.strip()
-            for name, value in record.items()
-            if name and name not in _TAKEN and value.strip()
-        }
-        | span,
+        path=pictures.path(_inside(file_name) + table.suffix),
+        age=_age(age),
+        extra={name: value for name, value in record.items() if value} | span,
     )
 
 
-def _path(folder: str, file_name: str) -> str:
-    """The picture's path inside the photos folder; a backslash separates folders too."""
+def _inside(file_name: str) -> str:
+    """The picture's path inside its folder; a backslash separates folders too."""
     if not file_name:
         raise Rejected(Reason.NO_FILE_NAME)
     inside = posixpath.normpath(file_name.replace("\\", "/"))
     if PureWindowsPath(file_name).anchor or inside.split("/")[0] == "..":
         raise Rejected(Reason.OUTSIDE)
-    return posixpath.join(folder, inside)
+    return inside
 
 
 def _age(text: str) -> float:

@@ -15,7 +15,9 @@ from components.errors import UserError
 class Reason(StrEnum):
     """Why a row gives no example."""
 
+    CELLS = "wrong number of cells"
     NO_FILE_NAME = "file name missing"
+    AMBIGUOUS = "ambiguous file name"
     OUTSIDE = "path outside the folder"
     AGE_MISSING = "age missing"
     AGE_NOT_A_NUMBER = "age not a number"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from pipeline.config import Data, load
 from pipeline.graph import create_pipeline
 
@@ -16,7 +18,8 @@ def test_steps_get_their_sections(tmp_path: Path) -> None:
                    "trainer.seed=3"],
     )  # fmt: skip
     given = {step.id: step.exec_properties for step in create_pipeline(loaded).components}
-    assert Data.model_validate_json(given["PhotoExampleGen"]["data"]) == loaded.data
+    data = Data.model_validate_json(given["PhotoExampleGen"]["data"])
+    assert data == loaded.data.model_copy(update={"appa_crops": "full"})
     custom = json.loads(given["Transform"]["custom_config"])
     assert custom.items() >= loaded.transform.model_dump().items()
     gate = json.loads(given["Evaluator"]["eval_config"])["metrics_specs"][0]["metrics"][0]
@@ -25,3 +28,17 @@ def test_steps_get_their_sections(tmp_path: Path) -> None:
     assert json.loads(given["Review"]["settings"]) == loaded.model_dump(
         mode="json", exclude={"kubeflow"}
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "crops"),
+    [
+        (["transform.face=find"], "full"),
+        (["transform.face=as_is"], "faces"),
+        (["transform.face=as_is", "data.appa_crops=full"], "full"),
+    ],
+)
+def test_which_of_appa_reals_pictures(tmp_path: Path, overrides: list[str], crops: str) -> None:
+    loaded = load(profile="demo", photos=str(tmp_path), run_dir=str(tmp_path), overrides=overrides)
+    first = create_pipeline(loaded).components[0]
+    assert Data.model_validate_json(first.exec_properties["data"]).appa_crops == crops

@@ -12,13 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from goodseed_client import wire
+from goodseed_client import tables, wire
 from goodseed_client.advice import Failure, Reason
 from goodseed_client.ages import AGE_GROUPS, AgeGroups
 from goodseed_client.client import AgeClient
-from goodseed_client.photo import prepare
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")  # of photos in a folder
+from goodseed_client.photo import SUFFIXES, prepare
+from goodseed_client.tables import normal
 
 FILE_NAME = "file_name"  # the usual column of the photos' paths
 
@@ -60,49 +59,48 @@ class Written(NamedTuple):
 def find(source: str | Path, column: str = FILE_NAME) -> Photos:
     """The photos of a folder and its subfolders, or of a CSV, whose other columns are kept.
 
+    Hidden files are left out: some systems put `._x.jpg` beside `x.jpg`.
+
     Raises:
         ValueError: there are no photos, or the CSV can't be used; the text says what to correct.
     """
     path = Path(source)
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        photos = Photos([column], [{column: str(p.relative_to(path))} for p in found], column, path)
-    else:
-        photos = _read_csv(path, column)
+    photos = _list(path, column) if path.is_dir() else _read_csv(path, column)
+    if taken := [name for name in photos.columns if normal(name) in ADDED]:
+        raise ValueError(f"{path} has a column {taken[0]}, which the output needs: rename it")
     if not photos.rows:
         raise ValueError(f"{path} holds no photos")
-    if not any(os.path.isfile(photos.folder / row[column]) for row in photos.rows):
-        first = photos.folder / photos.rows[0][column]
+    if not any(os.path.isfile(photos.folder / row[photos.column]) for row in photos.rows):
+        first = photos.folder / photos.rows[0][photos.column]
         raise ValueError(f"{path}: none of its photos exists; the first is {first}")
     return photos
 
 
+def _list(folder: Path, column: str) -> Photos:
+    found = sorted(
+        file.relative_to(folder)
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+    return Photos([column], [{column: str(file)} for file in found], column, folder)
+
+
 def _read_csv(path: Path, column: str) -> Photos:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            if columns.count(column) != 1:
-                header = ", ".join(columns) or "nothing"
-                raise ValueError(
-                    f"{path} should have one column {column}; its columns are: {header}"
-                )
-            if taken := [name for name in ADDED if name in columns]:
-                raise ValueError(
-                    f"{path} has a column {taken[0]}, which the output needs: rename it"
-                )
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{path} line {reader.line_num} should have {len(columns)} cells"
-                    )
-                rows.append(row)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV in UTF-8: {error}") from None
-    return Photos(columns, rows, column, path.parent)
+    """The rows of a CSV, without its columns that have no name."""
+    table = tables.read(path, [normal(column)])
+    columns = [name for name in table.columns if name]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{path} has two columns of one name: rename one")
+    named = table.columns[table.position(normal(column))]
+    rows = []
+    for line, cells in table.records:
+        if len(cells) != len(table.columns):
+            raise ValueError(
+                f"{path} row {line} should have {len(table.columns)} cells, not {len(cells)}"
+            )
+        row = {name: cell for name, cell in zip(table.columns, cells, strict=True) if name}
+        rows.append({**row, named: row[named].strip()})
+    return Photos(columns, rows, named, path.parent)
 
 
 def write_ages(
@@ -227,7 +225,8 @@ def _predict(client: AgeClient, jpegs: Sequence[bytes]) -> tuple[list[wire.Predi
 
 class _Csv:
     def __init__(self, path: Path, columns: Sequence[str]):
-        self._file = path.open("w", newline="", encoding="utf-8")
+        # A file name may hold bytes that are not UTF-8.
+        self._file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
         self._writer = csv.DictWriter(self._file, columns)
         self._writer.writeheader()
 
@@ -257,9 +256,16 @@ class _Parquet:
             self._flush()
 
     def _flush(self) -> None:
-        self._writer.write_table(self._from_rows(self._rows, self._schema))
+        rows = [{name: _utf8(value) for name, value in row.items()} for row in self._rows]
+        self._writer.write_table(self._from_rows(rows, self._schema))
         self._rows = []
 
     def close(self) -> None:
         self._flush()
         self._writer.close()
+
+
+def _utf8(value: Any) -> Any:
+    """A file name may hold bytes that are not UTF-8; Parquet takes UTF-8 only."""
+    escape = isinstance(value, str) and not value.isascii()
+    return value.encode("utf-8", "backslashreplace").decode() if escape else value

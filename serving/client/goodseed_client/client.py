@@ -314,7 +314,7 @@ def _status(outcome: Exception | None) -> tuple[grpc.StatusCode, str]:
 
 
 def _explained(server: str, details: str) -> str:
-    """gRPC's details tell the error of the last address only; localhost may have two."""
+    """The details of gRPC tell the error of the last address only; localhost may have two."""
     if "localhost:" in server and "[::1]" in details:
         return f"{details}; name 127.0.0.1 instead of localhost to see what is wrong there"
     return details

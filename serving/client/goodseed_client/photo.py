@@ -11,13 +11,22 @@ from io import BytesIO
 from os import PathLike
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from goodseed_client.advice import Failure, Reason
 
 Photo = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+# What is a photo: Pillow's names of the formats, and the ends of the files' names. HEIC needs a
+# plug-in for Pillow.
+_ALWAYS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+FORMATS = (*_ALWAYS, "AVIF") if features.check("avif") else _ALWAYS
+SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif",
+    }
+)  # fmt: skip
 
 # The JPEG that is sent.
 MAX_SIDE = 1280  # pixels of the longer side; the models look for the face at this size

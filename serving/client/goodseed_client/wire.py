@@ -104,7 +104,7 @@ def open_channel(
         raise ValueError(f"server {server!r} is not host:port, with a port from 1 to 65535")
     if (tls_cert is None) != (tls_key is None) or (tls_cert and not tls_ca):
         raise ValueError("mutual TLS needs all of tls_ca, tls_cert and tls_key")
-    direct = _is_private(address["host"] or "") and not os.environ.get("grpc_proxy")
+    direct = _is_private(address["host"] or "") and not os.environ.get("grpc_proxy")  # noqa: SIM112
     options = (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", int(not direct)))
     if tls_ca is None:
         return grpc.insecure_channel(server, options)

@@ -102,15 +102,20 @@ def test_every_reason_is_counted_and_listed(make_faces, run):
     photos = make_faces(60, rows, pictures)
     (photos / "final_files" / "link.jpg").symlink_to("/etc/hostname")
     with (photos / "labels.csv").open("ab") as csv_file:
-        csv_file.write(b"caf\xe9.jpg,30\r\n7.jpg,8\r\nabsent.jpg,31\r\n")
+        csv_file.write(b"caf\xe9.jpg,30\r\n7.jpg,8\r\nabsent.jpg,31\r\n8.jpg,25,5\r\n")
+        csv_file.write(b"TWICE.jpg,30\r\n")
+    for name in ("twice.jpg", "Twice.jpg"):
+        (photos / "final_files" / name).touch()
     output = run(photos, max_pixels=2000, max_rejected=0.5)
 
     expected = [(name, reason) for name, (_, reason) in bad.items()]
-    expected += [("cafй.jpg", Reason.MISSING), ("7.jpg", Reason.DUPLICATE_ROW)]
-    expected += [("absent.jpg", Reason.DUPLICATE_ROW)]
+    expected += [("café.jpg", Reason.MISSING), ("7.jpg", Reason.DUPLICATE_ROW)]
+    expected += [("absent.jpg", Reason.DUPLICATE_ROW), ("8.jpg", Reason.CELLS)]
+    expected += [("TWICE.jpg", Reason.AMBIGUOUS)]
+    assert {reason for _, reason in expected} == {*Reason} - {Reason.EXCLUDED}
     listed = [(reject["file_name"], reject["reason"]) for reject in output.rejects]
     assert listed == expected
-    assert [int(reject["row"]) for reject in output.rejects] == list(range(62, 82))
+    assert [int(reject["row"]) for reject in output.rejects] == list(range(62, 84))
     assert {reject["csv"] for reject in output.rejects} == {"labels.csv"}
     assert output.property("rejects") == Counter(reason for _, reason in expected)
     assert sum(output.property("examples").values()) == 60

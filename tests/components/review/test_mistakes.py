@@ -189,7 +189,7 @@ def test_the_suspects_can_be_excluded(inputs: Inputs, tmp_path: Path) -> None:
     table = labels.Table("labels.csv", "", None, 0)
     paths = [*(row["file_name"] for row in suspects), "b"]
     rows = [labels.Row(table, 2, "", path, 30.0, {}) for path in paths]
-    found = labels.Labels(rows, [], [], 0)
+    found = labels.Labels(rows, [], [], 0, None)
     left = labels.leave_out(found, str(tmp_path / "suspects.csv"), str(tmp_path))
     assert [row.path for row in left.rows] == ["b"]
     assert {reject.reason for reject in left.rejects} == {Reason.EXCLUDED}

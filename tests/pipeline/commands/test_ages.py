@@ -177,7 +177,7 @@ def test_a_server_that_fails(
     [
         (["none", "--output", "a.csv"], "none: No such file"),
         (["{empty}", "--output", "a.csv"], "holds no photos"),
-        ([__file__, "--output", "a.csv"], "should have one column file_name"),
+        ([__file__, "--output", "a.csv"], "lacks the column file_name"),
         (["{photos}", "--output", "a.xlsx"], "should end in .csv or .parquet"),
         (["{photos}", "--output", "none/a.csv"], "none/a.csv: No such file"),
         (["{photos}", "--output", "a.csv", "--batch-size", "0"], "--batch-size 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -163,17 +164,43 @@ def test_a_server_that_refuses_leaves_nothing(photos: Path, tmp_path: Path, answ
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "its columns are: nothing"),
+        ("", "its header says: nothing"),
         ("picture,age\n0.jpg,4\n", "has a column age, which the output needs"),
-        ("picture\n0.jpg,4\n", "line 2 should have 1 cells"),
-        ("picture,x\n0.jpg\n", "line 2 should have 2 cells"),
+        ("picture\n0.jpg,4\n", "row 2 should have 1 cells, not 2"),
+        ("picture,x\n0.jpg\n", "row 2 should have 2 cells, not 1"),
         ("picture\n", "holds no photos"),
-        ("picture\nno.jpg\n\0.jpg\n", "none of its photos exists; the first is .*/no.jpg$"),
-        ('picture\n"0.jpg\n', "is not a CSV"),
-        ("picture\n\xff\n", "is not a CSV in UTF-8"),
+        ("picture\nno.jpg\n", "none of its photos exists; the first is .*/no.jpg$"),
+        ('picture\n"0.jpg\n', "row 2 is not CSV"),
+        ("picture\0\n", "is not text: save it as CSV in UTF-8"),
     ],
 )
 def test_a_bad_csv_is_one_line(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "sales.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=said):
         find(tmp_path / "sales.csv", "picture")
+
+
+@pytest.mark.parametrize("output", ["ages.csv", "ages.parquet"])
+def test_a_folder_as_people_have_it(photos: Path, server: str, tmp_path: Path, output: str) -> None:
+    """What may be a photo is listed, also if nobody can decode it, and what hides is not."""
+    jpeg = (photos / "0.jpg").read_bytes()
+    names = [b"x.jfif", b"x.JPE", b"x.tif", b"x.heic", b"caf\xe9.jpg", b"._0.jpg", b"Thumbs.db"]
+    for name in names:
+        (photos / os.fsdecode(name)).write_bytes(b"heic" if name == b"x.heic" else jpeg)
+    with AgeClient(server) as client:
+        write_ages(client, find(photos), tmp_path / output)
+    read = pq.read_table if output.endswith("parquet") else None
+    table = read(tmp_path / output).to_pylist() if read else rows(tmp_path / output)
+    reasons = {row["file_name"]: row["reason"] or "" for row in table}
+    assert len(reasons) == 10 + 5
+    assert reasons["x.heic"] == "bad_photo" and reasons["caf\\udce9.jpg"] == ""
+    assert reasons["x.JPE"] == reasons["x.jfif"] == reasons["x.tif"] == ""
+
+
+@pytest.mark.parametrize("column", ["age", "Reason"])
+def test_a_column_of_ours_is_not_overwritten(photos: Path, column: str) -> None:
+    (photos / "t.csv").write_text(f"file_name,{column}\n0.jpg,5\n")
+    with pytest.raises(ValueError, match=f"a column {column}, which the output needs"):
+        find(photos / "t.csv")
+    with pytest.raises(ValueError, match="which the output needs"):
+        find(photos, column)
