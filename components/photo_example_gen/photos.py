@@ -5,27 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import stat
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+import tensorflow as tf
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from components.photo_example_gen import jpeg
 from components.photo_example_gen.rejects import Reason, Rejected
+from components.transform import decode_photo
 
 # The formats that are opened; the name of a file does not matter. We leave out formats that run
 # other programs (EPS, WMF), that are documents (PDF, PSD) or that no camera or scanner writes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 
 JPEG_QUALITY = 95  # with 4:4:4 chroma; of a picture that is encoded again
-
-# Markers of JPEG. The last pattern is any marker other than byte stuffing, a restart, and the
-# segments that come before another scan.
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-_FOREIGN_TO_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xc4\xda\xdb\xdd]", re.DOTALL)
 
 _MAX_BYTES_PER_PIXEL = 8  # of a picture file: 16-bit RGBA without compression
 _MAX_METADATA_BYTES = 2**24
@@ -36,7 +33,7 @@ _STRIP_PIXELS = 2**20  # pixels measured at a time, so that a large picture need
 class Photo:
     """An upright RGB JPEG, and facts about the file."""
 
-    jpeg: bytes
+    jpeg: bytes  # without metadata
     photo_id: str  # SHA-256 in hex of the size and the decoded upright RGB pixels
     width: int  # pixels, in the file; of a TIFF, which Pillow turns when it loads it, upright
     height: int
@@ -107,10 +104,11 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
     image.load()
     turned = _make_upright(image)
     photo = _rgb(image)
-    kept = photo is image and not turned and image.format == "JPEG" and _is_plain(data)
+    is_jpeg = image.format in ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind it
+    kept = _kept(data) if is_jpeg and photo is image and not turned else None
     luma = np.asarray(photo.convert("L"))
     return Photo(
-        jpeg=data if kept else _encode(photo),
+        jpeg=kept or _encode(photo),
         photo_id=_photo_id(photo),
         width=width,
         height=height,
@@ -150,19 +148,17 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(grey.clip(0, 255)).astype(np.uint8))
 
 
-def _is_plain(data: bytes) -> bool:
-    """Whether a JPEG holds only a header, scans and, at its end, the end-of-image marker.
+def _kept(data: bytes) -> bytes | None:
+    """The bytes of an upright RGB JPEG without its metadata; None if it must be encoded again.
 
-    Anything else is damage, or data after the picture. Some decoders skip it, and some refuse the
-    picture.
+    It must if Transform can't decode it: the steps after this one do not know the file's name.
     """
-    place = 2
-    while data[place : place + 2] != _START_OF_SCAN:
-        if data[place : place + 1] != b"\xff":
-            return False
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    foreign = _FOREIGN_TO_SCANS.search(data, place)
-    return foreign is not None and data[foreign.start() :] == _END_OF_IMAGE
+    stripped = jpeg.without_metadata(data)
+    with contextlib.suppress(tf.errors.InvalidArgumentError):
+        if stripped:
+            decode_photo(stripped)
+            return stripped
+    return None
 
 
 def _encode(upright: Image.Image) -> bytes:
