@@ -136,9 +136,8 @@ def read_test_faces(folder: Path) -> list[Face]:
     found: dict[str, Face] = {}
 
     def inspect(row: labels.Row) -> Picture | Rejected:
-        inside = os.path.realpath(folder / row.table.folder)
         try:
-            photo = photos.read(str(folder / row.path), inside, data.max_pixels)
+            photo = photos.read(str(folder / row.path), data.max_pixels)
         except Rejected as rejection:
             return rejection
         found[row.path] = Face(photo.jpeg, row.age)

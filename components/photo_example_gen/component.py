@@ -201,8 +201,7 @@ class _Inspect(beam.DoFn):
         report(min(done * self._size, self._total), self._total, "photos")
 
     def _read(self, row: Row) -> photos.Photo:
-        folder = os.path.realpath(os.path.join(self._folder, row.table.folder))
-        return photos.read(os.path.join(self._folder, row.path), folder, self._max_pixels)
+        return photos.read(os.path.join(self._folder, row.path), self._max_pixels)
 
 
 def assign_splits(

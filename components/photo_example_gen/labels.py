@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
+import stat
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -151,15 +152,26 @@ def fingerprint(data: Data) -> str:
     return digest.hexdigest()
 
 
-def _files(folder: Path, inside: str) -> Iterator[tuple[str, int, int]]:
-    """Path, size in bytes and time of change in nanoseconds of each file below a folder."""
-    with os.scandir(folder / inside) as entries:
+def _files(
+    folder: Path, inside: str, above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, int, int]]:
+    """Path, size in bytes and time of change in nanoseconds of each file below a folder.
+
+    Links are followed, except back to a folder `above`: data farms link photos from elsewhere.
+    """
+    real = os.path.realpath(folder / inside)
+    if real in above:
+        return
+    with os.scandir(real) as entries:
         for entry in entries:
             name = posixpath.join(inside, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(folder, name)
-            elif entry.is_file():
-                status = entry.stat()
+            try:
+                is_folder, status = entry.is_dir(), entry.stat()
+            except OSError:  # a link to nothing, or to itself
+                continue
+            if is_folder:
+                yield from _files(folder, name, above | {real})
+            elif stat.S_ISREG(status.st_mode):
                 yield name, status.st_size, status.st_mtime_ns
 
 

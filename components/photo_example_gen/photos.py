@@ -5,27 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import stat
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+import tensorflow as tf
+from goodseed_client.photo import FORMATS
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from components.photo_example_gen import jpeg
 from components.photo_example_gen.rejects import Reason, Rejected
-
-# The formats that are opened; the name of a file does not matter. We leave out formats that run
-# other programs (EPS, WMF), that are documents (PDF, PSD) or that no camera or scanner writes.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
+from components.transform import decode_photo
 
 JPEG_QUALITY = 95  # with 4:4:4 chroma; of a picture that is encoded again
-
-# Markers of JPEG. The last pattern is any marker other than byte stuffing, a restart, and the
-# segments that come before another scan.
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-_FOREIGN_TO_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xc4\xda\xdb\xdd]", re.DOTALL)
 
 _MAX_BYTES_PER_PIXEL = 8  # of a picture file: 16-bit RGBA without compression
 _MAX_METADATA_BYTES = 2**24
@@ -36,7 +30,7 @@ _STRIP_PIXELS = 2**20  # pixels measured at a time, so that a large picture need
 class Photo:
     """An upright RGB JPEG, and facts about the file."""
 
-    jpeg: bytes
+    jpeg: bytes  # without metadata
     photo_id: str  # SHA-256 in hex of the size and the decoded upright RGB pixels
     width: int  # pixels, in the file; of a TIFF, which Pillow turns when it loads it, upright
     height: int
@@ -46,20 +40,18 @@ class Photo:
     sharpness: float  # variance of the Laplacian of luma (luma 0 to 255)
 
 
-def read(path: str, folder: str, max_pixels: int) -> Photo:
+def read(path: str, max_pixels: int) -> Photo:
     """The photo in a file. The file may hold any bytes.
 
     Args:
-        path: the file.
-        folder: the folder that the file must lie in, without symbolic links.
+        path: the file; the name of a file does not tell its format.
         max_pixels: the largest width × height that is decoded. Pillow has a limit of its own,
             twice `Image.MAX_IMAGE_PIXELS`, which stays in force.
 
     Raises:
-        Rejected: the picture is missing, outside the folder, unreadable or too large. There is no
-            other exception.
+        Rejected: the picture is missing, unreadable or too large. There is no other exception.
     """
-    data = _bytes(path, folder, max_pixels)
+    data = _bytes(path, max_pixels)
     try:
         with warnings.catch_warnings():
             # Pillow warns about metadata, which we drop, and about sizes, which `_photo` checks.
@@ -76,10 +68,8 @@ def read(path: str, folder: str, max_pixels: int) -> Photo:
         raise Rejected(Reason.UNREADABLE, f"{type(error).__name__}: {error}") from None
 
 
-def _bytes(path: str, folder: str, max_pixels: int) -> bytes:
+def _bytes(path: str, max_pixels: int) -> bytes:
     try:
-        if not os.path.realpath(path).startswith(folder + os.sep):
-            raise Rejected(Reason.OUTSIDE, "a symbolic link to another folder")
         # Without O_NONBLOCK, opening a pipe waits until another process writes to it.
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -107,10 +97,11 @@ def _photo(image: Image.Image, data: bytes, max_pixels: int) -> Photo:
     image.load()
     turned = _make_upright(image)
     photo = _rgb(image)
-    kept = photo is image and not turned and image.format == "JPEG" and _is_plain(data)
+    is_jpeg = image.format in ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind it
+    kept = _kept(data) if is_jpeg and photo is image and not turned else None
     luma = np.asarray(photo.convert("L"))
     return Photo(
-        jpeg=data if kept else _encode(photo),
+        jpeg=kept or _encode(photo),
         photo_id=_photo_id(photo),
         width=width,
         height=height,
@@ -150,19 +141,17 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(grey.clip(0, 255)).astype(np.uint8))
 
 
-def _is_plain(data: bytes) -> bool:
-    """Whether a JPEG holds only a header, scans and, at its end, the end-of-image marker.
+def _kept(data: bytes) -> bytes | None:
+    """The bytes of an upright RGB JPEG without its metadata; None if it must be encoded again.
 
-    Anything else is damage, or data after the picture. Some decoders skip it, and some refuse the
-    picture.
+    It must if Transform can't decode it: the steps after this one do not know the file's name.
     """
-    place = 2
-    while data[place : place + 2] != _START_OF_SCAN:
-        if data[place : place + 1] != b"\xff":
-            return False
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    foreign = _FOREIGN_TO_SCANS.search(data, place)
-    return foreign is not None and data[foreign.start() :] == _END_OF_IMAGE
+    stripped = jpeg.without_metadata(data)
+    with contextlib.suppress(tf.errors.InvalidArgumentError):
+        if stripped:
+            decode_photo(stripped)
+            return stripped
+    return None
 
 
 def _encode(upright: Image.Image) -> bytes:

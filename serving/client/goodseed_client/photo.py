@@ -17,8 +17,9 @@ from goodseed_client.advice import Failure, Reason
 
 Photo = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
-# What is a photo: Pillow's names of the formats, and the ends of the files' names. HEIC needs a
-# plug-in for Pillow.
+# What is a photo, at a till and in training: Pillow's names of the formats, and the ends of the
+# files' names. Formats are left out that run other programs (EPS, WMF), that are documents (PDF,
+# PSD) or that no camera or scanner writes. HEIC needs a plug-in for Pillow.
 _ALWAYS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 FORMATS = (*_ALWAYS, "AVIF") if features.check("avif") else _ALWAYS
 SUFFIXES = frozenset(

@@ -78,7 +78,7 @@ def test_every_reason_is_counted_and_listed(make_faces, run):
         "": (30, Reason.NO_FILE_NAME),
         "../labels.csv": (30, Reason.OUTSIDE),
         "/etc/hostname": (30, Reason.OUTSIDE),
-        "link.jpg": (30, Reason.OUTSIDE),
+        "link.jpg": (30, Reason.UNREADABLE),
         "text.jpg": (30, Reason.UNREADABLE),
         "cut.jpg": (30, Reason.UNREADABLE),
         "large.png": (30, Reason.TOO_MANY_PIXELS),

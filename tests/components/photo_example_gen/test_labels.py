@@ -214,6 +214,21 @@ def test_names_that_are_written_a_bit_differently(read, tmp_path, written, on_di
     assert (row.file_name, row.path) == (written, f"final_files/{on_disk}")
 
 
+def test_links_inside_the_folder_are_followed(read, tmp_path):
+    pictures, cache = tmp_path / "final_files", tmp_path / "cache"
+    cache.mkdir()
+    (cache / "a.jpg").touch()
+    (pictures / "linked").symlink_to(cache)
+    (pictures / "b.jpg").symlink_to(cache / "a.jpg")
+    (pictures / "loop").symlink_to("loop")
+    (cache / "back").symlink_to(pictures)
+    found = read("file_name,real_age\nLINKED/A.jpg,23\nB.jpg,30\n")
+    assert [row.path for row in found.rows] == ["final_files/linked/a.jpg", "final_files/b.jpg"]
+    before = fingerprint(Data(photos=str(tmp_path)))
+    (cache / "a.jpg").write_bytes(b"other")
+    assert fingerprint(Data(photos=str(tmp_path))) != before
+
+
 def test_nothing_is_guessed_between_two_files(read, tmp_path):
     for name in ("a.JPG", "A.jpg", "b.jpg", "B.jpg"):
         (tmp_path / "final_files" / name).touch()
