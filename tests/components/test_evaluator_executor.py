@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -14,7 +15,7 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import channel_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from components import certificate
+from components import certificate, predictions
 from components.certificate import Certificate
 from components.evaluator import Evaluator, Executor, eval_config
 from components.gate import COMPARISON
@@ -119,6 +120,8 @@ def test_a_better_mae_does_not_make_up_for_minors_who_pass(
     tmp_path: Path, candidate: np.ndarray, passes: bool
 ) -> None:
     blessed, compared = evaluated(tmp_path, candidate)
+    columns = pq.read_schema(tmp_path / "evaluation" / predictions.FILE).names
+    assert set(columns) <= features.OUR_NAMES  # so that no column of the CSV can collide
     assert compared["mae"]["difference"] < -0.5
     assert (compared["minors"]["lower"] > 0) is not passes
     assert blessed is passes
