@@ -60,7 +60,7 @@ def scanned(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.e2e
 def test_a_folder_as_people_have_it(scanned: Path) -> None:
-    run_dir = scanned.parent / "run [1] of ?"
+    run_dir = scanned.parent / "run 1 (of May), d'été"
     finished = goodseed(*arguments(scanned, run_dir))
     assert finished.status == 0, finished.err
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
