@@ -197,8 +197,13 @@ def _check(labels: Labels, max_without_face: float) -> None:
 
 
 def _resume_folder(fn_args: FnArgs, precision: str) -> Path:
-    """The folder of this training. Its name depends on everything that the weights depend on."""
-    identity = [fn_args.custom_config, fn_args.train_files, fn_args.eval_files, precision]
+    """The folder of this training. Its name depends on everything that the weights depend on.
+
+    The names of the files do not tell the photos: a run folder that has lost its metadata store
+    numbers its artifacts anew.
+    """
+    splits = [fn_args.train_files, fn_args.eval_files]
+    identity = [fn_args.custom_config, splits, list(map(data.digest, splits)), precision]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Path(fn_args.custom_config["resume_root"]) / digest[:16]
 
