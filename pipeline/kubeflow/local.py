@@ -17,6 +17,7 @@ import yaml
 from docker.types import Mount
 
 from components.errors import UserError
+from pipeline.config import check_folder
 from pipeline.kubeflow import parameters, report
 from pipeline.kubeflow.launcher import RUN_ID
 from pipeline.kubeflow.records import run_folder
@@ -50,6 +51,7 @@ def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) ->
     inside = Path(container["args"][container["args"].index("--run-dir") + 1])
     _check_image(container["image"])
     run_dir, serving = run_dir.absolute(), run_dir.absolute() / "serving"
+    check_folder(str(run_dir), "--run-dir")
     try:
         serving.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -27,7 +27,7 @@ def metadata_store(database: Path) -> MetadataStore:
         reason = re.search(r": (.+?)(?: query:|$)", str(error))
         raise UserError(
             f"{database}: {reason[1] if reason else error}; restore it from a backup, give a new "
-            "--run-dir, or delete the file: then the next run deletes artifacts/ and runs every step"
+            "--run-dir, or delete it: then the next run deletes artifacts/ and runs every step"
         ) from None
 
 

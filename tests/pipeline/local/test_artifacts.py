@@ -125,7 +125,7 @@ def test_a_file_that_changed_is_refused(change: str, tmp_path: Path) -> None:
 
 
 def test_what_no_step_reads_may_change(tmp_path: Path) -> None:
-    """A reviewer writes to the page's folder, the desktop to any. A step without files runs again."""
+    """Reviewers write to the page's folder, desktops to any. A step without files runs again."""
     gone, page, seen = (step(tmp_path, node, "key") for node in (GEN, "Review", TRAINER))
     artifacts.record(tmp_path, [GEN, TRAINER])
     shutil.rmtree(gone)
