@@ -33,9 +33,8 @@ def create_pipeline(config: Config) -> Pipeline:
     run_dir = Path(config.run_dir)
     examples = PhotoExampleGen(config.data)
     raw = examples.outputs["examples"]
-    curated = CuratedSchema(
-        examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()
-    )
+    schema = resources.files("schemas").joinpath("curated.pbtxt").read_text("utf-8")
+    curated = CuratedSchema(examples=raw, curated=schema)
     statistics = statistics_gen(raw, curated.outputs["schema"])
     inferred = SchemaGen(statistics=statistics.outputs["statistics"])
     validator = ExampleValidator(

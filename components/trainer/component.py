@@ -228,7 +228,7 @@ def resolve_precision(wanted: str) -> str:
             return "bfloat16"
         return "float16" if capability >= (7, 0) else "float32"
     cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
+    flags = cpu.read_text("utf-8") if cpu.exists() else ""
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
@@ -240,4 +240,4 @@ def _write_history(state: State, network: keras.Model, precision: str, folder: s
         "best_epoch": state.best_epoch,
         "epochs": state.history,
     }
-    (Path(folder) / HISTORY_FILE).write_text(json.dumps(document, indent=1))
+    (Path(folder) / HISTORY_FILE).write_text(json.dumps(document, indent=1), "utf-8")

@@ -81,7 +81,7 @@ def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) ->
         return report.summary(folder)  # kfp.local skips the exit handler after a failure
     finally:
         _stop_containers(run_id)
-    document: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    document: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
     return document
 
 
@@ -93,7 +93,7 @@ def _stop_containers(run_id: str) -> None:
 
 def _spec(package: Path) -> dict[str, Any]:
     try:
-        spec: dict[str, Any] = next(yaml.safe_load_all(package.read_text()))
+        spec: dict[str, Any] = next(yaml.safe_load_all(package.read_text("utf-8")))
         if spec["schemaVersion"] and spec["root"]["dag"]:
             return spec
     except OSError as error:
