@@ -39,7 +39,7 @@ def run_graph(photos: Path, run_dir: Path, overrides: list[str]) -> tuple[float,
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
     took = time.perf_counter() - started
-    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text("utf-8"))
     if summary["failure"] or not summary["pushed_version"]:
         sys.exit(f"the run failed: {summary['failure']}\n{done.stderr[-2000:]}")
     return took, summary

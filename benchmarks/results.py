@@ -154,7 +154,7 @@ def _commit() -> str:
 def _machine() -> str:
     """Processor, its widest instructions for neural networks, and number of cores."""
     about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
+    lines = about.read_text("utf-8").splitlines() if about.exists() else []
     facts = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
     flags = facts.get("flags", "").split()
     known = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2"}

@@ -119,7 +119,7 @@ class Certificate:
 
     def write(self, file: Path) -> None:
         """Writes the certificate as JSON."""
-        file.write_text(json.dumps(asdict(self), indent=1))
+        file.write_text(json.dumps(asdict(self), indent=1), "utf-8")
 
     def sentences(self) -> list[str]:
         """The certificate in plain words."""
@@ -151,7 +151,7 @@ class Certificate:
 
 def read(file: Path) -> Certificate:
     """The certificate in a file that `Certificate.write` wrote."""
-    values: Mapping[str, Any] = json.loads(file.read_text())
+    values: Mapping[str, Any] = json.loads(file.read_text("utf-8"))
     proofs = tuple(Proof(**proof) for proof in values["proofs"])
     return Certificate(**{**values, "proofs": proofs})
 

@@ -156,7 +156,7 @@ def _server(model: Path) -> Iterator[grpc.Channel]:
             f"--model_base_path={base}", "--max_num_load_retries=0",
         ]  # fmt: skip
         log = Path(folder, "log")
-        with log.open("w") as file, subprocess.Popen(command, stderr=file) as server:
+        with log.open("wb") as file, subprocess.Popen(command, stderr=file) as server:
             try:
                 with grpc.insecure_channel(f"unix:{socket}", CONNECT_OFTEN) as channel:
                     _wait(server, log, channel)
@@ -172,7 +172,7 @@ def _wait(server: subprocess.Popen[bytes], log: Path, channel: grpc.Channel) -> 
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            lines = log.read_text(errors="replace").splitlines()
+            lines = log.read_text("utf-8", "replace").splitlines()
             raise Unservable(f"the model server ended: {lines[-1] if lines else server.returncode}")
         try:
             answer = ModelServiceStub(channel).GetModelStatus(request, timeout=PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: pushed, or done; 1: a step failed; 2: a mistake of the user; 3: the gate stayed shut, or
     the advice for a photo is to ask for ID; 130: stopped with Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the terminal may be unable to show a name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow turns oneDNN off on CPUs without instructions for neural networks. It is faster
     # there too.

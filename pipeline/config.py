@@ -5,6 +5,8 @@ Components take their section from here. So this module imports none of them.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from components.errors import UserError
 
 PIPELINE_NAME = "goodseed-age-check"
+
+_PATTERN = "*?[\\"  # what TensorFlow's file functions take for a pattern
+_SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte that is not in the locale's encoding
 
 
 class Section(BaseModel):
@@ -339,6 +344,12 @@ def load(
         UserError: an unknown profile, section or key, a value outside its bounds, or one that is
             given twice.
     """
+    for option, path in {"--photos": photos, "--run-dir": run_dir, "--exclude": exclude}.items():
+        if path and _SURROGATE.search(path):
+            raise UserError(
+                f"{option} {path!a}: the name is not in {sys.getfilesystemencoding()}: rename "
+                "it, or set LC_ALL to a locale of its encoding, such as C.UTF-8"
+            )
     if profile not in profiles():
         raise UserError(f"unknown profile '{profile}': choose one of {', '.join(profiles())}")
     text = resources.files("pipeline").joinpath(f"profiles/{profile}.yaml").read_text("utf-8")
@@ -386,6 +397,22 @@ def apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: the value is not YAML") from None
 
 
+def check_folder(folder: str, option: str) -> None:
+    """Checks that TensorFlow can write and read artifacts and models in a folder.
+
+    Raises:
+        UserError: TensorFlow would take the path for a pattern, or for another path: it writes
+            paths in UTF-8, whatever the locale is.
+    """
+    utf8 = sys.getfilesystemencoding() == "utf-8"
+    found = {c for c in folder if c in _PATTERN or _SURROGATE.match(c) or not (utf8 or c.isascii())}
+    if found:
+        raise UserError(
+            f"{option} {folder}: TensorFlow can't work in a folder with "
+            f"{' or '.join(sorted(found))} in its path: give another folder"
+        )
+
+
 def _absolute(config: Config) -> Config:
     data, trainer, serving, review = config.data, config.trainer, config.serving, config.review
     data = data.model_copy(update={"photos": str(Path(data.photos).absolute())})
@@ -402,8 +429,11 @@ def _absolute(config: Config) -> Config:
         serving = serving.model_copy(update={"root": str(Path(serving.root).absolute())})
     if review.population:
         review = review.model_copy(update={"population": str(Path(review.population).absolute())})
+    run_dir = str(Path(config.run_dir).absolute())
+    check_folder(run_dir, "--run-dir")
+    check_folder(serving.root or "", "serving.root")
     changed = {"data": data, "trainer": trainer, "serving": serving, "review": review}
-    return config.model_copy(update={"run_dir": str(Path(config.run_dir).absolute()), **changed})
+    return config.model_copy(update={"run_dir": run_dir, **changed})
 
 
 def _one_line(error: ValidationError) -> str:

@@ -34,9 +34,8 @@ def create_pipeline(config: Config) -> Pipeline:
     crops = config.data.appa_crops or {"find": "full", "as_is": "faces"}[config.transform.face]
     examples = PhotoExampleGen(config.data.model_copy(update={"appa_crops": crops}))
     raw = examples.outputs["examples"]
-    curated = CuratedSchema(
-        examples=raw, curated=resources.files("schemas").joinpath("curated.pbtxt").read_text()
-    )
+    schema = resources.files("schemas").joinpath("curated.pbtxt").read_text("utf-8")
+    curated = CuratedSchema(examples=raw, curated=schema)
     statistics = statistics_gen(raw, curated.outputs["schema"])
     inferred = SchemaGen(statistics=statistics.outputs["statistics"])
     validator = ExampleValidator(

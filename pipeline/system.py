@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,7 +31,8 @@ def resident_mb() -> float:
 @contextlib.contextmanager
 def stderr_to(file: int) -> Iterator[TextIO]:
     """Sends file descriptor 2 to another file descriptor; yields the original one as a file."""
-    with open(os.dup(2), "w") as terminal:
+    encoding = sys.stderr.encoding
+    with open(os.dup(2), "w", encoding=encoding, errors="backslashreplace") as terminal:
         os.dup2(file, 2)
         try:
             yield terminal
@@ -41,7 +43,7 @@ def stderr_to(file: int) -> Iterator[TextIO]:
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
     """Drops what TensorFlow's C++ code prints while it is imported, at every log level."""
-    with open(os.devnull, "w") as nowhere, stderr_to(nowhere.fileno()):
+    with open(os.devnull, "wb") as nowhere, stderr_to(nowhere.fileno()):
         yield
 
 

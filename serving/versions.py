@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
+import re
 import shutil
 import time
 import uuid
 from pathlib import Path
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_LAST = 2**63 - 1  # a server reads an int64
 
 
 def newest_version(base: Path) -> int | None:
@@ -15,21 +20,18 @@ def newest_version(base: Path) -> int | None:
 
     Folders without a saved_model.pb do not count: a server can't load them.
     """
-    found = [
-        int(folder.name)
-        for folder in (base.iterdir() if base.is_dir() else ())
-        if folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
-    ]
+    found = (n for n in _numbers(base) if (base / str(n) / "saved_model.pb").is_file())
     return max(found, default=None)
 
 
 def push(model: Path, base: Path) -> int:
     """Makes a SavedModel the newest version under `base`; returns its version.
 
-    The version is the time in seconds since 1970, as in TFX's own Pusher, so no number is used
-    twice. It is always above the newest version. The model is copied to another name and then
-    renamed, so a server sees the whole folder or none. If the newest version is the same model,
-    nothing is pushed.
+    The version is the time in seconds since 1970, as in TFX's own Pusher, or the number after the
+    highest one in the folder if that is more. The model is copied to another name and then renamed,
+    so a server sees the whole folder or none. A rename to a folder with files fails, so of two
+    pushes at the same time, also on two machines, the second one gets the next number. If the
+    newest version is the same model, nothing is pushed.
 
     Args:
         model: folder of the SavedModel.
@@ -39,14 +41,31 @@ def push(model: Path, base: Path) -> int:
     if newest is not None and _same_files(model, base / str(newest)):
         return newest
     base.mkdir(parents=True, exist_ok=True)
-    version = max(int(time.time()), (newest or 0) + 1)
     aside = base / f".pushing-{uuid.uuid4().hex}"
     try:
         shutil.copytree(model, aside)
-        os.rename(aside, base / str(version))
+        return _publish(aside, base)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return version
+
+
+def _publish(aside: Path, base: Path) -> int:
+    """Renames a whole folder to the next version that no other push has taken."""
+    while True:
+        version = max(int(time.time()), max(_numbers(base), default=0) + 1)
+        try:
+            os.rename(aside, base / str(version))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return version
+
+
+def _numbers(base: Path) -> list[int]:
+    """The numbers in the folder, also of what can't be loaded: `latest` means the highest one."""
+    names = [entry.name for entry in base.iterdir()] if base.is_dir() else []
+    return [int(name) for name in names if _NUMBER.fullmatch(name) and int(name) < _LAST]
 
 
 def _same_files(left: Path, right: Path) -> bool:

@@ -91,7 +91,7 @@ def _revision() -> str:
         return f"revision {revision}"
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return f"revision {NOT_RECORDED}"
     return f"revision {done.stdout.strip() or NOT_RECORDED}"

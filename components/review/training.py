@@ -36,7 +36,7 @@ def section(inputs: Inputs) -> Section:
 def read_history(inputs: Inputs) -> dict[str, Any]:
     """The history of the training; `components.trainer.component` writes it."""
     path = inputs.artifacts["model_run"].path / HISTORY_FILE
-    history: dict[str, Any] = json.loads(path.read_text())
+    history: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return history
 
 

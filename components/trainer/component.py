@@ -197,8 +197,13 @@ def _check(labels: Labels, max_without_face: float) -> None:
 
 
 def _resume_folder(fn_args: FnArgs, precision: str) -> Path:
-    """The folder of this training. Its name depends on everything that the weights depend on."""
-    identity = [fn_args.custom_config, fn_args.train_files, fn_args.eval_files, precision]
+    """The folder of this training. Its name depends on everything that the weights depend on.
+
+    The names of the files do not tell the photos: a run folder that has lost its metadata store
+    numbers its artifacts anew.
+    """
+    splits = [fn_args.train_files, fn_args.eval_files]
+    identity = [fn_args.custom_config, splits, list(map(data.digest, splits)), precision]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Path(fn_args.custom_config["resume_root"]) / digest[:16]
 
@@ -223,7 +228,7 @@ def resolve_precision(wanted: str) -> str:
             return "bfloat16"
         return "float16" if capability >= (7, 0) else "float32"
     cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
+    flags = cpu.read_text("utf-8") if cpu.exists() else ""
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
@@ -235,4 +240,4 @@ def _write_history(state: State, network: keras.Model, precision: str, folder: s
         "best_epoch": state.best_epoch,
         "epochs": state.history,
     }
-    (Path(folder) / HISTORY_FILE).write_text(json.dumps(document, indent=1))
+    (Path(folder) / HISTORY_FILE).write_text(json.dumps(document, indent=1), "utf-8")

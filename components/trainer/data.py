@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,6 +43,14 @@ def labels(patterns: Sequence[str]) -> list[Label]:
         )
         for row in parsed.as_numpy_iterator()
     ]
+
+
+def digest(patterns: Sequence[str]) -> str:
+    """The SHA-256 of all records of a split, in hex."""
+    found = hashlib.sha256()
+    for record in _records(patterns).as_numpy_iterator():
+        found.update(record)
+    return found.hexdigest()
 
 
 def train_batches(

@@ -186,7 +186,7 @@ class SaveEpochs(keras.callbacks.Callback):
         self._last = last
         self._patience = patience
         self._state_file = folder / "state.json"
-        saved = json.loads(self._state_file.read_text()) if self._state_file.exists() else {}
+        saved = json.loads(self._state_file.read_text("utf-8")) if self._state_file.exists() else {}
         self.state = State(**saved)
 
     @property
@@ -231,7 +231,7 @@ class SaveEpochs(keras.callbacks.Callback):
         # Not `save_weights`: it leaves out the state of dropout's random numbers.
         np.savez(self._file(epoch + 1), *[v.numpy() for v in _variables(self.model)])
         aside = self._folder / "next.json"
-        aside.write_text(json.dumps(asdict(self.state)))
+        aside.write_text(json.dumps(asdict(self.state)), "utf-8")
         os.replace(aside, self._state_file)
         keep = {self._file(self.state.best_epoch), self._file(self.state.epochs_done)}
         for file in set(self._folder.glob("epoch-*")) - keep:

@@ -496,7 +496,7 @@ class _Token(TokenCredentialsBase):
 
     def refresh_api_key_hook(self, config: Any) -> None:
         """Puts the token into the client's configuration, before each call."""
-        token = Path(self._file).read_text() if self._file else _token_of_environment()
+        token = Path(self._file).read_text("utf-8") if self._file else _token_of_environment()
         config.api_key["authorization"] = token.strip()
 
 
@@ -552,7 +552,7 @@ def _named(name: str) -> str:
 
 def _pipeline_name(package: Path) -> str:
     try:
-        documents = list(yaml.safe_load_all(package.read_text()))
+        documents = list(yaml.safe_load_all(package.read_text("utf-8")))
         return str(documents[0]["pipelineInfo"]["name"])
     except OSError as error:
         raise UserError(f"{package}: {error.strerror}; goodseed kfp compile writes it") from None

@@ -76,8 +76,8 @@ def _allow_late_retries(package: Path) -> None:
     The backend counts `backoffMaxDuration` from the start of the first attempt. The SDK caps it at
     an hour, and no option changes that.
     """
-    ir, cap = package.read_text(), "backoffMaxDuration: 3600s"
-    package.write_text(ir.replace(cap, f"backoffMaxDuration: {_RETRIES_END}s"))
+    ir, cap = package.read_text("utf-8"), "backoffMaxDuration: 3600s"
+    package.write_text(ir.replace(cap, f"backoffMaxDuration: {_RETRIES_END}s"), "utf-8")
 
 
 def _check(config: Config, defaults: Mapping[str, Any], nodes: Sequence[str]) -> None:

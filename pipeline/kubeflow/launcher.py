@@ -78,7 +78,7 @@ class Task:
         file = Path(self._outputs["outputFile"])
         file.parent.mkdir(parents=True, exist_ok=True)
         document = {"parameterValues": dict(parameters), "artifacts": artifacts}
-        file.write_text(json.dumps(document, allow_nan=False))
+        file.write_text(json.dumps(document, allow_nan=False), "utf-8")
 
 
 def _slots(side: Mapping[str, Any]) -> dict[str, Slot]:

@@ -17,6 +17,7 @@ import yaml
 from docker.types import Mount
 
 from components.errors import UserError
+from pipeline.config import check_folder
 from pipeline.kubeflow import parameters, report
 from pipeline.kubeflow.launcher import RUN_ID
 from pipeline.kubeflow.records import run_folder
@@ -50,6 +51,7 @@ def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) ->
     inside = Path(container["args"][container["args"].index("--run-dir") + 1])
     _check_image(container["image"])
     run_dir, serving = run_dir.absolute(), run_dir.absolute() / "serving"
+    check_folder(str(run_dir), "--run-dir")
     try:
         serving.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,7 +81,7 @@ def run(package: Path, photos: Path, run_dir: Path, overrides: Sequence[str]) ->
         return report.summary(folder)  # kfp.local skips the exit handler after a failure
     finally:
         _stop_containers(run_id)
-    document: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    document: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
     return document
 
 
@@ -91,7 +93,7 @@ def _stop_containers(run_id: str) -> None:
 
 def _spec(package: Path) -> dict[str, Any]:
     try:
-        spec: dict[str, Any] = next(yaml.safe_load_all(package.read_text()))
+        spec: dict[str, Any] = next(yaml.safe_load_all(package.read_text("utf-8")))
         if spec["schemaVersion"] and spec["root"]["dag"]:
             return spec
     except OSError as error:

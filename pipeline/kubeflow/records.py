@@ -95,5 +95,6 @@ class Record:
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """The records of a run by step, in the order in which they ended."""
-    found = {file.stem: json.loads(file.read_text()) for file in (folder / "steps").glob("*.json")}
+    files = (folder / "steps").glob("*.json")
+    found = {file.stem: json.loads(file.read_text("utf-8")) for file in files}
     return dict(sorted(found.items(), key=lambda item: item[1]["ended"]))

@@ -44,7 +44,7 @@ def write_page(task: Task, text: str) -> Metadata:
     """Writes a page as the task's REPORT: a file instead of the folder that `Task.begin` made."""
     path = task.outputs[REPORT].path
     path.rmdir()
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     return {REPORT: {}}
 
 

@@ -30,9 +30,9 @@ def use(run_dir: Path) -> Iterator[TextIO]:
     with contextlib.ExitStack() as stack:
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((run_dir / ".lock").open("a"))
+            lock = stack.enter_context((run_dir / ".lock").open("ab"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            log = stack.enter_context((run_dir / "run.log").open("w"))
+            log = stack.enter_context((run_dir / "run.log").open("wb"))
         except BlockingIOError:
             raise UserError(
                 f"{run_dir}: another run is using it; wait for its end or give another --run-dir"

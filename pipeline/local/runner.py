@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
-import shutil
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import absl.logging
-from ml_metadata.proto import metadata_store_pb2
+from ml_metadata.errors import StatusError
 from rich.console import Console
 from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -22,7 +22,8 @@ from components.errors import one_line
 from pipeline import summary
 from pipeline.config import Config
 from pipeline.graph import NEVER_CACHED, create_pipeline
-from pipeline.local.store import metadata_store, run_outputs
+from pipeline.local import artifacts
+from pipeline.local.store import run_outputs
 from pipeline.system import resident_mb, write_whole
 
 
@@ -33,17 +34,25 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 
     Returns:
         The summary. If a step failed, the summary says so.
+
+    Raises:
+        UserError: the folder holds other files than those that its steps wrote.
     """
     run_dir = Path(config.run_dir)
-    _remove_leftovers(run_dir)
     ir = compiler.Compiler().compile(create_pipeline(config))
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(
         ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
     )
+    nodes = {node.pipeline_node.node_info.id for node in ir.nodes}
     for node in ir.nodes:
         options = node.pipeline_node.execution_options.caching_options
         options.enable_cache = node.pipeline_node.node_info.id not in NEVER_CACHED
+    artifacts.check(run_dir)
+    if strange := artifacts.remove_unknown(run_dir, nodes):
+        console.print(
+            f"deleted {strange} artifacts that metadata.db does not know", highlight=False
+        )
     failure = None
     with _Steps(console, len(ir.nodes)) as steps:
         try:
@@ -51,6 +60,8 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         except Exception as error:
             logging.exception("%s failed", steps.current)
             failure = f"{steps.current}: {one_line(error)}"
+        with contextlib.suppress(StatusError):  # on a full disk
+            artifacts.record(run_dir, nodes - NEVER_CACHED)
     document = summary.summarise(
         config.evaluator,
         config.guard,
@@ -64,21 +75,6 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     except OSError as error:
         document["failure"] = document["failure"] or f"summary.json: {error.strerror}"
     return document
-
-
-def _remove_leftovers(run_dir: Path) -> None:
-    """Deletes the artifact folders of executions that did not complete: their runs were killed."""
-    if not (run_dir / "metadata.db").exists():
-        return
-    store = metadata_store(run_dir / "metadata.db")
-    complete = {
-        str(execution.id)
-        for execution in store.get_executions()
-        if execution.last_known_state == metadata_store_pb2.Execution.COMPLETE
-    }
-    for folder in (run_dir / "artifacts").glob("*/*/*"):
-        if folder.name.isdecimal() and folder.name not in complete:
-            shutil.rmtree(folder)
 
 
 class _Steps(logging.Handler):

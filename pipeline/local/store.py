@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from components.errors import UserError
 from pipeline.summary import URI
 
 
 def metadata_store(database: Path) -> MetadataStore:
-    """The store in this file; the steps of the run use the same one."""
+    """The store in this file; the steps of the run use the same one.
+
+    Raises:
+        UserError: the file is not a store, or is damaged.
+    """
     sqlite = metadata_store_pb2.SqliteMetadataSourceConfig(filename_uri=str(database))
     sqlite.connection_mode = sqlite.READWRITE_OPENCREATE
-    return MetadataStore(metadata_store_pb2.ConnectionConfig(sqlite=sqlite))
+    try:
+        return MetadataStore(metadata_store_pb2.ConnectionConfig(sqlite=sqlite))
+    except RuntimeError as error:
+        reason = re.search(r": (.+?)(?: query:|$)", str(error))
+        raise UserError(
+            f"{database}: {reason[1] if reason else error}; restore it from a backup, give a new "
+            "--run-dir, or delete it: then the next run deletes artifacts/ and runs every step"
+        ) from None
 
 
 def run_outputs(database: Path, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:

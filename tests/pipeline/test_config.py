@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,6 +73,37 @@ def test_mistakes_are_one_line(override: str, said: str) -> None:
         loaded(override)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run*", "what?", "back\\slash", "a[b/run"])
+def test_a_folder_that_is_a_pattern_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"--run-dir .*TensorFlow can't work in a folder with ."):
+        load(profile="demo", photos="photos", run_dir=name)
+    with pytest.raises(UserError, match=r"serving.root .*TensorFlow can't work"):
+        loaded(f"serving.root={name}")
+
+
+def test_other_names_are_taken() -> None:
+    run = "run ,:%#{}$&;'\"@=+!~] é"
+    assert load(profile="demo", photos="[photos] *?\\", run_dir=run).run_dir.endswith(run)
+
+
+@pytest.mark.parametrize("encoding", ["iso8859-1", "ascii"])
+def test_tensorflow_and_python_mean_the_same_folder(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    with pytest.raises(UserError, match="folder with é in its path"):
+        load(profile="demo", photos="é", run_dir="é")
+    load(profile="demo", photos="é", run_dir="e")
+
+
+@pytest.mark.parametrize("option", ["photos", "run_dir", "exclude"])
+def test_a_path_that_is_not_utf8_is_refused(option: str) -> None:
+    paths: dict[str, Any] = {"photos": "photos", "run_dir": "run"}
+    paths[option] = os.fsdecode(b"caf\xe9")
+    with pytest.raises(UserError, match=r"--.* 'caf\\udce9': the name is not in utf-8"):
+        load(profile="demo", **paths)
 
 
 def test_exclude_is_given_once(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -22,7 +26,7 @@ def model(tmp_path: Path) -> Path:
 def test_newest_version_counts_what_a_server_can_load(tmp_path: Path) -> None:
     base = tmp_path / "goodseed_age"
     assert newest_version(base) is None
-    for name in ("9", "10", "11", ".pushing-1", "latest"):
+    for name in ("9", "10", "11", "012", "٣٣", "9" * 19, ".pushing-1", "latest"):
         (base / name).mkdir(parents=True)
         if name != "11":
             (base / name / "saved_model.pb").touch()
@@ -51,6 +55,61 @@ def test_push_exceeds_a_version_from_the_future(model: Path, tmp_path: Path) -> 
     (base / "99999999999").mkdir(parents=True)
     (base / "99999999999" / "saved_model.pb").touch()
     assert push(model, base) == 100_000_000_000
+
+
+def test_push_exceeds_what_cannot_be_loaded(model: Path, tmp_path: Path) -> None:
+    """A server looks at the highest number, whatever is in its folder."""
+    base = tmp_path / "goodseed_age"
+    (base / "99999999999").mkdir(parents=True)
+    (base / "99999999998").mkdir()
+    (base / "99999999999" / "notes.txt").touch()
+    assert push(model, base) == 100_000_000_000
+
+
+def test_pushes_at_the_same_time_get_numbers_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushes = 8
+    base, copied, copytree = tmp_path / "goodseed_age", Barrier(pushes), shutil.copytree
+
+    def copy_and_wait(source: Path, target: Path) -> None:
+        copytree(source, target)
+        copied.wait()
+
+    def push_another(number: int) -> int:
+        model = tmp_path / f"model-{number}"
+        model.mkdir()
+        (model / "saved_model.pb").write_text(f"{number}")
+        return push(model, base)
+
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    monkeypatch.setattr(shutil, "copytree", copy_and_wait)
+    with ThreadPoolExecutor(pushes) as threads:
+        versions = list(threads.map(push_another, range(pushes)))
+    assert sorted(versions) == list(range(1000, 1000 + pushes))
+    for number, version in enumerate(versions):
+        assert (base / str(version) / "saved_model.pb").read_text() == f"{number}"
+    assert len(list(base.iterdir())) == pushes
+
+
+def test_the_second_of_two_machines_gets_the_next_number(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, rename = tmp_path / "goodseed_age", os.rename
+    taken: list[int] = []
+
+    def rename_too_late(source: Path, target: Path) -> None:
+        if not taken:
+            taken.append(int(target.name))
+            target.mkdir()
+            (target / "saved_model.pb").write_bytes(b"of the other machine")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_too_late)
+    version = push(model, base)
+    assert version > taken[0]
+    assert (base / str(taken[0]) / "saved_model.pb").read_bytes() == b"of the other machine"
+    assert (base / str(version) / "saved_model.pb").read_bytes() == b"graph"
 
 
 def test_a_failed_push_leaves_nothing(

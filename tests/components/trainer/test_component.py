@@ -249,9 +249,10 @@ def test_the_resume_folder_tells_trainings_apart(transformed: Transformed, tmp_p
         arguments(tmp_path, transformed, learning_rate=0.5),
         arguments(tmp_path, transformed, initial_weights="imagenet"),
     ]
-    for change in ({"train_files": ["other/*"]}, {"eval_files": ["other/*"]}):
+    (tmp_path / "other").symlink_to(transformed.examples)
+    for split in ("train", "eval"):
         args = arguments(tmp_path, transformed)
-        vars(args).update(change)
+        vars(args)[f"{split}_files"] = [f"{tmp_path}/other/Split-{split}/*"]
         others.append(args)
     args = arguments(tmp_path, transformed)
     args.custom_config["preprocessing"]["image_size"] = 64
@@ -264,6 +265,19 @@ def test_the_resume_folder_tells_trainings_apart(transformed: Transformed, tmp_p
     args = arguments(tmp_path, transformed)
     args.serving_model_dir = args.model_run_dir = "elsewhere"
     assert component._resume_folder(args, "float32") == folders[0]
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_other_photos_under_the_same_names_do_not_resume(
+    split: str, transformed: Transformed, tmp_path: Path
+) -> None:
+    """A run folder without its metadata store gives the same numbers to new artifacts."""
+    args = arguments(tmp_path, transformed)
+    tiny.write_squares(tmp_path / "squares.gz", [20.0, 30.0])
+    vars(args)[f"{split}_files"] = [str(tmp_path / "squares.gz")]
+    before = component._resume_folder(args, "float32")
+    tiny.write_squares(tmp_path / "squares.gz", [20.0, 40.0])
+    assert component._resume_folder(args, "float32") != before
 
 
 @pytest.mark.parametrize(

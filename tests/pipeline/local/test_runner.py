@@ -191,6 +191,22 @@ def test_another_run_uses_the_cache(run_dir: Path, drawn_photos: Path) -> None:
 
 
 @pytest.mark.e2e
+def test_a_run_without_its_metadata_store_starts_anew(run_dir: Path, drawn_photos: Path) -> None:
+    """The numbers of the artifacts are given out again; no step may read what was there before."""
+    (shard, *_) = sorted((run_dir / "artifacts").glob("PhotoExampleGen/examples/1/Split-train/*"))
+    stale = shard.with_name("data_tfrecord-00007-of-00009.gz")
+    shutil.copy(shard, stale)
+    before = summary(run_dir)
+    (run_dir / "metadata.db").unlink()
+    finished = goodseed(*arguments(drawn_photos, run_dir))
+    assert finished.status == 0, finished.err
+    assert "artifacts that metadata.db does not know" in finished.out
+    assert shard.exists() and not stale.exists()
+    assert not cached(finished)
+    assert summary(run_dir)["examples"] == before["examples"]
+
+
+@pytest.mark.e2e
 def test_a_model_above_the_bound_is_not_pushed(run_dir: Path, drawn_photos: Path) -> None:
     live = versions(run_dir)
     finished = goodseed(*arguments(drawn_photos, run_dir, "evaluator.max_mae=0.5"))
