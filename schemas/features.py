@@ -2,7 +2,7 @@
 
 PhotoExampleGen writes raw examples. Transform writes transformed examples, and the Trainer reads
 them. The CSV may have extra columns beside the file name and the age: gender, group, store … In raw
-examples, they are string features under their own names in lower case.
+examples, they are string features under their own names in lower case; numbers are cut into bands.
 """
 
 from __future__ import annotations

@@ -157,6 +157,7 @@ def run(
     properties: dict[str, dict[str, Any]] = {
         "examples": {
             "extra_columns": json.dumps(columns),
+            "extra_values": json.dumps({name: table[name].nunique() for name in columns}),
             "rejects": json.dumps(dict.fromkeys((reject.reason for reject in rejects), 1)),
             "span": 0,
         },
