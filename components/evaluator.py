@@ -70,11 +70,15 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
         direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
         absolute={"value": gate.max_mae_increase},
     )
-    names = ("ExampleCount", "MeanPrediction", "MeanLabel", "Calibration")
+    names = ("MeanPrediction", "MeanLabel", "Calibration")
     errors = config_pb2.MetricsSpec(
         metrics=[
-            mean_error(MAE, per_slice_thresholds=[_at_most(gate.max_mae, increase)]),
+            mean_error(MAE, per_slice_thresholds=[_bound(increase, upper_bound=gate.max_mae)]),
             mean_error("mean_squared_error"),
+            config_pb2.MetricConfig(
+                class_name="ExampleCount",
+                per_slice_thresholds=[_bound(lower_bound=gate.min_test_photos)],
+            ),
             *(config_pb2.MetricConfig(class_name=name) for name in names),
         ],
         example_weights=config_pb2.ExampleWeightOptions(weighted=True),
@@ -84,7 +88,7 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
             config_pb2.MetricConfig(
                 class_name=objections.Refused.__name__,
                 module=objections.__name__,
-                per_slice_thresholds=[_at_most(guard.max_refused_test)],
+                per_slice_thresholds=[_bound(upper_bound=guard.max_refused_test)],
             ),
             config_pb2.MetricConfig(
                 class_name="ExampleCount", config=json.dumps({"name": ALL_PHOTOS})
@@ -114,14 +118,18 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
     )
 
 
-def _at_most(
-    bound: float, change: config_pb2.GenericChangeThreshold | None = None
+def _bound(
+    change: config_pb2.GenericChangeThreshold | None = None, **bound: float
 ) -> config_pb2.PerSliceMetricThreshold:
-    """A bound of the whole split. A plain `threshold` would apply to every slice."""
+    """An `upper_bound` or a `lower_bound` of the whole split.
+
+    A plain `threshold` would apply to every slice.
+    """
+    values = {side: {"value": value} for side, value in bound.items()}
     return config_pb2.PerSliceMetricThreshold(
         slicing_specs=[config_pb2.SlicingSpec()],
         threshold=config_pb2.MetricThreshold(
-            value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": bound}),
+            value_threshold=config_pb2.GenericValueThreshold(**values),
             change_threshold=change,
         ),
     )
