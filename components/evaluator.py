@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 from components import certificate, objections, passing, predictions
 from components.certificate import Certificate
 from components.curated_schema import extra_columns
+from components.errors import UserError
 from components.gate import (
     BASELINE_MAE,
     CHALLENGE,
@@ -48,6 +50,7 @@ from schemas import features
 CANDIDATE, BASELINE = features.MODELS  # their names in TFMA
 # Metrics. COUNT is the number of photos without an objection, on which the errors are measured.
 COUNT, ALL_PHOTOS = "example_count", "all_photos"
+MAX_VALUES = 50  # of an extra column that makes slices without being named in the configuration
 
 
 def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> tfma.EvalConfig:
@@ -58,7 +61,6 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
         guard: the `guard` section.
         legal_age: years.
     """
-    overall = config_pb2.SlicingSpec()
     specs = {
         "signature_name": "examples",
         "label_key": features.AGE,
@@ -68,11 +70,15 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
         direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
         absolute={"value": gate.max_mae_increase},
     )
-    names = ("ExampleCount", "MeanPrediction", "MeanLabel", "Calibration")
+    names = ("MeanPrediction", "MeanLabel", "Calibration")
     errors = config_pb2.MetricsSpec(
         metrics=[
-            mean_error(MAE, per_slice_thresholds=[_at_most(gate.max_mae, increase)]),
+            mean_error(MAE, per_slice_thresholds=[_bound(increase, upper_bound=gate.max_mae)]),
             mean_error("mean_squared_error"),
+            config_pb2.MetricConfig(
+                class_name="ExampleCount",
+                per_slice_thresholds=[_bound(lower_bound=gate.min_test_photos)],
+            ),
             *(config_pb2.MetricConfig(class_name=name) for name in names),
         ],
         example_weights=config_pb2.ExampleWeightOptions(weighted=True),
@@ -82,7 +88,7 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
             config_pb2.MetricConfig(
                 class_name=objections.Refused.__name__,
                 module=objections.__name__,
-                per_slice_thresholds=[_at_most(guard.max_refused_test)],
+                per_slice_thresholds=[_bound(upper_bound=guard.max_refused_test)],
             ),
             config_pb2.MetricConfig(
                 class_name="ExampleCount", config=json.dumps({"name": ALL_PHOTOS})
@@ -104,24 +110,54 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
             config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **specs),
         ],
         metrics_specs=[errors, photos],
+        # The executor completes them: only a run knows its extra columns.
         slicing_specs=[
-            overall,
-            config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND]),
+            config_pb2.SlicingSpec(feature_keys=keys)
+            for keys in ([], [features.AGE_BAND], *([name] for name in gate.slice_columns))
         ],
     )
 
 
-def _at_most(
-    bound: float, change: config_pb2.GenericChangeThreshold | None = None
+def _bound(
+    change: config_pb2.GenericChangeThreshold | None = None, **bound: float
 ) -> config_pb2.PerSliceMetricThreshold:
-    """A bound of the whole split. A plain `threshold` would apply to every slice."""
+    """An `upper_bound` or a `lower_bound` of the whole split.
+
+    A plain `threshold` would apply to every slice.
+    """
+    values = {side: {"value": value} for side, value in bound.items()}
     return config_pb2.PerSliceMetricThreshold(
         slicing_specs=[config_pb2.SlicingSpec()],
         threshold=config_pb2.MetricThreshold(
-            value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": bound}),
+            value_threshold=config_pb2.GenericValueThreshold(**values),
             change_threshold=change,
         ),
     )
+
+
+def _slice_by_columns(
+    specs: MutableSequence[config_pb2.SlicingSpec], found: Sequence[str], values: Mapping[str, int]
+) -> None:
+    """Completes the slicing by extra columns: each chosen one alone, and with the age bands.
+
+    Args:
+        specs: of `eval_config`; changed in place.
+        found: the extra columns of the photos.
+        values: the number of values of each of them.
+
+    Raises:
+        UserError: a chosen column is not one of them.
+    """
+    chosen = list(dict.fromkeys(spec.feature_keys[0] for spec in specs[2:]))
+    if unknown := [name for name in chosen if name not in found]:
+        raise UserError(
+            f"evaluator.slice_columns: the photos' table has no extra column {', '.join(unknown)}; "
+            f"choose from those that it has: {', '.join(found) or 'none'}"
+        )
+    del specs[2:]
+    for column in chosen or [name for name in found if values[name] <= MAX_VALUES]:
+        specs.append(config_pb2.SlicingSpec(feature_keys=[column]))
+        specs.append(config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND, column]))
 
 
 def custom_extractors(
@@ -163,13 +199,16 @@ class Executor(executor.Executor):
 
         The evaluation also holds a row for each photo: `predictions.FILE`. Its custom properties
         are those that components.gate names.
+
+        Raises:
+            UserError: the configuration slices by a column that the photos do not have.
         """
         tfma_config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
-        for column in extra_columns(schema):
-            tfma_config.slicing_specs.add(feature_keys=[column])
-            tfma_config.slicing_specs.add(feature_keys=[features.AGE_BAND, column])
+        photos = artifact_utils.get_single_instance(input_dict["examples"])
+        values = json.loads(photos.get_string_custom_property("extra_values"))
+        _slice_by_columns(tfma_config.slicing_specs, extra_columns(schema), values)
         inputs = dict(input_dict)
         live = is_live(artifact_utils.get_single_instance(input_dict["baseline_model"]))
         if not live:

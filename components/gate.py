@@ -33,13 +33,18 @@ def reasons(
     """Why the gate is shut, a phrase for each reason; empty if the gate is open.
 
     Args:
-        gate: the bounds of the MAE.
+        gate: the bounds of the MAE and of the number of photos.
         guard: the bound of the refused photos.
         evaluation: properties of the Evaluator's evaluation. NaN is above every bound.
         served: properties of ServingCheck's blessing.
     """
     mae, refused, baseline = evaluation[MAE], evaluation[REFUSED], evaluation.get(BASELINE_MAE)
     found = []
+    if evaluation[MEASURED] < gate.min_test_photos:
+        found.append(
+            f"the number of test photos without an objection is {evaluation[MEASURED]:,.0f}, which "
+            f"is below the bound of {gate.min_test_photos:,} (evaluator.min_test_photos)"
+        )
     if not mae <= gate.max_mae:
         found.append(f"MAE {mae:.2f} years is above the bound of {gate.max_mae:.2f}")
     if baseline is not None and not mae - baseline <= gate.max_mae_increase:

@@ -171,11 +171,19 @@ class Policy(Section):
 
 
 class Evaluator(Section):
-    """The gate."""
+    """The gate, and the slices."""
 
     max_mae: float = Field(8.0, gt=0, description="Largest MAE on the test split, years")
     max_mae_increase: float = Field(
         0.25, ge=0, description="Largest difference to the live model's MAE, years"
+    )
+    min_test_photos: int = Field(
+        30, ge=1, description="Smallest number of test photos that the model does not refuse"
+    )
+    slice_columns: tuple[str, ...] = Field(
+        (),
+        description="Extra columns of the CSV that make slices, as [gender, store]; empty: all "
+        "columns of at most 50 values",
     )
 
 

@@ -47,7 +47,8 @@ def summarise(
     """The summary of a run, whole or failed.
 
     Args:
-        section: the gate's bounds of the MAE, from the run's configuration.
+        section: the gate's bounds of the MAE and of the number of photos, from the run's
+            configuration.
         guard: the gate's bound of the refused photos, from there too.
         outputs: of the run's steps; those that a failed run did not reach are missing.
         failure: the step that failed and why, one line; None if no step failed.
@@ -97,6 +98,7 @@ def _gate(section: Evaluator, guard: Guard, outputs: Outputs) -> dict[str, Any] 
         "bound": section.max_mae,
         "baseline": evaluation.get(gate.BASELINE_MAE),
         "measured": measured,
+        "measured_bound": section.min_test_photos,
         "refused": refused,
         "refused_share": refused / (measured + refused),
         "refused_bound": guard.max_refused_test,

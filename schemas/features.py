@@ -3,7 +3,7 @@
 PhotoExampleGen writes raw examples. Transform writes transformed examples, and the Trainer reads
 them. The CSV may have extra columns beside the file name and the age: gender, group, store … In raw
 examples, they are string features under their own names in lower case; a name of ours becomes
-csv_NAME.
+csv_NAME, and numbers are cut into bands.
 """
 
 from __future__ import annotations

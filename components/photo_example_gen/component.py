@@ -35,7 +35,7 @@ from tfx.types import Artifact, Channel, artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.errors import UserError
-from components.photo_example_gen import labels, photos, rejects
+from components.photo_example_gen import bands, labels, photos, rejects
 from components.photo_example_gen.labels import Labels, Row
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
 from components.progress import report
@@ -113,7 +113,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         artifact = artifact_utils.get_single_instance(output_dict[EXAMPLES])
         root = Path(artifact.uri)
         root.mkdir(parents=True, exist_ok=True)
-        found = labels.read(data)
+        found = bands.cut(labels.read(data))
         with tempfile.TemporaryDirectory(prefix=".", dir=root) as scratch:
             outcomes = self._inspect(found.rows, data, scratch)
             splits, rejected = assign_splits(found.rows, outcomes, data)
@@ -158,8 +158,10 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
 
         The artifact's custom properties: `examples` (JSON, split → number of photos), `rejects`
         (JSON, reason → number of rows), `extra_columns` (JSON, names of the string features beyond
-        RAW_FEATURES; an example lacks the feature if its cell was empty), `span` (the newest one
-        that was read), FINGERPRINT, and for APPA-REAL's release `appa_crops` (`full` or `faces`).
+        RAW_FEATURES; an example lacks the feature if its cell was empty), `extra_values` (JSON,
+        the number of different values of each extra column, numbers as bands), `span` (the newest
+        one that was read), FINGERPRINT, and for APPA-REAL's release `appa_crops` (`full` or
+        `faces`).
 
         Args:
             data: which photos are read, and how they are split.
@@ -282,6 +284,7 @@ def _describe(
         "examples": {split: len(pictures) for split, pictures in splits.items()},
         "rejects": dict(reasons),
         "extra_columns": found.extra_columns,
+        "extra_values": bands.counts(found),
     }.items():
         artifact.set_string_custom_property(name, json.dumps(value))
 

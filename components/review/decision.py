@@ -157,7 +157,7 @@ def thresholds(inputs: Inputs) -> list[list[Cell | str]]:
                     continue
                 label = f"{label}, this model minus the live model"
                 value = Figure(value.value - live[key.name].value, math.nan, math.nan)
-            form = ".1%" if key.name == REFUSED else ".2f"
+            form = {REFUSED: ".1%", COUNT: ",.0f"}.get(key.name, ".2f")
             photos = candidate.get(ALL_PHOTOS if key.name == REFUSED else COUNT, UNKNOWN).value
             rows += [
                 _row(label, value, side, bound, photos, form) for side, bound in _bounds(threshold)

@@ -12,8 +12,7 @@ from components.passing import ADULT_AGE, ADULTS, MINORS, PASSED
 from components.review.evaluation import Metrics, figures
 from components.review.inputs import Inputs
 from components.review.page import Block, Cell, Row, Section, Table, Text
-
-_MAX_GROUPS = 50  # a column with more values is no group of people
+from components.review.slices import order
 
 
 def section(inputs: Inputs) -> Section:
@@ -25,10 +24,10 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
     found = figures(inputs)
     columns = json.loads(inputs.property_of("examples", "extra_columns") or "[]")
     groups = {
-        name: sorted(key[0][1] for key in found if len(key) == 1 and key[0][0] == name)
+        name: [key[0][1] for key in sorted(found, key=order) if len(key) == 1 and key[0][0] == name]
         for name in columns
     }
-    groups = {name: values for name, values in groups.items() if 1 < len(values) <= _MAX_GROUPS}
+    groups = {name: values for name, values in groups.items() if len(values) > 1}
     if not groups:
         yield Text(["The photos' table has no extra column with groups to compare."])
         return

@@ -17,7 +17,7 @@ from components.review.decision import fingerprint, pushed_version
 from components.review.evaluation import MEAN_ERROR, OVERALL, Metrics, Slice, figures
 from components.review.inputs import NOT_RECORDED, Inputs
 from components.review.page import Markdown, Section
-from components.review.slices import label
+from components.review.slices import label, order
 from components.review.training import read_history, recorded
 from schemas import features
 
@@ -150,7 +150,8 @@ def _measured(found: Mapping[Slice, Metrics], min_photos: int) -> dict[str, Any]
         "overall": _row("all", found[OVERALL], min_photos),
         "bands": rows,
         "groups": [
-            _row(label((key,)), metrics, min_photos) for key, metrics in sorted(groups.items())
+            _row(label((key,)), groups[key], min_photos)
+            for key in sorted(groups, key=lambda key: order((key,)))
         ],
         "worst_crossed": _worst(crossed) or _TOO_FEW,
         "young": "; ".join(_sentence(row) for row in rows[1:3]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components import passing
-from components.evaluator import ALL_PHOTOS, BASELINE, CANDIDATE, COUNT
+from components.evaluator import ALL_PHOTOS, BASELINE, CANDIDATE, COUNT, MAX_VALUES
 from components.gate import MAE, REFUSED
 from components.intervals import UNKNOWN, Figure, interval
 from components.passing import PASSED
@@ -35,6 +37,7 @@ _FIRST = (COUNT, MAE, MEAN_ERROR)  # the first metrics of the table, in this ord
 _COUNTS = (COUNT, ALL_PHOTOS, *passing.COUNTS)
 _DIFFERENCE = "_diff"  # TFMA's suffix for the candidate's metric minus the live model's
 _MAX_GROUPS = 12  # the most values of a column that a chart shows
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")  # at the start of a band's name
 # Names of columns; see ABSOLUTE_ERROR.
 _CHANGE, _SQUARE = "change", "square of the change"
 
@@ -53,7 +56,20 @@ def section(inputs: Inputs) -> Section:
     evaluations = [evaluation("this model", folder)]
     if live := live_version(inputs):
         evaluations.append(evaluation(f"live model, version {live}", folder, BASELINE))
-    return Section("slices", "TFMA slices by age", blocks(evaluations, inputs.min_photos))
+    introduction, *others = blocks(evaluations, inputs.min_photos)
+    left_out = [Text([text]) for text in _not_sliced(inputs, evaluations[0])]
+    return Section("slices", "TFMA slices by age", [introduction, *left_out, *others])
+
+
+def _not_sliced(inputs: Inputs, one: Evaluation) -> Iterator[str]:
+    """A sentence about the extra columns that make no slices, if there are any."""
+    values = json.loads(inputs.property_of("examples", "extra_values") or "{}")
+    if left_out := [name for name in values if name not in _columns(one)]:
+        listed = ", ".join(f"{name} ({values[name]:,} values)" for name in left_out)
+        yield (
+            f"There are no slices by {listed}. A column makes slices if it has at most "
+            f"{MAX_VALUES} values. The option evaluator.slice_columns can choose other columns."
+        )
 
 
 def evaluation(name: str, folder: Path, model: str = "") -> Evaluation:
@@ -79,7 +95,8 @@ def blocks(evaluations: Sequence[Evaluation], min_photos: int) -> list[Block]:
 def _introduction(evaluations: Sequence[Evaluation], min_photos: int) -> Iterator[str]:
     yield (
         "A slice is a part of the test photos. There are slices by age band, by each extra column "
-        "of the photos' table, and by both. TensorFlow Model Analysis (TFMA) computed the figures. "
+        "of the photos' table, and by both. The numbers of a column are cut into bands of about as "
+        "many photos. TensorFlow Model Analysis (TFMA) computed the figures. "
         "The errors are those of the photos that the model does not refuse. "
         "The intervals are 95 % jackknife intervals. The sign ✓ marks an MAE whose whole interval "
         "is below the MAE of all photos. The sign ✗ marks an MAE whose whole interval is above it. "
@@ -116,15 +133,15 @@ def _title(column: str) -> str:
 
 
 def order(key: Slice) -> tuple[Any, ...]:
-    """Sorts all photos first, one column before two, and age bands from young to old."""
+    """Sorts all photos first, one column before two, ages and numbers from low to high."""
     return len(key), [column for column, _ in key], [_place(*part) for part in key]
 
 
-def _place(column: str, value: str) -> tuple[int, str]:
+def _place(column: str, value: str) -> tuple[float, str]:
     if column == features.AGE_BAND and value in features.AGE_BANDS:
         return features.AGE_BANDS.index(value), ""
-    text = str(value)
-    return len(features.AGE_BANDS), text.zfill(20) if text.isdigit() else text  # spans by number
+    number = _NUMBER.match(text := str(value))  # spans and bands
+    return float(number[0]) if number else math.inf, text
 
 
 def _columns(one: Evaluation) -> dict[str, list[str]]:

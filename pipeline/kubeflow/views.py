@@ -52,6 +52,7 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
     from components.evaluator import ALL_PHOTOS
     from components.intervals import UNKNOWN
     from components.review.evaluation import read
+    from components.review.slices import order
 
     found = read(task.outputs["evaluation"].path)
     names = (MAE, "mean_prediction", REFUSED, ALL_PHOTOS)
@@ -61,7 +62,7 @@ def _evaluator(task: Task, outputs: Mapping[str, Mapping[str, Any]]) -> Metadata
     evaluation = outputs["Evaluator.evaluation"]
     challenge = json.loads(evaluation[CHALLENGE])
     metrics = _passing(challenge)
-    for key in sorted(found):
+    for key in sorted(found, key=order):
         mae, estimate, refused, photos = (found[key].get(name, UNKNOWN).value for name in names)
         label = ", ".join(f"{name} {value}" for name, value in key) or "all"
         # If all photos of a slice are refused, nobody knows the errors.

@@ -15,7 +15,7 @@ from tensorflow_model_analysis.evaluators import metrics_validator
 from tensorflow_model_analysis.metrics import metric_types
 from tfx_bsl.arrow import table_util
 
-from components.evaluator import BASELINE, CANDIDATE, eval_config
+from components.evaluator import BASELINE, CANDIDATE, COUNT, eval_config
 from components.gate import MAE, REFUSED
 from pipeline.config import Beam, Evaluator, Guard
 from pipeline.graph import beam_args
@@ -30,6 +30,7 @@ def validated(
     live_mae: float | None,
     slice_key: tuple[Any, ...] = OVERALL,
     refused: float = 0.0,
+    measured: int = 30,
 ) -> bool:
     config = eval_config(Evaluator(max_mae=8.0, max_mae_increase=0.25), Guard(), 18)
     has_baseline = live_mae is not None
@@ -39,7 +40,8 @@ def validated(
     model = CANDIDATE if has_baseline else ""
     key = metric_types.MetricKey(MAE, model_name=model, example_weighted=True)
     share = metric_types.MetricKey(REFUSED, model_name=model, example_weighted=False)
-    metrics: dict[Any, float] = {key: mae, share: refused}
+    count = metric_types.MetricKey(COUNT, model_name=model, example_weighted=True)
+    metrics: dict[Any, float] = {key: mae, share: refused, count: measured}
     if live_mae is not None:
         metrics[key.make_diff_key()] = mae - live_mae
         metrics[key.make_baseline_key(BASELINE)] = live_mae
@@ -67,9 +69,15 @@ def test_the_share_of_refused_photos_has_a_bound(refused: float, passes: bool) -
     assert validated(6.0, 6.0, refused=refused) is passes
 
 
+@pytest.mark.parametrize(("measured", "passes"), [(30, True), (29, False), (0, False)])
+def test_the_number_of_test_photos_has_a_bound(measured: int, passes: bool) -> None:
+    assert validated(6.0, None, measured=measured) is passes
+    assert validated(6.0, 6.0, measured=measured) is passes
+
+
 def test_the_bounds_do_not_apply_to_a_slice() -> None:
-    assert validated(20.0, None, CHILDREN, refused=1.0)
-    assert validated(20.0, 6.0, CHILDREN, refused=1.0)
+    assert validated(20.0, None, CHILDREN, refused=1.0, measured=1)
+    assert validated(20.0, 6.0, CHILDREN, refused=1.0, measured=1)
 
 
 def test_errors_of_the_split_and_of_each_age_band(tmp_path: Path) -> None:
@@ -83,7 +91,8 @@ def test_errors_of_the_split_and_of_each_age_band(tmp_path: Path) -> None:
     del config.model_specs[:]
     config.model_specs.add(label_key=features.AGE, prediction_key="predicted")
     del config.metrics_specs[1:]  # the refused photos have tests in test_objections.py
-    config.metrics_specs[0].metrics[0].ClearField("per_slice_thresholds")
+    for metric in config.metrics_specs[0].metrics:
+        metric.ClearField("per_slice_thresholds")
     with beam.Pipeline(argv=beam_args(Beam())) as pipeline:
         _ = (
             pipeline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import channel_utils, standard_artifacts
@@ -17,6 +19,7 @@ from tfx.utils import io_utils
 
 from components import certificate, predictions
 from components.certificate import Certificate
+from components.errors import UserError
 from components.evaluator import Evaluator, Executor, eval_config
 from components.gate import COMPARISON
 from components.served_model import VERSION
@@ -31,6 +34,8 @@ RANDOM = np.random.default_rng(0)
 AGES = RANDOM.uniform(8, 60, PHOTOS)
 LIVE = AGES + RANDOM.normal(0, 6, PHOTOS)
 BETTER = AGES + (LIVE - AGES) / 2
+COLUMNS = {"store": 6, "till": 5}  # extra columns, and how many photos have the same value
+GATE = config.Evaluator()
 UNSAFE = np.where((AGES < 18) & (np.arange(PHOTOS) % 3 == 0), 31.0, BETTER)
 
 
@@ -75,19 +80,37 @@ def saved(folder: Path, at: int) -> Any:
     return artifact(standard_artifacts.Model, folder, **{VERSION: 1})
 
 
-def evaluated(folder: Path, candidate: np.ndarray) -> tuple[bool, dict[str, Any]]:
+def with_columns(example: bytes, number: int) -> bytes:
+    """The example of a photo with the extra columns."""
+    changed = tf.train.Example.FromString(example)
+    for name, every in COLUMNS.items():
+        text = f"{name} {number // every}"
+        changed.features.feature[name].bytes_list.value.append(text.encode())
+    return changed.SerializeToString()
+
+
+def evaluated(
+    folder: Path, candidate: np.ndarray, gate: config.Evaluator = GATE
+) -> tuple[bool, dict[str, Any]]:
     """Whether the candidate is blessed, and how it compares with the model LIVE."""
     examples = artifact(standard_artifacts.Examples, folder / "examples")
     examples.split_names = json.dumps([features.TEST])
+    values = {name: PHOTOS // every for name, every in COLUMNS.items()}
+    examples.set_string_custom_property("extra_values", json.dumps(values))
     tiny.write(
         folder / "examples" / f"Split-{features.TEST}" / "data.gz",
         (
-            tiny.example(f"{one}|{other}".encode(), age, str(number))
+            with_columns(tiny.example(f"{one}|{other}".encode(), age, str(number)), number)
             for number, (one, other, age) in enumerate(zip(candidate, LIVE, AGES, strict=True))
         ),
     )
     schema = artifact(standard_artifacts.Schema, folder / "schema")
-    io_utils.write_pbtxt_file(str(folder / "schema" / "schema.pbtxt"), schema_pb2.Schema())
+    texts = (features.IMAGE, features.FILE_NAME, features.PHOTO_ID, *COLUMNS)
+    known = schema_pb2.Schema(
+        feature=[schema_pb2.Feature(name=name, type=schema_pb2.BYTES) for name in texts]
+    )
+    known.feature.add(name=features.AGE, type=schema_pb2.FLOAT)
+    io_utils.write_pbtxt_file(str(folder / "schema" / "schema.pbtxt"), known)
     inputs = {
         "examples": examples,
         "model": saved(folder / "model", 0),
@@ -95,7 +118,7 @@ def evaluated(folder: Path, candidate: np.ndarray) -> tuple[bool, dict[str, Any]
         "schema": schema,
     }
     wired = {name: channel_utils.as_channel([one]) for name, one in inputs.items()}
-    step = Evaluator(**wired, eval_config=eval_config(config.Evaluator(), Guard(), 18))
+    step = Evaluator(**wired, eval_config=eval_config(gate, Guard(), 18))
     outputs = {
         "evaluation": artifact(standard_artifacts.ModelEvaluation, folder / "evaluation"),
         "blessing": artifact(standard_artifacts.ModelBlessing, folder / "blessing"),
@@ -125,3 +148,34 @@ def test_a_better_mae_does_not_make_up_for_minors_who_pass(
     assert compared["mae"]["difference"] < -0.5
     assert (compared["minors"]["lower"] > 0) is not passes
     assert blessed is passes
+
+
+def sliced(folder: Path) -> dict[str, int]:
+    """The number of slices of each column, in TFMA's result and in the rows of the photos."""
+    result = tfma.load_eval_result(str(folder / "evaluation"))
+    found = Counter(column for key in result.get_slice_names() for column, _ in key)
+    rows = pq.read_table(folder / "evaluation" / predictions.FILE).to_pandas()
+    for column, values in found.items():
+        assert rows[column].nunique() == values
+    assert set(rows) & set(COLUMNS) == set(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [((), {"store": 50}), (("till", "till"), {"till": 60})],
+)
+def test_slices_are_of_few_values_or_chosen(
+    tmp_path: Path, chosen: tuple[str, ...], found: dict[str, int]
+) -> None:
+    evaluated(tmp_path, BETTER, config.Evaluator(slice_columns=chosen))
+    assert sliced(tmp_path) == found
+
+
+def test_a_column_that_the_photos_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        evaluated(tmp_path, BETTER, config.Evaluator(slice_columns=("store", "gender")))
+    assert str(raised.value) == (
+        "evaluator.slice_columns: the photos' table has no extra column gender; choose from those "
+        "that it has: store, till"
+    )

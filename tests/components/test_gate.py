@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.certificate import Proof
-from components.gate import BASELINE_MAE, CHALLENGE, MAE, REASON, REFUSED, reasons
+from components.gate import BASELINE_MAE, CHALLENGE, MAE, MEASURED, REASON, REFUSED, reasons
 from pipeline.config import Evaluator, Guard
 
 GATE = Evaluator(max_mae=8.0, max_mae_increase=0.25)
@@ -36,7 +36,7 @@ def test_the_test_photos_may_not_contradict_the_certificate(
     passed: int, certified: bool, shut: bool
 ) -> None:
     """P(at least 11 of 60 | 0.1) is 0.034, P(at least 10 of 60 | 0.1) is 0.073."""
-    evaluation = {MAE: 5.0, REFUSED: 0.0, CHALLENGE: challenge(passed, certified)}
+    evaluation = {MAE: 5.0, MEASURED: 30, REFUSED: 0.0, CHALLENGE: challenge(passed, certified)}
     expected = (
         f"{passed} of 60 test photos of people aged 15 to 17 pass without ID, "
         "which contradicts the certified 10%"
@@ -67,8 +67,19 @@ def test_each_broken_bound_is_a_reason(
     serving_reason: str | None,
     expected: list[str],
 ) -> None:
-    evaluation: dict[str, Any] = {MAE: mae, REFUSED: refused, CHALLENGE: challenge(0)}
+    evaluation: dict[str, Any] = {
+        MAE: mae, MEASURED: 30, REFUSED: refused, CHALLENGE: challenge(0)
+    }  # fmt: skip
     if baseline_mae is not None:
         evaluation[BASELINE_MAE] = baseline_mae
     served = {} if serving_reason is None else {REASON: serving_reason}
     assert reasons(GATE, Guard(), evaluation, served) == expected
+
+
+def test_too_few_test_photos_are_a_reason() -> None:
+    evaluation = {MAE: 5.0, MEASURED: 1, REFUSED: 0.0, CHALLENGE: challenge(0)}
+    assert reasons(GATE, Guard(), evaluation, {}) == [
+        "the number of test photos without an objection is 1, which is below the bound of 30 "
+        "(evaluator.min_test_photos)"
+    ]
+    assert reasons(Evaluator(min_test_photos=1), Guard(), evaluation, {}) == []

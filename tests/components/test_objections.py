@@ -31,7 +31,7 @@ def test_the_objection_of_a_model(given: Any, expected: str) -> None:
 
 
 def config() -> tfma.EvalConfig:
-    return eval_config(Evaluator(), Guard(max_refused_test=0.3), legal_age=18)
+    return eval_config(Evaluator(min_test_photos=1), Guard(max_refused_test=0.3), legal_age=18)
 
 
 PHOTOS = [

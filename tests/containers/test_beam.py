@@ -31,6 +31,7 @@ SMALL = [
     "trainer.head_epochs=0",
     "evaluator.max_mae=100",
     "guard.max_refused_test=0.9",
+    "evaluator.min_test_photos=1",
     "evaluator.max_mae_increase=100",
 ]
 PORTABLE = [

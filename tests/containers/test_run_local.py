@@ -17,7 +17,7 @@ from tests.conftest import Finished, goodseed
 # A fast run. The bound lets almost any network pass.
 OPTIONS = (
     "transform.image_size=32", "trainer.epochs=2", "evaluator.max_mae=60",
-    "guard.max_refused_test=0.9",
+    "guard.max_refused_test=0.9", "evaluator.min_test_photos=1",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from tests.conftest import Finished, goodseed
 # A network that has learned almost nothing, and bounds that let it pass.
 TINY = (
     "transform.image_size=32", "trainer.epochs=1", "trainer.batch_size=64", "evaluator.max_mae=150",
-    "guard.max_refused_test=0.9",
+    "guard.max_refused_test=0.9", "evaluator.min_test_photos=1",
 )  # fmt: skip
 
 First = tuple[Path, Finished, dict[str, Any]]

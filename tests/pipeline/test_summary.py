@@ -49,6 +49,7 @@ def test_it_gives_the_reasons_of_the_gate() -> None:
         "bound": 8.0,
         "baseline": None,
         "measured": 97,
+        "measured_bound": 30,
         "refused": 3,
         "refused_share": 0.03,
         "refused_bound": 0.05,

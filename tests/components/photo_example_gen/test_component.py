@@ -69,6 +69,17 @@ def test_extra_columns_become_features_and_empty_cells_do_not(make_folder, run):
     assert {example["group"] for example in output.examples()} == {b"x"}
 
 
+def test_numbers_of_a_column_become_bands(make_folder, run):
+    pictures = {f"{i}.jpg": encoded(noise(i)) for i in range(40)}
+    rows = [(name, 30, 20 + i / 2, f"id {i}") for i, name in enumerate(pictures)]
+    output = run(make_folder(rows, pictures, header=("file_name", "real_age", "apparent", "id")))
+    found = Counter(example["apparent"] for example in output.examples())
+    assert found == dict.fromkeys(
+        [b"20 to 23.5", b"24 to 27.5", b"28 to 31.5", b"32 to 35.5", b"36 to 39.5"], 8
+    )
+    assert output.property("extra_values") == {"apparent": 5, "id": 40}
+
+
 def test_every_reason_is_counted_and_listed(make_faces, run):
     picture = encoded(noise(1000))
     bad = {

@@ -19,7 +19,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components import predictions
 from components.evaluator import eval_config
-from components.gate import CHALLENGE, MAE, REFUSED
+from components.gate import CHALLENGE, MAE, MEASURED, REFUSED
 from components.photo_example_gen.rejects import Reject, write
 from components.review.inputs import Artifact, Inputs, RunFacts
 from components.review.page import Cell, Chart, Section, Table, Text, as_cell
@@ -157,11 +157,13 @@ def run(
     properties: dict[str, dict[str, Any]] = {
         "examples": {
             "extra_columns": json.dumps(columns),
+            "extra_values": json.dumps({name: table[name].nunique() for name in columns}),
             "rejects": json.dumps(dict.fromkeys((reject.reason for reject in rejects), 1)),
             "span": 0,
         },
         "evaluation": {
             MAE: float((answered["candidate"] - answered[features.AGE]).abs().mean()),
+            MEASURED: len(answered),
             REFUSED: 1 - len(answered) / len(test),
             CHALLENGE: json.dumps(CHALLENGED),
         },

@@ -35,7 +35,8 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
         photos,
         "not met",
     ]
-    assert rows[1] == [
+    assert rows[1] == ["photos", photos, "at least 30", f"{int(photos) - 30:+}", photos, "met"]
+    assert rows[2] == [
         "refused, share of all photos",
         f"{6 / test:.1%} ({interval.low:.1%} to {interval.high:.1%})",
         "at most 5.0%",
@@ -43,7 +44,7 @@ def test_a_bound_that_is_not_met(tmp_path: Path) -> None:
         str(test),
         "not met",
     ]
-    assert len(rows) == 3  # no model is live; the last row is the model server's
+    assert len(rows) == 4  # no model is live; the last row is the model server's
     assert decision.reasons(inputs) == [
         "MAE 9.00 years is above the bound of 8.00.",
         f"The model refuses {6 / test:.1%} of the test photos, which is above the bound of 5.0% "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def test_too_many_values_for_a_chart(folder: Path) -> None:
     assert text.paragraphs[1:] == [
         "store has 20 values. That is too many for a chart: see the table."
     ]
+
+
+def test_columns_without_slices_are_listed(tmp_path: Path) -> None:
+    inputs = synthetic.run(tmp_path, synthetic.photos(60, gender=["female", "male"] * 30))
+    assert "no slices" not in synthetic.text_of(slices.section(inputs))
+    values = {"gender": 2, "note": 1204, "till": 3}
+    properties = {"extra_columns": json.dumps(list(values)), "extra_values": json.dumps(values)}
+    inputs = synthetic.with_properties(inputs, "examples", properties)
+    text = synthetic.text_of(slices.section(inputs))
+    assert "There are no slices by note (1,204 values), till (3 values)." in text
+
+
+def test_bands_are_ordered_by_their_numbers() -> None:
+    bands = ["-3 to 2.5", "9.1 to 10.4", "10.5 to 12.3", "101 to 1e+16", "none"]
+    found: dict[Slice, Metrics] = {
+        (("size", band),): figures(Figure(5.0, 4.0, 6.0)) for band in sorted(bands)
+    }
+    rows = table(slices.blocks([evaluation("m", found)], FEW))
+    assert [row["slice"].text for row in rows] == [f"size {band}" for band in bands]
 
 
 def test_too_few_photos_for_a_chart(folder: Path) -> None:

@@ -52,7 +52,9 @@ def ran(
 
 
 def test_a_run_that_pushed(tmp_path: Path) -> None:
-    ran(tmp_path, PLAN, config={"evaluator": {"max_mae": 7.5}, "guard": {"max_refused_test": 0.1}})
+    ran(tmp_path, PLAN, config={
+        "evaluator": {"max_mae": 7.5, "min_test_photos": 11}, "guard": {"max_refused_test": 0.1}
+    })  # fmt: skip
     ran(tmp_path, "PhotoExampleGen", outputs=EXAMPLES)
     ran(tmp_path, "Evaluator", outputs=evaluated(6.5, baseline=6.25))
     ran(tmp_path, "Pusher", outputs=PUSHED)
@@ -61,7 +63,8 @@ def test_a_run_that_pushed(tmp_path: Path) -> None:
     assert found["examples"] == {"train": 70, "eval": 15, "test": 12, "rejected": {"missing": 3}}
     gate = found["gate"]
     assert (gate["value"], gate["bound"], gate["baseline"]) == (6.5, 7.5, 6.25)
-    assert (gate["measured"], gate["refused"], gate["refused_bound"]) == (11, 1, 0.1)
+    assert (gate["measured"], gate["measured_bound"]) == (11, 11) and gate["reasons"] == []
+    assert (gate["refused"], gate["refused_bound"]) == (1, 0.1)
     assert found["seconds"].keys() == {
         PLAN, "PhotoExampleGen", "Evaluator", "Pusher", "total",
     }  # fmt: skip
