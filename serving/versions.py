@@ -18,10 +18,19 @@ _LAST = 2**63 - 1  # a server reads an int64
 def newest_version(base: Path) -> int | None:
     """The version that a server with the default policy (`latest`) serves; None if there is none.
 
-    Folders without a saved_model.pb do not count: a server can't load them.
+    Links and folders without a saved_model.pb do not count: our server can't load them.
     """
-    found = (n for n in _numbers(base) if (base / str(n) / "saved_model.pb").is_file())
-    return max(found, default=None)
+    folders = (base / str(number) for number in _numbers(base))
+    loadable = (f for f in folders if (f / "saved_model.pb").is_file() and not f.is_symlink())
+    return max((int(folder.name) for folder in loadable), default=None)
+
+
+def link_in(folder: Path) -> Path | None:
+    """A symbolic link in a folder, or the folder itself if it is one; None if there is none.
+
+    Links are not followed in pushed and served folders: else files from elsewhere would be served.
+    """
+    return next((path for path in (folder, *folder.rglob("*")) if path.is_symlink()), None)
 
 
 def push(model: Path, base: Path) -> int:
@@ -36,7 +45,12 @@ def push(model: Path, base: Path) -> int:
     Args:
         model: folder of the SavedModel.
         base: the servable's folder; it is made if it does not exist.
+
+    Raises:
+        ValueError: the model holds a symbolic link.
     """
+    if link := link_in(model):
+        raise ValueError(f"{link} is a symbolic link: a pushed model holds files only")
     newest = newest_version(base)
     if newest is not None and _same_files(model, base / str(newest)):
         return newest

@@ -28,6 +28,7 @@ from serving.server.errors import (
     not_found,
 )
 from serving.server.tensors import to_array, to_proto
+from serving.versions import link_in
 
 WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 MAX_WARM_UP_RECORDS = 1000
@@ -50,6 +51,8 @@ class Servable:
         Raises:
             ServingError: it can't be loaded, and why.
         """
+        if link := link_in(Path(folder)):
+            raise failed_precondition(f"{link} is a symbolic link, which is not followed")
         self.name = name
         self.version = version
         self.signature_defs = _signature_defs(Path(folder) / "saved_model.pb")

@@ -30,7 +30,15 @@ def test_newest_version_counts_what_a_server_can_load(tmp_path: Path) -> None:
         (base / name).mkdir(parents=True)
         if name != "11":
             (base / name / "saved_model.pb").touch()
+    (base / "13").symlink_to("10")
     assert newest_version(base) == 10
+
+
+def test_a_link_is_not_pushed(model: Path, tmp_path: Path) -> None:
+    (model / "variables" / "more").symlink_to("/etc/hostname")
+    with pytest.raises(ValueError, match="more is a symbolic link"):
+        push(model, tmp_path / "goodseed_age")
+    assert not (tmp_path / "goodseed_age").exists()
 
 
 def test_push_makes_the_newest_version(model: Path, tmp_path: Path) -> None:

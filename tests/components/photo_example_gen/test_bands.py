@@ -22,7 +22,7 @@ def cut(texts: list[str], column: str = "apparent_age") -> list[str]:
         Row(TABLE, line, "a.jpg", "final_files/a.jpg", 30.0, {column: text} if text else {})
         for line, text in enumerate(texts, start=2)
     ]
-    found = bands.cut(Labels(rows, [], [column], 0))
+    found = bands.cut(Labels(rows, [], [column], 0, None))
     return [row.extra.get(column, "") for row in found.rows]
 
 

@@ -36,14 +36,14 @@ def scanned(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for number, row in enumerate(rows):
         age = float(row["real_age"])
         name = f"{number % PEOPLE:03d}A{age:02.0f}-{number}.JPG"
-        file = (cache if number % 5 == 0 else pictures) / name
+        picture = (cache if number % 5 == 0 else pictures) / name
         try:
             with Image.open(drawn_photos / "final_files" / row["file_name"]) as image:
-                image.convert("L").save(file, "JPEG")
+                image.convert("L").save(picture, "JPEG")
         except OSError:  # some of the drawn files are missing or broken
             continue
         if number % 5 == 0:
-            (pictures / name).symlink_to(file)
+            (pictures / name).symlink_to(picture)
         cells = [
             name.lower() if number % 2 else f"final_files\\{name}",
             f"{age:.1f}".replace(".", ","),

@@ -86,6 +86,11 @@ def replace_by_a_file(folder: Path) -> None:
     folder.write_text("a file")
 
 
+def replace_by_a_link(folder: Path) -> None:
+    elsewhere = folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(elsewhere)
+
+
 @pytest.mark.parametrize(
     ("break_it", "code"),
     [
@@ -93,6 +98,8 @@ def replace_by_a_file(folder: Path) -> None:
         (lambda f: (f / "saved_model.pb").write_bytes(b"broken"), "DATA_LOSS"),
         (lambda f: shutil.rmtree(f / "variables"), "UNKNOWN"),
         (replace_by_a_file, "NOT_FOUND"),
+        (replace_by_a_link, "FAILED_PRECONDITION"),
+        (lambda f: (f / "linked").symlink_to("/etc"), "FAILED_PRECONDITION"),
     ],
 )
 def test_a_broken_folder_says_what_is_wrong(
