@@ -38,7 +38,7 @@ class Table:
     csv: str
     folder: str
     split: str | None  # that the layout gives; None: it depends on the picture
-    span: int  # 0 if the photos folder has no spans
+    span: int | None  # None if the photos folder has no spans
 
 
 class Row(NamedTuple):
@@ -63,7 +63,7 @@ class Labels:
     rows: list[Row]
     rejects: list[Reject]
     extra_columns: list[str]  # their names in the order of the CSVs, and SPAN
-    span: int  # the newest
+    span: int  # the newest; 0 if there are none
 
 
 def find(data: Data) -> list[Table]:
@@ -75,7 +75,7 @@ def find(data: Data) -> list[Table]:
     root = Path(data.photos)
     if not root.is_dir():
         raise UserError(f"no folder {root}: name the folder with the photos and their CSV")
-    here = _layout(root, "", data.labels_file, span=0)
+    here = _layout(root, "", data.labels_file, span=None)
     spans = sorted(
         (int(match[1]), entry.name)
         for entry in root.iterdir()
@@ -99,7 +99,7 @@ def find(data: Data) -> list[Table]:
     return here
 
 
-def _layout(root: Path, inside: str, labels_file: str, span: int) -> list[Table]:
+def _layout(root: Path, inside: str, labels_file: str, span: int | None) -> list[Table]:
     """The tables in one folder; an empty list if there is no CSV."""
     folder = root / inside
     if (folder / labels_file).is_file():
@@ -173,7 +173,7 @@ def read(data: Data) -> Labels:
         columns, records = _parse(path, renamed)
         _check_extra_columns(path, columns)
         extra |= dict.fromkeys(name for name in columns if name and name not in _TAKEN)
-        if table.span:
+        if table.span is not None:
             extra |= {features.SPAN: None}
         for line, cells in records:
             record = dict(zip(columns, cells, strict=False))
@@ -184,7 +184,7 @@ def read(data: Data) -> Labels:
                 rejects.append(Reject(table.csv, line, name, rejection.reason, rejection.detail))
     if not rows and not rejects:
         raise UserError(f"{Path(photos, tables[0].csv)} has no rows below its header: add photos")
-    found = Labels(rows, rejects, list(extra), max(table.span for table in tables))
+    found = Labels(rows, rejects, list(extra), tables[-1].span or 0)
     return leave_out(found, data.exclude, photos) if data.exclude else found
 
 
@@ -306,7 +306,7 @@ def _normal(column: str) -> str:
 
 def _row(table: Table, line: int, record: dict[str, str]) -> Row:
     file_name = record.get(features.FILE_NAME, "").strip()
-    span = {features.SPAN: str(table.span)} if table.span else {}
+    span = {} if table.span is None else {features.SPAN: str(table.span)}
     return Row(
         table=table,
         line=line,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -23,7 +22,7 @@ def section(inputs: Inputs) -> Section:
 
 def _blocks(inputs: Inputs) -> Iterator[Block]:
     found = figures(inputs)
-    columns = json.loads(inputs.property_of("examples", "extra_columns") or "[]")
+    columns = inputs.extra_columns
     groups = {
         name: sorted(key[0][1] for key in found if len(key) == 1 and key[0][0] == name)
         for name in columns
