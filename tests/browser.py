@@ -6,7 +6,7 @@ import base64
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,11 @@ class Browser:
             for node in violation["nodes"]
         ]
 
-    def printed(self) -> str:
-        """The text of the page when it is printed to PDF."""
+    def sheets(self) -> Sequence[pypdf.PageObject]:
+        """The sheets of paper when the page is printed to PDF."""
         pdf = self.command("Page.printToPDF", printBackground=False)
-        pages = pypdf.PdfReader(io.BytesIO(base64.b64decode(pdf["data"]))).pages
-        return "\n".join(page.extract_text() for page in pages)
+        return pypdf.PdfReader(io.BytesIO(base64.b64decode(pdf["data"]))).pages
+
+    def printed(self) -> str:
+        """The text of the page when it is printed."""
+        return "\n".join(sheet.extract_text() for sheet in self.sheets())

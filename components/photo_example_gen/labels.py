@@ -45,7 +45,7 @@ class Table:
     csv: str
     folder: str
     split: str | None  # that the layout gives; None: it depends on the picture
-    span: int  # 0 if the photos folder has no spans
+    span: int | None  # None if the photos folder has no spans
     suffix: str = ""  # what is added to the file names in the CSV
 
 
@@ -71,7 +71,7 @@ class Labels:
     rows: list[Row]
     rejects: list[Reject]
     extra_columns: list[str]  # their names in the order of the CSVs, and SPAN
-    span: int  # the newest
+    span: int  # the newest; 0 if there are none
     appa_crops: str | None  # which of APPA-REAL's pictures; None if none of the tables is its own
 
 
@@ -84,7 +84,7 @@ def find(data: Data) -> list[Table]:
     root = Path(data.photos)
     if not root.is_dir():
         raise UserError(f"no folder {root}: name the folder with the photos and their CSV")
-    here = _layout(data, "", span=0)
+    here = _layout(data, "", span=None)
     spans = sorted(
         (int(match[1]), entry.name)
         for entry in root.iterdir()
@@ -108,7 +108,7 @@ def find(data: Data) -> list[Table]:
     return here
 
 
-def _layout(data: Data, inside: str, span: int) -> list[Table]:
+def _layout(data: Data, inside: str, span: int | None) -> list[Table]:
     """The tables in one folder; an empty list if there is no CSV."""
     folder, suffix = Path(data.photos, inside), ""
     if (folder / data.labels_file).is_file():
@@ -195,7 +195,7 @@ def read(data: Data) -> Labels:
         columns, records = _parse(path, renamed)
         names = _feature_names(path, columns, renamed)
         extra |= dict.fromkeys(name for name in names if name and name not in renamed.values())
-        if table.span:
+        if table.span is not None:
             extra |= {features.SPAN: None}
         pictures = _Pictures(photos, table.folder)
         for line, cells in records:
@@ -209,7 +209,7 @@ def read(data: Data) -> Labels:
         raise UserError(f"{csv_file} has no rows below its header: add photos")
     is_appa = any(table.split for table in found_tables)
     found = Labels(
-        rows, rejects, list(extra), max(table.span for table in found_tables),
+        rows, rejects, list(extra), found_tables[-1].span or 0,
         (data.appa_crops or "full") if is_appa else None,
     )  # fmt: skip
     return leave_out(found, data.exclude, photos) if data.exclude else found
@@ -332,7 +332,7 @@ def _row(table: Table, pictures: _Pictures, line: int, names: list[str], cells: 
         raise Rejected(Reason.CELLS, f"{len(cells)} instead of {len(names)}")
     record = {name: cell.strip() for name, cell in zip(names, cells, strict=True) if name}
     file_name, age = record.pop(features.FILE_NAME), record.pop(features.AGE)
-    span = {features.SPAN: str(table.span)} if table.span else {}
+    span = {features.SPAN: str(table.span)} if table.span is not None else {}
     return Row(
         table=table,
         line=line,

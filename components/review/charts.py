@@ -28,7 +28,7 @@ _CONFIG = {
     },
     "axisQuantitative": {"tickCount": 7},
     "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12,
-               "orient": "top"},
+               "labelLimit": 0, "orient": "top"},
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},
     "range": {"category": list(COLOURS)},
     "bar": {"color": FILL}, "line": {"color": FILL}, "point": {"color": FILL, "filled": True},

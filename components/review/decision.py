@@ -256,10 +256,10 @@ def _facts(inputs: Inputs) -> Iterator[list[str]]:
 
 
 def _lineage(inputs: Inputs) -> Iterator[list[Cell | str]]:
-    span = inputs.property_of("examples", "span")
+    span = inputs.newest_span
     version, live = pushed_version(inputs), live_version(inputs)
     contents = {
-        "examples": f"the photos{f', up to span {span}' if span else ''}",
+        "examples": "the photos" if span is None else f"the photos, up to span {span}",
         "statistics": "statistics of the photos (TFDV)",
         "schema": "the rules for the photos",
         "anomalies": "broken rules",

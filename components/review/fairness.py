@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -22,7 +21,7 @@ def section(inputs: Inputs) -> Section:
 
 def _blocks(inputs: Inputs) -> Iterator[Block]:
     found = figures(inputs)
-    columns = json.loads(inputs.property_of("examples", "extra_columns") or "[]")
+    columns = inputs.extra_columns
     groups = {
         name: [key[0][1] for key in sorted(found, key=order) if len(key) == 1 and key[0][0] == name]
         for name in columns

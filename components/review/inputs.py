@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import json
 import os
 import platform
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import DISTRIBUTION
+from schemas.features import SPAN
 
 NOT_RECORDED = "not recorded"
 
@@ -54,6 +56,16 @@ class Inputs:
         """A property of an artifact; None if there is no such artifact or property."""
         found = self.artifacts.get(artifact)
         return found.properties.get(name) if found else None
+
+    @property
+    def extra_columns(self) -> list[str]:
+        """The names of the photos' string features that our own code does not make."""
+        return list(json.loads(self.property_of("examples", "extra_columns") or "[]"))
+
+    @property
+    def newest_span(self) -> int | None:
+        """The newest span of the photos; None if they are not in span folders."""
+        return self.property_of("examples", "span") if SPAN in self.extra_columns else None
 
     @property
     def min_photos(self) -> int:

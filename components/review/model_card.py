@@ -120,10 +120,9 @@ def _photos(inputs: Inputs) -> dict[str, Any]:
     splits = data.by_split(inputs)
     reference = population.read(inputs.settings["review"]["population"])
     rejects = json.loads(inputs.property_of("examples", "rejects") or "{}")
-    columns = json.loads(inputs.property_of("examples", "extra_columns") or "[]")
     return {
         **{f"{split}_photos": f"{data.size(photos):,}" for split, photos in splits.items()},
-        "columns": ", ".join(columns) or "none",
+        "columns": ", ".join(inputs.extra_columns) or "none",
         "fingerprint": fingerprint(inputs),
         "spans": _spans(inputs),
         "rejects": ", ".join(f"{count:,} {reason}" for reason, count in rejects.items()) or "none",
@@ -133,8 +132,8 @@ def _photos(inputs: Inputs) -> dict[str, Any]:
 
 
 def _spans(inputs: Inputs) -> str:
-    newest = inputs.property_of("examples", "span")
-    return f"up to span {newest}" if newest else "none; all photos are in one folder"
+    newest = inputs.newest_span
+    return "none; all photos are in one folder" if newest is None else f"up to span {newest}"
 
 
 def _measured(found: Mapping[Slice, Metrics], min_photos: int) -> dict[str, Any]:

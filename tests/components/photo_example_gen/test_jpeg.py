@@ -78,7 +78,7 @@ def test_without_metadata_nothing_changes(base: bytes) -> None:
 
 
 ABOUT_COLOURS = st.builds(
-    lambda kind, body: jpeg_segment(*kind[:1], kind[1] + body),
+    lambda kind, body: jpeg_segment(kind[0], kind[1] + body),
     st.sampled_from([(0xE0, b"JFIF\0"), (0xEE, b"Adobe"), (0xEE, b"Adobe\0\x64\0\0\0\0")]),
     st.binary(max_size=24),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -286,24 +287,27 @@ def test_layout_of_appa_real(make_folder):
 
 
 def test_spans(make_folder):
-    for span in ("span-2", "span-10", "span-1"):
+    for span in ("span-2", "span-10", "span-0"):
         make_folder([("a.jpg", 23)], {}, f"photos/{span}")
     root = make_folder([], {}, "photos/other").parent
 
-    def found(window: int) -> list[tuple[str, int]]:
+    def found(window: int) -> list[tuple[str, int | None]]:
         tables = labels.find(Data(photos=str(root), span_window=window))
         return [(table.csv, table.span) for table in tables]
 
     newest = ("span-10/labels.csv", 10)
-    assert found(0) == [("span-1/labels.csv", 1), ("span-2/labels.csv", 2), newest]
+    assert found(0) == [("span-0/labels.csv", 0), ("span-2/labels.csv", 2), newest]
     assert found(1) == [newest]
     assert found(2) == [("span-2/labels.csv", 2), newest]
     assert len(found(9)) == 3
     rows = labels.read(Data(photos=str(root)))
     assert rows.span == 10
-    assert rows.rows[0].path == "span-1/final_files/a.jpg"
+    assert rows.rows[0].path == "span-0/final_files/a.jpg"
     assert rows.extra_columns == ["span"]
-    assert [row.extra for row in rows.rows] == [{"span": n} for n in ("1", "2", "10")]
+    assert [row.extra for row in rows.rows] == [{"span": n} for n in ("0", "2", "10")]
+    shutil.rmtree(root / "span-2")
+    shutil.rmtree(root / "span-10")
+    assert labels.read(Data(photos=str(root))).rows[0].extra == {"span": "0"}
 
 
 def test_another_labels_file(make_folder):

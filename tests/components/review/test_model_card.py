@@ -11,7 +11,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from markdown_it import MarkdownIt
 
-from components.review import model_card
+from components.review import decision, model_card
 from components.review.evaluation import read
 from components.review.inputs import Inputs, RunFacts
 from schemas import features
@@ -94,3 +94,16 @@ def test_a_run_with_few_facts(inputs: Inputs, tmp_path: Path) -> None:
     assert "Decision of the gate: not passed" in card
     assert "no groups to compare" in card
     assert "not stated by the photos' folder" in card
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [('["span"]', "up to span 0"), ('["store"]', "none; all photos are in one folder")],
+)
+def test_span_0_is_a_span(inputs: Inputs, columns: str, said: str) -> None:
+    spans = synthetic.with_properties(inputs, "examples", {"extra_columns": columns, "span": 0})
+    assert f"Spans (folders of newer photos): {said}" in model_card.markdown(spans)
+    tables = synthetic.tables(decision.section(spans))
+    lineage = next(rows for caption, rows in tables.items() if caption.startswith("Lineage"))
+    content = f"the photos, {said}" if "span" in columns else "the photos"
+    assert lineage[0]["content"].text == content

@@ -28,6 +28,7 @@ from tests.browser import Browser
 
 HOSTILE = "<script>document.title='taken'</script>\"'&]]><img src=x onerror=document.title='taken'>"
 LONG = "n" * 300
+WIDE = [f"interval {at} of many" for at in range(16)]  # columns
 KIND = "R&D <kind>"  # a possible name of a column in a CSV
 
 
@@ -50,7 +51,7 @@ def table(rows: int = 40) -> Table:
 def chart() -> Chart:
     rows = [{"band": band, "mae": mae} for band, mae in (("0–12", 5.0), (HOSTILE, 8.0))]
     spec = alt.Chart(alt.InlineData(rows)).mark_point(clip=True).encode(x="mae:Q", y="band:N")
-    return Chart(f"A chart {HOSTILE}", f"Points {HOSTILE}", spec)
+    return Chart(f"A chart {HOSTILE}", f"Points {HOSTILE}", spec.properties(width=300))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Section("first", "First", [Verdict(HOSTILE, True), Text([HOSTILE])]),
             Section("second", "Second", [Verdict("No.", False), chart(), chart(), table()]),
             Section("third", "Third", [Table("Plain", ["a"], [[LONG]]), Photos("Them", [photo])]),
+            Section("wide", "Wide", [Table("Wide", WIDE, [["0.12 (0.01 to 1.23)"] * 16] * 3)]),
             Section("fourth", "Fourth", [Markdown(f"# Card\n\n{HOSTILE}")]),
         ],
         ["model_card.md"],
@@ -118,6 +120,26 @@ def test_accessibility(browser: Browser, page: Path, width: int, dark: bool) -> 
     assert browser.accessibility_violations() == []
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize(("width", "used"), [(1600, 1400), (1000, 1000), (400, 400)])
+def test_the_page_fits_its_window(browser: Browser, page: Path, width: int, used: int) -> None:
+    browser.open(page, width)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    scrollbar = width - browser.run("return document.documentElement.clientWidth")
+    body = browser.run("return document.body.getBoundingClientRect().width")
+    assert body == min(used, width - scrollbar)
+    first, second = browser.run(
+        "return [...document.querySelectorAll('figure')].map((f) => f.getBoundingClientRect().top)"
+    )
+    assert (first == second) == (width == 1600)  # the charts stand side by side
+    # What is wider than the window scrolls in a box of its own, and its caption can be read.
+    inside = """const body = document.body.getBoundingClientRect();
+        return [...document.querySelectorAll(arguments[0])]
+            .every((box) => box.getBoundingClientRect().right <= body.right)"""
+    assert browser.run(inside, "section > *, figure > *, caption")
+    assert not browser.run(inside, "table")
+
+
 def column(browser: Browser, at: int) -> list[str]:
     return browser.run(
         "return [...document.querySelectorAll('table.interactive tbody tr')]"
@@ -167,6 +189,15 @@ def test_printing_keeps_every_row(browser: Browser, page: Path) -> None:
     for at in range(41):
         assert re.search(rf"slice {at}\s", printed)
     assert "Plain" in printed and "In words" not in printed
+
+
+@pytest.mark.e2e
+def test_a_wide_table_is_printed_on_landscape_sheets(browser: Browser, page: Path) -> None:
+    """Otherwise the browser shrinks all sheets until the table fits."""
+    browser.open(page)
+    for sheet in browser.sheets():
+        landscape = sheet.mediabox.width > sheet.mediabox.height
+        assert landscape == ("0.12 (0.01" in " ".join(sheet.extract_text().split()))
 
 
 @pytest.mark.e2e
