@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import gzip
 import json
 import os
 import re
@@ -23,7 +25,7 @@ from goodseed_client import AgeClient, Reason
 
 from components import predictions
 from pipeline.local.store import metadata_store
-from tests.conftest import ROOT, Finished, goodseed, goodseed_command
+from tests.conftest import PRIVATE, ROOT, Finished, goodseed, goodseed_command
 from tests.disks import small_disk
 from tests.pipeline.conftest import Command, First, arguments
 from tests.serving.client.test_photo import BOMB_WARNING, fuzzed, is_sound
@@ -161,6 +163,24 @@ def test_damaged_photos_get_an_advice_from_the_pushed_model(
     faults = {Reason.INTERNAL_ERROR, Reason.NO_SERVER, Reason.SERVER_ERROR, Reason.TIMEOUT}
     assert not reasons & faults
     assert {prediction.valid for prediction in predictions} == {True, False}
+
+
+def test_the_artifacts_hold_pixels_only(first: First, drawn_photos: Path) -> None:
+    photos = [photo.read_bytes() for photo in (drawn_photos / "final_files").iterdir()]
+    assert sum(PRIVATE in photo for photo in photos) > 200
+    read = {".gz": lambda file: gzip.decompress(file.read_bytes()), ".parquet": parquet_text}
+    files = [file for file in first[0].rglob("*") if file.is_file()]
+    assert {".gz", ".parquet", ".html", ".pb", ".db"} <= {file.suffix for file in files}
+    for file in files:
+        data = read.get(file.suffix, Path.read_bytes)(file)
+        assert PRIVATE not in data, file
+        pictures = re.findall(rb"data:image/jpeg;base64,([^\"]+)", data)
+        assert bool(pictures) == (file.suffix == ".html")
+        assert not any(PRIVATE in base64.b64decode(picture) for picture in pictures)
+
+
+def parquet_text(file: Path) -> bytes:
+    return pq.read_table(file).to_pandas().to_csv().encode()
 
 
 def test_a_run_ends_with_its_page(first: First) -> None:
