@@ -135,6 +135,19 @@ def _bound(
     )
 
 
+def check_slice_columns(chosen: Sequence[str], found: Sequence[str]) -> None:
+    """Checks that the photos have the columns that the configuration chose.
+
+    Raises:
+        UserError: one is missing.
+    """
+    if unknown := [name for name in chosen if name not in found]:
+        raise UserError(
+            f"evaluator.slice_columns: the photos' table has no extra column {', '.join(unknown)}; "
+            f"choose from those that it has: {', '.join(found) or 'none'}"
+        )
+
+
 def _slice_by_columns(
     specs: MutableSequence[config_pb2.SlicingSpec], found: Sequence[str], values: Mapping[str, int]
 ) -> None:
@@ -149,11 +162,7 @@ def _slice_by_columns(
         UserError: a chosen column is not one of them.
     """
     chosen = list(dict.fromkeys(spec.feature_keys[0] for spec in specs[2:]))
-    if unknown := [name for name in chosen if name not in found]:
-        raise UserError(
-            f"evaluator.slice_columns: the photos' table has no extra column {', '.join(unknown)}; "
-            f"choose from those that it has: {', '.join(found) or 'none'}"
-        )
+    check_slice_columns(chosen, found)
     del specs[2:]
     for column in chosen or [name for name in found if values[name] <= MAX_VALUES]:
         specs.append(config_pb2.SlicingSpec(feature_keys=[column]))

@@ -11,9 +11,9 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2
 
 from components.curated_schema import CuratedSchema
-from components.evaluator import Evaluator, eval_config
+from components.evaluator import Evaluator, check_slice_columns, eval_config
 from components.example_validator import ExampleValidator
-from components.photo_example_gen import PhotoExampleGen
+from components.photo_example_gen import PhotoExampleGen, labels
 from components.pusher import Pusher
 from components.review.component import Review
 from components.served_model import ServedModel
@@ -26,6 +26,16 @@ from pipeline.config import PIPELINE_NAME, Beam, Config
 
 # Steps that always run: the live model changes without the graph, and the page describes one run.
 NEVER_CACHED = frozenset({"ServedModel", "Pusher", "Review"})
+
+
+def check_columns(config: Config) -> None:
+    """Checks that the photos have the columns by which the Evaluator slices, hours before it runs.
+
+    Raises:
+        UserError: a column is missing, or the photos' table can't be read.
+    """
+    if chosen := config.evaluator.slice_columns:
+        check_slice_columns(chosen, labels.read(config.data).extra_columns)
 
 
 def create_pipeline(config: Config) -> Pipeline:

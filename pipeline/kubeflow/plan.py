@@ -13,7 +13,7 @@ from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from components.errors import UserError
 from pipeline.config import Config
-from pipeline.graph import create_pipeline
+from pipeline.graph import check_columns, create_pipeline
 from pipeline.kubeflow.launcher import Task
 from pipeline.kubeflow.parameters import configuration, parameter_name
 from pipeline.kubeflow.records import Record
@@ -37,6 +37,7 @@ def write(task: Task, run_dir: Path, record: Record) -> None:
     config = configuration(task.parameters, run_dir)
     record.config = config.model_dump(mode="json", exclude={"kubeflow"})
     _check_paths(config)
+    check_columns(config)
     ir = compiler.Compiler().compile(create_pipeline(config))
     parts = {
         parameter_name(n.pipeline_node.node_info.id): part(ir, n.pipeline_node) for n in ir.nodes

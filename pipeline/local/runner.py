@@ -21,7 +21,7 @@ from components import progress
 from components.errors import one_line
 from pipeline import summary
 from pipeline.config import Config
-from pipeline.graph import NEVER_CACHED, create_pipeline
+from pipeline.graph import NEVER_CACHED, check_columns, create_pipeline
 from pipeline.local import artifacts
 from pipeline.local.store import run_outputs
 from pipeline.system import resident_mb, write_whole
@@ -36,9 +36,11 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         The summary. If a step failed, the summary says so.
 
     Raises:
-        UserError: the folder holds other files than those that its steps wrote.
+        UserError: the folder holds other files than those that its steps wrote, or the photos lack
+            a column that makes slices.
     """
     run_dir = Path(config.run_dir)
+    check_columns(config)
     ir = compiler.Compiler().compile(create_pipeline(config))
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(

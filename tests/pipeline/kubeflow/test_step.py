@@ -170,6 +170,7 @@ def test_a_volume_of_another_user(
         ({"config": {"trainer": {"epoch": 1}}}, "trainer.epoch: no such option"),
         ({"serving_root": "/no/such/folder"}, "serving_root: no folder /no/such/folder"),
         ({"photos": "/no/such/folder"}, "no folder /no/such/folder"),
+        ({"config": {"evaluator": {"slice_columns": ["branch"]}}}, "has no extra column branch;"),
     ],
 )
 def test_a_mistake_in_the_parameters_ends_the_plan(

@@ -271,6 +271,16 @@ def test_the_median_does_not_pass_the_gate(run_dir: Path, drawn_photos: Path) ->
     assert versions(run_dir) == live
 
 
+def test_a_column_that_makes_slices_is_missed_at_once(
+    drawn_photos: Path, tmp_path: Path, command: Command
+) -> None:
+    chosen = "evaluator.slice_columns=[store, branch]"
+    finished = command(*arguments(drawn_photos, tmp_path / "run", chosen))
+    assert finished.status == 2
+    (line,) = finished.err.splitlines()
+    assert line.endswith("no extra column branch; choose from those that it has: gender, store")
+
+
 @pytest.mark.parametrize(
     ("csv", "said"),
     [
