@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 
 from pipeline.sample.draw import draw_sample
@@ -19,6 +20,10 @@ from tests.pictures import told
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 PRIVATE = b"Lange Str. 7"  # no part of a run may tell it
+
+# On a busy machine, an example may take long.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 # A shell starts background jobs with Ctrl-C ignored, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -70,6 +70,7 @@ def test_a_failed_step_is_one_line(locale: dict[str, str], tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.e2e
+@pytest.mark.parametrize("locale", ["ru_RU.KOI8-R"], indirect=True)
 def test_a_whole_run(locale: dict[str, str], drawn_photos: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(drawn_photos, photos)
