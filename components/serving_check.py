@@ -27,6 +27,7 @@ from tfx.utils import path_utils
 from components import no_faces
 from components.gate import REASON
 from schemas import features
+from serving.versions import push
 
 MODEL_NAME = "candidate"
 SIGNATURE = "serving_default"
@@ -147,8 +148,7 @@ def _server(model: Path) -> Iterator[grpc.Channel]:
     """A channel to a model server in a process of its own, once it has loaded the model."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "model")
-        base.mkdir()
-        (base / "1").symlink_to(model.absolute())
+        push(model, base)
         socket = Path(folder, "socket")
         command = [
             sys.executable, "-m", "serving.server.main", "--port=0",
