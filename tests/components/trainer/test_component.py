@@ -287,7 +287,7 @@ def test_other_photos_under_the_same_names_do_not_resume(
 def test_auto_precision_is_what_the_cpu_multiplies(
     monkeypatch: pytest.MonkeyPatch, flags: str, expected: str
 ) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda self: f"flags\t\t: {flags}\n")
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: f"flags\t\t: {flags}\n")
     assert component.resolve_precision("auto") == expected
     assert component.resolve_precision("float16") == "float16"
 

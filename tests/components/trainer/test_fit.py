@@ -337,8 +337,8 @@ def test_a_kill_in_the_middle_of_saving_costs_one_epoch(
         train(tmp_path / "here", network(), on_epoch=stop_after(2), **PHASES)
     write_text, savez = Path.write_text, np.savez
 
-    def half_of_the_state(self: Path, text: str) -> int:
-        write_text(self, text[: len(text) // 2])
+    def half_of_the_state(self: Path, text: str, encoding: str) -> int:
+        write_text(self, text[: len(text) // 2], encoding)
         raise Killed
 
     def half_of_the_variables(file: Path, *arrays: np.ndarray) -> None:
