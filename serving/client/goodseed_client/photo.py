@@ -21,7 +21,8 @@ Photo = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.
 # files' names. Formats are left out that run other programs (EPS, WMF), that are documents (PDF,
 # PSD) or that no camera or scanner writes. HEIC needs a plug-in for Pillow.
 _ALWAYS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-FORMATS = (*_ALWAYS, "AVIF") if features.check("avif") else _ALWAYS
+_AVIF = "avif" in features.modules and features.check("avif")  # Pillow from 11.3 on
+FORMATS = (*_ALWAYS, "AVIF") if _AVIF else _ALWAYS
 SUFFIXES = frozenset(
     {
         ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff",
