@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,11 @@ def eval_config(gate: config.Evaluator, guard: config.Guard, legal_age: int) -> 
             config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **specs),
         ],
         metrics_specs=[errors, photos],
-        # The executor completes them: only a run knows its extra columns.
+        # If no column is chosen, the executor adds the slices: only a run knows its extra columns.
         slicing_specs=[
-            config_pb2.SlicingSpec(feature_keys=keys)
-            for keys in ([], [features.AGE_BAND], *([name] for name in gate.slice_columns))
+            config_pb2.SlicingSpec(),
+            config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND]),
+            *_slices(gate.slice_columns),
         ],
     )
 
@@ -148,25 +149,13 @@ def check_slice_columns(chosen: Sequence[str], found: Sequence[str]) -> None:
         )
 
 
-def _slice_by_columns(
-    specs: MutableSequence[config_pb2.SlicingSpec], found: Sequence[str], values: Mapping[str, int]
-) -> None:
-    """Completes the slicing by extra columns: each chosen one alone, and with the age bands.
-
-    Args:
-        specs: of `eval_config`; changed in place.
-        found: the extra columns of the photos.
-        values: the number of values of each of them.
-
-    Raises:
-        UserError: a chosen column is not one of them.
-    """
-    chosen = list(dict.fromkeys(spec.feature_keys[0] for spec in specs[2:]))
-    check_slice_columns(chosen, found)
-    del specs[2:]
-    for column in chosen or [name for name in found if values[name] <= MAX_VALUES]:
-        specs.append(config_pb2.SlicingSpec(feature_keys=[column]))
-        specs.append(config_pb2.SlicingSpec(feature_keys=[features.AGE_BAND, column]))
+def _slices(columns: Sequence[str]) -> list[config_pb2.SlicingSpec]:
+    """Slices by each column alone, and by each with the age bands."""
+    return [
+        config_pb2.SlicingSpec(feature_keys=keys)
+        for column in dict.fromkeys(columns)
+        for keys in ([column], [features.AGE_BAND, column])
+    ]
 
 
 def custom_extractors(
@@ -217,7 +206,12 @@ class Executor(executor.Executor):
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
         photos = artifact_utils.get_single_instance(input_dict["examples"])
         values = json.loads(photos.get_string_custom_property("extra_values"))
-        _slice_by_columns(tfma_config.slicing_specs, extra_columns(schema), values)
+        specs, columns = tfma_config.slicing_specs, extra_columns(schema)
+        keys = dict.fromkeys(key for spec in specs for key in spec.feature_keys)
+        chosen = [key for key in keys if key != features.AGE_BAND]
+        check_slice_columns(chosen, columns)
+        if not chosen:
+            specs.extend(_slices([name for name in columns if values[name] <= MAX_VALUES]))
         inputs = dict(input_dict)
         live = is_live(artifact_utils.get_single_instance(input_dict["baseline_model"]))
         if not live:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from components.photo_example_gen.labels import Labels
+from components.photo_example_gen.labels import Labels, number
 from schemas import features
 
 BANDS = 5  # at most, of a column
@@ -44,8 +44,9 @@ def _texts(found: Labels, column: str) -> list[str]:
 
 def _bands(texts: Sequence[str]) -> dict[str, str]:
     """The band of each text; empty if the texts stay as they are."""
-    values = {text: _number(text) for text in set(texts)}
-    if len(values) <= BANDS or not all(map(math.isfinite, values.values())):
+    found = {text: number(text) for text in set(texts)}
+    values = {text: value for text, value in found.items() if value is not None}
+    if len(values) <= BANDS or values != found or not all(map(math.isfinite, values.values())):
         return {}
     numbers = np.array([values[text] for text in texts])
     inner = np.arange(1, BANDS) / BANDS
@@ -54,14 +55,6 @@ def _bands(texts: Sequence[str]) -> dict[str, str]:
     limits = {at: (numbers[band == at].min(), numbers[band == at].max()) for at in np.unique(band)}
     names = dict(zip(limits, _names(list(limits.values())), strict=True))
     return {text: names[at] for text, at in zip(texts, band, strict=True)}
-
-
-def _number(text: str) -> float:
-    """A number with a decimal point or comma; NaN if the text is none."""
-    try:
-        return float(text.replace(",", "."))
-    except ValueError:
-        return math.nan
 
 
 def _names(limits: Sequence[tuple[float, float]]) -> list[str]:

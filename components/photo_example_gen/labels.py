@@ -6,7 +6,6 @@ import hashlib
 import os
 import posixpath
 import re
-import stat
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -46,7 +45,7 @@ class Table:
     folder: str
     split: str | None  # that the layout gives; None: it depends on the picture
     span: int | None  # None if the photos folder has no spans
-    suffix: str = ""  # what is added to the file names in the CSV
+    crops: str | None = None  # which of APPA-REAL's pictures; None if it is another layout
 
 
 class Row(NamedTuple):
@@ -110,11 +109,11 @@ def find(data: Data) -> list[Table]:
 
 def _layout(data: Data, inside: str, span: int | None) -> list[Table]:
     """The tables in one folder; an empty list if there is no CSV."""
-    folder, suffix = Path(data.photos, inside), ""
+    folder, crops = Path(data.photos, inside), None
     if (folder / data.labels_file).is_file():
         layout: dict[str, tuple[str, str | None]] = {data.labels_file: (PICTURES, None)}
     elif any((folder / name).is_file() for name in APPA_REAL):
-        layout, suffix = dict(APPA_REAL), APPA_CROPS[data.appa_crops or "full"]
+        layout, crops = dict(APPA_REAL), data.appa_crops or "full"
     else:
         return []
     for csv_name, (pictures, _) in layout.items():
@@ -124,7 +123,7 @@ def _layout(data: Data, inside: str, span: int | None) -> list[Table]:
             raise UserError(f"{folder} lacks the folder {pictures}/, the pictures of {csv_name}")
     return [
         Table(
-            posixpath.join(inside, csv_name), posixpath.join(inside, pictures), split, span, suffix
+            posixpath.join(inside, csv_name), posixpath.join(inside, pictures), split, span, crops
         )
         for csv_name, (pictures, split) in layout.items()
     ]
@@ -147,15 +146,16 @@ def fingerprint(data: Data) -> str:
         digest.update(f"{table}\n".encode())
         digest.update(hashlib.sha256(_read_bytes(Path(data.photos, table.csv))).digest())
         pictures = Path(data.photos, table.folder)
-        for name, size, changed in sorted(_files(pictures, "")):
+        facts = ((name, entry.stat()) for name, entry in _files(pictures, ""))
+        for name, size, changed in sorted((n, s.st_size, s.st_mtime_ns) for n, s in facts):
             digest.update(f"{name}\n{size}\n{changed}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def _files(
     folder: Path, inside: str, above: frozenset[str] = frozenset()
-) -> Iterator[tuple[str, int, int]]:
-    """Path, size in bytes and time of change in nanoseconds of each file below a folder.
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Each file below a folder, with its path inside the folder.
 
     Links are followed, except back to a folder `above`: data farms link photos from elsewhere.
     """
@@ -166,13 +166,13 @@ def _files(
         for entry in entries:
             name = posixpath.join(inside, entry.name)
             try:
-                is_folder, status = entry.is_dir(), entry.stat()
-            except OSError:  # a link to nothing, or to itself
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
                 continue
             if is_folder:
                 yield from _files(folder, name, above | {real})
-            elif stat.S_ISREG(status.st_mode):
-                yield name, status.st_size, status.st_mtime_ns
+            elif is_file:
+                yield name, entry
 
 
 def read(data: Data) -> Labels:
@@ -207,11 +207,8 @@ def read(data: Data) -> Labels:
     if not rows and not rejects:
         csv_file = Path(photos, found_tables[0].csv)
         raise UserError(f"{csv_file} has no rows below its header: add photos")
-    is_appa = any(table.split for table in found_tables)
-    found = Labels(
-        rows, rejects, list(extra), found_tables[-1].span or 0,
-        (data.appa_crops or "full") if is_appa else None,
-    )  # fmt: skip
+    crops = next((table.crops for table in found_tables if table.crops), None)
+    found = Labels(rows, rejects, list(extra), found_tables[-1].span or 0, crops)
     return leave_out(found, data.exclude, photos) if data.exclude else found
 
 
@@ -289,7 +286,7 @@ class _Pictures:
 
     def __init__(self, photos: str, folder: str):
         self._folder = folder
-        self._names = {name for name, _, _ in _files(Path(photos, folder), "")}
+        self._names = {name for name, _ in _files(Path(photos, folder), "")}
 
     def path(self, name: str) -> str:
         """The path inside the photos folder of the file with a name in this folder.
@@ -333,11 +330,12 @@ def _row(table: Table, pictures: _Pictures, line: int, names: list[str], cells: 
     record = {name: cell.strip() for name, cell in zip(names, cells, strict=True) if name}
     file_name, age = record.pop(features.FILE_NAME), record.pop(features.AGE)
     span = {features.SPAN: str(table.span)} if table.span is not None else {}
+    suffix = APPA_CROPS[table.crops] if table.crops else ""
     return Row(
         table=table,
         line=line,
         file_name=file_name,
-        path=pictures.path(_inside(file_name) + table.suffix),
+        path=pictures.path(_inside(file_name) + suffix),
         age=_age(age),
         extra={name: value for name, value in record.items() if value} | span,
     )
@@ -354,12 +352,17 @@ def _inside(file_name: str) -> str:
 
 
 def _age(text: str) -> float:
-    """An age in years, written with a decimal point or comma."""
+    """An age in years."""
     if not text:
         raise Rejected(Reason.AGE_MISSING)
-    if not _NUMBER.fullmatch(text):
+    age = number(text)
+    if age is None:
         raise Rejected(Reason.AGE_NOT_A_NUMBER, text[:80])
-    age = float(text.replace(",", "."))
     if not 0 <= age <= features.MAX_AGE:
         raise Rejected(Reason.AGE_OUT_OF_RANGE, text[:80])
     return age
+
+
+def number(text: str) -> float | None:
+    """A number, written with a decimal point or comma; None if the text is none."""
+    return float(text.replace(",", ".")) if _NUMBER.fullmatch(text) else None

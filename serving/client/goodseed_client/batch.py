@@ -267,5 +267,5 @@ class _Parquet:
 
 def _utf8(value: Any) -> Any:
     """A file name may hold bytes that are not UTF-8; Parquet takes UTF-8 only."""
-    escape = isinstance(value, str) and not value.isascii()
-    return value.encode("utf-8", "backslashreplace").decode() if escape else value
+    is_text = isinstance(value, str)
+    return value.encode("utf-8", "backslashreplace").decode() if is_text else value

@@ -93,11 +93,11 @@ def _decode(path: Path, data: bytes) -> str:
             raise ValueError(f"{path} is damaged UTF-16: save it as CSV in UTF-8") from None
     if b"\0" in data.partition(b"\n")[0]:  # UTF-16 without a mark, or no text at all
         raise ValueError(f"{path} is not text: save it as CSV in UTF-8")
-    lines = data.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return b"".join(lines).decode()
+        return data.decode()
     except UnicodeDecodeError:
-        return _decode_lines(path, lines)
+        return _decode_lines(path, data.splitlines(keepends=True))
 
 
 def _decode_lines(path: Path, lines: list[bytes]) -> str:
