@@ -9,8 +9,8 @@ from typing import Any
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the server's address, the version label and the files for TLS."""
     parser.add_argument(
-        "--server", default="localhost:8500", metavar="HOST:PORT",
-        help="TensorFlow Serving's gRPC address (default: localhost:8500)",
+        "--server", default="127.0.0.1:8500", metavar="HOST:PORT",
+        help="TensorFlow Serving's gRPC address (default: 127.0.0.1:8500)",
     )  # fmt: skip
     parser.add_argument("--label", help="version label (default: stable, if the server knows it)")
     parser.add_argument("--tls-ca", metavar="FILE", help="PEM of the authorities to trust")
