@@ -70,10 +70,9 @@ def beam_context() -> Any:
     """The context for an executor, with the default options of Beam in the pipeline."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 
-    from pipeline.config import Beam
-    from pipeline.graph import beam_args
+    from components.beam_jobs import ARGUMENTS
 
-    return BaseBeamExecutor.Context(beam_pipeline_args=beam_args(Beam()))
+    return BaseBeamExecutor.Context(beam_pipeline_args=ARGUMENTS)
 
 
 def run_step(photos: Path) -> None:

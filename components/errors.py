@@ -27,7 +27,7 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, tf.errors.ResourceExhaustedError):  # disk or memory
             return str(cause.message).splitlines()[0]
         cause = cause.__cause__ or cause.__context__
-    lines = str(error).strip().splitlines() or [""]
-    # Beam raises the text of a traceback; its last line is the error.
-    text = lines[-1 if lines[0].startswith("Traceback") else 0]
+    # Beam raises the text of a traceback, Flink with words before it. Its last line is the error.
+    lines = [line for line in str(error).splitlines() if line and not line[0].isspace()] or [""]
+    text = lines[-1 if any("Traceback (most" in line for line in lines) else 0]
     return re.sub(r"^(?:\w+: )*(?:\w+\.)+", "", f"{type(error).__name__}: {text}")

@@ -6,15 +6,18 @@ the log of a pod has all of them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 logger = logging.getLogger("goodseed.progress")
 
 _EVERY = 0.5  # seconds between two lines; more reports than that are dropped
 _lock = threading.Lock()
 _last = 0.0
+_watching = threading.Lock()
 
 
 def report(done: int, total: int, unit: str) -> None:
@@ -32,3 +35,32 @@ def report(done: int, total: int, unit: str) -> None:
             return
         _last = now
     logger.info(f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}")
+
+
+@contextlib.contextmanager
+def watching(count: Callable[[], tuple[int, int]], unit: str) -> Iterator[None]:
+    """Reports every second, as long as the block runs, how many are done of how many.
+
+    Inside another such block it reports nothing: two counts would replace each other on the screen.
+
+    Args:
+        count: gives `done` and `total` of `report`; called in a thread.
+        unit: as in `report`.
+    """
+    if not _watching.acquire(blocking=False):
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            report(*count(), unit)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        _watching.release()

@@ -221,14 +221,26 @@ class Serving(Section):
 
 
 class Beam(Section):
-    """Where Beam works."""
+    """Where Beam works. This does not change the steps' results, so no cache compares it."""
 
-    runner: str = Field(
-        "FnApiRunner",
-        description="FnApiRunner: one worker in the step's process; or PortableRunner, "
-        "FlinkRunner, SparkRunner, DataflowRunner, whose workers must see the artifacts' files",
+    runner: Literal["direct", "flink", "portable"] = Field(
+        "direct",
+        description="direct: one worker in the step's process; flink: a Flink cluster, as k8s/beam "
+        "deploys it; portable: another cluster with a job server of Beam, described by options",
     )
+    endpoint: str | None = Field(
+        None, pattern=r"^[^\s/]+:\d{1,5}$", description="HOST:PORT of the cluster's job server"
+    )
+    parallelism: int = Field(2, ge=1, description="Task slots of Flink that a job uses at once")
     options: tuple[str, ...] = Field((), description="Further options of Beam, as --name=value")
+
+    @model_validator(mode="after")
+    def _has_its_endpoint(self) -> Beam:
+        if self.runner != "direct" and self.endpoint is None:
+            raise ValueError(f"the runner {self.runner} needs beam.endpoint=HOST:PORT")
+        if self.runner == "direct" and self.endpoint is not None:
+            raise ValueError("an endpoint needs beam.runner=flink, or portable")
+        return self
 
 
 # Kubernetes uses the name of a claim or secret as the name of a volume: a DNS label, without dots.

@@ -10,6 +10,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2
 
+from components.beam_jobs import ARGUMENTS
 from components.curated_schema import CuratedSchema
 from components.evaluator import Evaluator, check_slice_columns, eval_config
 from components.example_validator import ExampleValidator
@@ -21,8 +22,7 @@ from components.serving_check import ServingCheck
 from components.statistics_gen import statistics_gen
 from components.trainer import trainer
 from components.transform import transform
-from components.upstream import BEAM_WORKER
-from pipeline.config import PIPELINE_NAME, Beam, Config
+from pipeline.config import PIPELINE_NAME, Config
 
 # Steps that always run: the live model changes without the graph, and the page describes one run.
 NEVER_CACHED = frozenset({"ServedModel", "Pusher", "Review"})
@@ -126,20 +126,5 @@ def create_pipeline(config: Config) -> Pipeline:
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(run_dir / "metadata.db")
         ),
-        beam_pipeline_args=beam_args(config.beam),
+        beam_pipeline_args=ARGUMENTS,
     )
-
-
-def beam_args(beam: Beam) -> list[str]:
-    """Beam's options, as a command line.
-
-    For another runner than FnApiRunner, `beam.options` says where the workers find this code.
-    """
-    if beam.runner != "FnApiRunner":
-        return [f"--runner={beam.runner}", *beam.options]
-    return [
-        "--runner=FnApiRunner",  # DirectRunner would first look for a runner to download
-        "--sdk_container_image=none",  # without it, TFX packs itself for remote workers
-        *BEAM_WORKER,
-        *beam.options,
-    ]

@@ -17,6 +17,7 @@ import json
 import os
 import pickle
 import tempfile
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ from components.errors import UserError
 from components.photo_example_gen import bands, labels, photos, rejects
 from components.photo_example_gen.labels import Labels, Row
 from components.photo_example_gen.rejects import Reason, Reject, Rejected
-from components.progress import report
+from components.progress import watching
 from pipeline.config import Data
 from schemas import features
 
@@ -136,9 +137,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         for i, chunk in enumerate(chunks):
             # As files, because Beam pickles and compresses its elements several times.
             Path(chunk + _ROWS).write_bytes(pickle.dumps(unique[i * size : (i + 1) * size]))
+
+        def count() -> tuple[int, int]:
+            done = sum(name.endswith(_NOTES) for name in os.listdir(scratch))
+            return min(done * size, len(unique)), len(unique)
+
         # TFX's executors on Beam have no public way to get a pipeline with the run's options.
-        with self._make_beam_pipeline() as pipeline:
-            inspect = _Inspect(data.photos, data.max_pixels, size, len(unique))
+        with watching(count, "photos"), self._make_beam_pipeline() as pipeline:
+            inspect = _Inspect(data.photos, data.max_pixels)
             _ = pipeline | "Chunks" >> beam.Create(chunks) | "Inspect" >> beam.ParDo(inspect)
         outcomes: dict[str, Picture | Rejected] = {}
         for chunk in chunks:
@@ -176,17 +182,18 @@ class PhotoExampleGen(base_beam_component.BaseBeamComponent):
 class _Inspect(beam.DoFn):
     """Reads the rows of a chunk; writes its examples and notes."""
 
-    def __init__(self, folder: str, max_pixels: int, size: int, total: int) -> None:
+    def __init__(self, folder: str, max_pixels: int) -> None:
         self._folder = folder
         self._max_pixels = max_pixels
-        self._size = size  # rows in a chunk; the last one may have fewer
-        self._total = total  # rows in all chunks
 
     def process(self, chunk: str) -> None:
         outcomes: dict[str, Picture | Rejected] = {}
         offset = 0
         file = chunk + _EXAMPLES
-        with tf.io.TFRecordWriter(file) as writer:
+        # A cluster may start a chunk again while a lost worker still writes. So both files of a
+        # chunk appear whole, each of them under its name only at the end.
+        aside = f"{chunk}.{uuid.uuid4().hex}"
+        with tf.io.TFRecordWriter(aside) as writer:
             for row in pickle.loads(Path(chunk + _ROWS).read_bytes()):
                 try:
                     photo = self._read(row)
@@ -198,9 +205,9 @@ class _Inspect(beam.DoFn):
                 length = len(record) + _FRAME_BYTES
                 outcomes[row.path] = Picture(photo.photo_id, file, offset, length)
                 offset += length
-        Path(chunk + _NOTES).write_bytes(pickle.dumps(outcomes))
-        done = sum(name.endswith(_NOTES) for name in os.listdir(os.path.dirname(chunk)))
-        report(min(done * self._size, self._total), self._total, "photos")
+        os.replace(aside, file)
+        Path(aside).write_bytes(pickle.dumps(outcomes))
+        os.replace(aside, chunk + _NOTES)
 
     def _read(self, row: Row) -> photos.Photo:
         return photos.read(os.path.join(self._folder, row.path), self._max_pixels)

@@ -7,10 +7,12 @@ v2 targets a managed service. So this module calls the executor operators of TFX
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
@@ -21,8 +23,10 @@ from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import Artifact, standard_artifacts
 
+from pipeline.config import Beam
+from pipeline.kubeflow import shared
 from pipeline.kubeflow.launcher import ACCOUNT, RUN_ID, Slot, Task
-from pipeline.kubeflow.records import NO_VERSION, VERSION, Record
+from pipeline.kubeflow.records import NO_VERSION, VERSION, Record, run_config
 from pipeline.kubeflow.views import VIEWS
 from pipeline.summary import URI
 
@@ -31,44 +35,51 @@ PUSHER = "Pusher"
 _PROPERTIES, _CUSTOM = "properties", "custom_properties"
 
 
-def run(name: str, task: Task, record: Record) -> None:
+def run(name: str, task: Task, record: Record, folder: Path) -> None:
     """Runs a node's executor on the task's artifacts; their types come from the graph.
+
+    Args:
+        name: the node.
+        task: its inputs and outputs.
+        record: gets what it read and wrote.
+        folder: the run's, on the work volume.
 
     Raises:
         Exception: any that the executor raises.
     """
     pipeline = json_format.Parse(task.parameters[NODE], pipeline_pb2.Pipeline())
     node = pipeline.nodes[0].pipeline_node
-    inputs = {}
-    for key, spec in node.inputs.inputs.items():
-        channel = spec.channels[0]
-        artifact = artifact_of(channel.artifact_query.type, task.inputs[key])
-        inputs[key] = [artifact]
-        producer = f"{channel.producer_node_query.id}.{channel.output_key}"
-        record.inputs[producer] = _plain(artifact.mlmd_artifact)
-    outputs = {
-        key: [artifact_of(spec.artifact_spec.type, task.outputs[key])]
-        for key, spec in node.outputs.outputs.items()
-    }
     properties = data_types_utils.build_parsed_value_dict(node.parameters.parameters)
     if name == "Review":  # only the pod knows these facts about the run
         account = os.environ.get(ACCOUNT)
         properties["run_id"] = os.environ[RUN_ID]
         properties["who"] = f"service account {account}" if account else ""
-    with tempfile.TemporaryDirectory() as scratch:
+    operator, on_cluster = _operator(pipeline, name, folder)
+    with _place(task, folder / "cluster" / name if on_cluster else None) as place:
+        inputs = {}
+        for key, spec in node.inputs.inputs.items():
+            channel = spec.channels[0]
+            artifact = artifact_of(channel.artifact_query.type, place.inputs[key])
+            inputs[key] = [artifact]
+            producer = f"{channel.producer_node_query.id}.{channel.output_key}"
+            record.inputs[producer] = _plain(artifact.mlmd_artifact)
+        outputs = {
+            key: [artifact_of(spec.artifact_spec.type, place.outputs[key])]
+            for key, spec in node.outputs.outputs.items()
+        }
         info = data_types.ExecutionInfo(
             execution_id=1,
             input_dict=inputs,
             output_dict=outputs,
             exec_properties=properties,
-            execution_output_uri=f"{scratch}/executor_output",
-            stateful_working_dir=f"{scratch}/state",
-            tmp_dir=f"{scratch}/tmp",
+            execution_output_uri=f"{place.scratch}/executor_output",
+            stateful_working_dir=f"{place.scratch}/state",
+            tmp_dir=f"{place.scratch}/tmp",
             pipeline_node=node,
             pipeline_info=pipeline.pipeline_info,
             pipeline_run_id=os.environ[RUN_ID],
         )
-        result = _operator(pipeline, name).run_executor(info)
+        result = operator.run_executor(info)
     made = {key: listed.artifacts[0] for key, listed in result.output_artifacts.items()}
     metadata: dict[str, dict[str, Any]] = {key: metadata_of(made[key]) for key in made}
     record.outputs = {
@@ -84,21 +95,38 @@ def run(name: str, task: Task, record: Record) -> None:
     task.finish(parameters, metadata)
 
 
-def _operator(pipeline: pipeline_pb2.Pipeline, name: str) -> Any:
+@contextlib.contextmanager
+def _place(task: Task, shared_folder: Path | None) -> Iterator[shared.Place]:
+    """Where the executor works: in the pod, or in this folder of the work volume."""
+    if shared_folder:
+        with shared.place(shared_folder, task.inputs, task.outputs) as place:
+            yield place
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield shared.Place(task.inputs, task.outputs, Path(scratch))
+
+
+def _operator(pipeline: pipeline_pb2.Pipeline, name: str, folder: Path) -> tuple[Any, bool]:
+    """What runs the executor, and whether it works on a cluster."""
     deployment = pipeline_pb2.IntermediateDeploymentConfig()
     pipeline.deployment_config.Unpack(deployment)
     packed = deployment.executor_specs[name]
     if packed.Is(executable_spec_pb2.BeamExecutableSpec.DESCRIPTOR):
         from tfx.orchestration.portable.beam_executor_operator import BeamExecutorOperator
 
+        from components import beam_jobs
+
         beam = executable_spec_pb2.BeamExecutableSpec()
         packed.Unpack(beam)
-        return BeamExecutorOperator(beam)
+        where = Beam.model_validate(run_config(folder)["beam"])
+        beam_jobs.settings.set(where)
+        beam_jobs.job_name.set(f"goodseed-{os.environ[RUN_ID]}-{name}")
+        return BeamExecutorOperator(beam), where.runner != "direct"
     from tfx.orchestration.portable.python_executor_operator import PythonExecutorOperator
 
     python = executable_spec_pb2.PythonClassExecutableSpec()
     packed.Unpack(python)
-    return PythonExecutorOperator(python)
+    return PythonExecutorOperator(python), False
 
 
 def artifact_of(kind: metadata_store_pb2.ArtifactType, slot: Slot) -> Artifact:

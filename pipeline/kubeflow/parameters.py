@@ -31,11 +31,6 @@ def arguments(config: Config) -> dict[str, Any]:
     # Without options that are not set: for the server, null is an error.
     values = config.model_dump(exclude={"kubeflow", "run_dir"}, exclude_none=True, mode="json")
     values["serving"]["root"] = config.serving.root or config.kubeflow.serving_mount
-    if config.beam.runner != "FnApiRunner" and not any(
-        option.startswith(("--sdk_container_image", "--environment_type"))
-        for option in config.beam.options
-    ):
-        values["beam"]["options"].append(f"--sdk_container_image={config.kubeflow.image}")
     knobs = {}
     for knob, option in KNOBS.items():
         section, key = option.split(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -11,10 +12,11 @@ from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types, python_driver_operator
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
+from components import beam_jobs
 from components.errors import UserError
 from pipeline.config import Config
 from pipeline.graph import check_columns, create_pipeline
-from pipeline.kubeflow.launcher import Task
+from pipeline.kubeflow.launcher import RUN_ID, Task
 from pipeline.kubeflow.parameters import configuration, parameter_name
 from pipeline.kubeflow.records import Record
 
@@ -32,12 +34,16 @@ def write(task: Task, run_dir: Path, record: Record) -> None:
     its driver adds.
 
     Raises:
-        UserError: the parameters are not a valid configuration, or name a missing file or folder.
+        UserError: the parameters are not a valid configuration, or name a missing file or folder;
+            Beam's cluster does not answer, or does not see the volumes.
     """
     config = configuration(task.parameters, run_dir)
     record.config = config.model_dump(mode="json", exclude={"kubeflow"})
     _check_paths(config)
     check_columns(config)
+    beam_jobs.settings.set(config.beam)
+    beam_jobs.job_name.set(f"goodseed-{os.environ[RUN_ID]}-plan")
+    beam_jobs.check(Path(config.data.photos), run_dir)
     ir = compiler.Compiler().compile(create_pipeline(config))
     parts = {
         parameter_name(n.pipeline_node.node_info.id): part(ir, n.pipeline_node) for n in ir.nodes

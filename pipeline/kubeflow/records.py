@@ -93,6 +93,12 @@ class Record:
         )
 
 
+def run_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run, which its plan has recorded; without the section `kubeflow`."""
+    plan = json.loads((folder / "steps" / f"{PLAN}.json").read_text("utf-8"))
+    return dict(plan["config"])
+
+
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """The records of a run by step, in the order in which they ended."""
     files = (folder / "steps").glob("*.json")

@@ -68,7 +68,7 @@ def _run(step: str, task: Task, run_dir: Path) -> None:
         else:
             from pipeline.kubeflow import node
 
-            node.run(step, task, record)
+            node.run(step, task, record, folder)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 
-from components import progress
+from components import beam_jobs, progress
 from components.errors import one_line
 from pipeline import summary
 from pipeline.config import Config
@@ -36,8 +37,8 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         The summary. If a step failed, the summary says so.
 
     Raises:
-        UserError: the folder holds other files than those that its steps wrote, or the photos lack
-            a column that makes slices.
+        UserError: the folder holds other files than those that its steps wrote, the photos lack a
+            column that makes slices, or Beam's cluster does not answer or does not see the folders.
     """
     run_dir = Path(config.run_dir)
     check_columns(config)
@@ -55,8 +56,13 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         console.print(
             f"deleted {strange} artifacts that metadata.db does not know", highlight=False
         )
+    jobs = f"goodseed-{hashlib.sha256(config.run_dir.encode()).hexdigest()[:8]}"
+    beam_jobs.settings.set(config.beam)
+    beam_jobs.job_name.set(f"{jobs}-check")
+    with console.status("asking where Beam works"):
+        beam_jobs.check(Path(config.data.photos), run_dir)
     failure = None
-    with _Steps(console, len(ir.nodes)) as steps:
+    with _Steps(console, len(ir.nodes), jobs) as steps:
         try:
             LocalDagRunner().run_with_ir(ir)
         except Exception as error:
@@ -82,12 +88,15 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 class _Steps(logging.Handler):
     """Shows which step runs, its progress and its time, from the log lines of the runner.
 
+    It also names the step's jobs on a cluster, with `jobs` in front.
+
     LocalDagRunner has no hooks or callbacks. Its log lines "Component X is running." and
     "Component X is finished." are the only public sign of a step.
     """
 
-    def __init__(self, console: Console, count: int):
+    def __init__(self, console: Console, count: int, jobs: str):
         super().__init__(logging.INFO)
+        self._jobs = jobs
         self.current = "the run"
         self.seconds: dict[str, float] = {}
         self.peak_rss_mb: dict[str, float] = {}
@@ -123,6 +132,7 @@ class _Steps(logging.Handler):
             self._show(record.getMessage())
         elif record.msg == "Component %s is running.":
             self.current, self._cached = str(record.args[0]), False  # type: ignore[index]
+            beam_jobs.job_name.set(f"{self._jobs}-{self.current}")
             self._step_started = self._shown = time.monotonic()
             self._show("")
         elif record.msg == "A cached execution %d is used.":

@@ -15,10 +15,10 @@ from tensorflow_model_analysis.evaluators import metrics_validator
 from tensorflow_model_analysis.metrics import metric_types
 from tfx_bsl.arrow import table_util
 
+from components.beam_jobs import ARGUMENTS
 from components.evaluator import BASELINE, CANDIDATE, COUNT, eval_config
 from components.gate import MAE, REFUSED
-from pipeline.config import Beam, Evaluator, Guard
-from pipeline.graph import beam_args
+from pipeline.config import Evaluator, Guard
 from schemas import features
 
 OVERALL: tuple[Any, ...] = ()
@@ -93,7 +93,7 @@ def test_errors_of_the_split_and_of_each_age_band(tmp_path: Path) -> None:
     del config.metrics_specs[1:]  # the refused photos have tests in test_objections.py
     for metric in config.metrics_specs[0].metrics:
         metric.ClearField("per_slice_thresholds")
-    with beam.Pipeline(argv=beam_args(Beam())) as pipeline:
+    with beam.Pipeline(argv=ARGUMENTS) as pipeline:
         _ = (
             pipeline
             | beam.Create([batch])

@@ -18,14 +18,14 @@ from tfx.types import channel_utils, standard_artifacts
 from tfx.utils import io_utils
 
 from components import certificate, predictions
+from components.beam_jobs import ARGUMENTS
 from components.certificate import Certificate
 from components.errors import UserError
 from components.evaluator import Evaluator, Executor, eval_config
 from components.gate import COMPARISON
 from components.served_model import VERSION
 from pipeline import config
-from pipeline.config import Beam, Guard
-from pipeline.graph import beam_args
+from pipeline.config import Guard
 from schemas import features
 from tests.components.trainer import tiny
 
@@ -124,7 +124,7 @@ def evaluated(
         "blessing": artifact(standard_artifacts.ModelBlessing, folder / "blessing"),
     }
     context = BaseBeamExecutor.Context(
-        beam_pipeline_args=beam_args(Beam()), tmp_dir=str(folder / "tmp"), unique_id="1"
+        beam_pipeline_args=ARGUMENTS, tmp_dir=str(folder / "tmp"), unique_id="1"
     )
     Executor(context).Do(
         {name: [one] for name, one in inputs.items()},

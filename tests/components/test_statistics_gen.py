@@ -17,11 +17,10 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto import example_gen_pb2
 from tfx.types import Artifact, BaseChannel, artifact_utils, channel_utils, standard_artifacts
 
+from components.beam_jobs import ARGUMENTS
 from components.curated_schema import CuratedSchema
 from components.example_validator import ExampleValidator
 from components.statistics_gen import statistics_gen
-from pipeline.config import Beam
-from pipeline.graph import beam_args
 from schemas import features
 from tests.components.trainer import tiny
 from tests.conftest import ROOT
@@ -69,7 +68,7 @@ def done(step: BaseComponent, output: Artifact, **inputs: Artifact) -> None:
     (key,) = step.outputs
     executor_class = step.executor_spec.executor_class
     context = BaseBeamExecutor.Context(
-        beam_pipeline_args=beam_args(Beam()), tmp_dir=f"{output.uri}-tmp", unique_id="1"
+        beam_pipeline_args=ARGUMENTS, tmp_dir=f"{output.uri}-tmp", unique_id="1"
     )
     beam = issubclass(executor_class, BaseBeamExecutor)
     executor = executor_class(context) if beam else executor_class()

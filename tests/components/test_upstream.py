@@ -20,9 +20,7 @@ from tensorflow_model_analysis.metrics import metric_specs
 from tensorflow_model_analysis.metrics.metric_types import MetricComputation
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.upstream import mean_error, without_autotune
-from pipeline.config import Beam
-from pipeline.graph import beam_args
+from components.upstream import BEAM_WORKER, mean_error, without_autotune
 
 Pairs = list[tuple[float, float]]  # (age, predicted age), years
 
@@ -42,7 +40,7 @@ def test_beams_torn_element_is_still_there() -> None:
 
 
 def test_beam_works_with_one_worker_in_the_process() -> None:
-    options = PipelineOptions(beam_args(Beam())).view_as(DirectOptions)
+    options = PipelineOptions([*BEAM_WORKER]).view_as(DirectOptions)
     assert (options.direct_running_mode, options.direct_num_workers) == ("in_memory", 1)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 
 from components import objections
-from pipeline.config import Beam
-from pipeline.graph import beam_args
+from components.beam_jobs import ARGUMENTS
 from schemas import features
 
 
@@ -60,7 +59,7 @@ def evaluate(
         tfma.extractors.Extractor("WeighPhotos", beam.Map(objections.weigh, models)),
         tfma.extractors.SliceKeyExtractor(eval_config=config),
     ]
-    with beam.Pipeline(argv=beam_args(Beam())) as pipeline:
+    with beam.Pipeline(argv=ARGUMENTS) as pipeline:
         _ = (
             pipeline
             | beam.Create(photos)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,21 @@ def test_exclude_is_given_once(tmp_path: Path) -> None:
     assert excluded(None) is None
     with pytest.raises(UserError, match=r"data\.exclude.*--exclude alone"):
         excluded(listed, "data.exclude=others.csv")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["beam.runner=flink"], "the runner flink needs beam.endpoint=HOST:PORT"),
+        (["beam.endpoint=flink:8099"], "an endpoint needs beam.runner=flink, or portable"),
+        (["beam.runner=flink", "beam.endpoint=http://flink"], "beam.endpoint: String should match"),
+        (["beam.runner=FlinkRunner"], "beam.runner: Input should be 'direct', 'flink' or"),
+    ],
+)
+def test_where_beam_works_is_whole(overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        loaded(*overrides)
+    assert loaded("beam.runner=flink", "beam.endpoint=flink:8099").beam.parallelism == 2
 
 
 def test_unknown_profile() -> None:

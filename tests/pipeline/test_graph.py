@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tfx.dsl.compiler import compiler
 
 from pipeline.config import Data, load
 from pipeline.graph import create_pipeline
+from pipeline.kubeflow import plan
 
 
 def test_steps_get_their_sections(tmp_path: Path) -> None:
@@ -42,3 +44,22 @@ def test_which_of_appa_reals_pictures(tmp_path: Path, overrides: list[str], crop
     loaded = load(profile="demo", photos=str(tmp_path), run_dir=str(tmp_path), overrides=overrides)
     first = create_pipeline(loaded).components[0]
     assert Data.model_validate_json(first.exec_properties["data"]).appa_crops == crops
+
+
+def test_the_cache_does_not_look_at_where_beam_works(tmp_path: Path) -> None:
+    """TFX puts Beam's arguments into the key of its cache, and KFP the whole part of a node."""
+    (tmp_path / "final_files").mkdir()
+    (tmp_path / "labels.csv").write_text("file_name,real_age\n")
+
+    def compiled(*overrides: str) -> list[str]:
+        loaded = load(
+            profile="demo", photos=str(tmp_path), run_dir=str(tmp_path), overrides=overrides
+        )
+        ir = compiler.Compiler().compile(create_pipeline(loaded))
+        nodes = [node.pipeline_node for node in ir.nodes]
+        # Review never comes from a cache: it tells where the run was.
+        return [plan.part(ir, node) for node in nodes if node.node_info.id != "Review"]
+
+    flink = ["beam.runner=flink", "beam.endpoint=flink:8099"]
+    here, there = compiled(), compiled(*flink)
+    assert here == there == compiled(*flink, "beam.parallelism=40", "beam.options=[--x=1]")

@@ -264,15 +264,6 @@ def test_an_option_has_one_place() -> None:
         configuration(values, Path("/work"))
 
 
-def test_another_beam_runner_gets_the_image_as_worker() -> None:
-    loaded = load("beam.runner=FlinkRunner", 'beam.options=["--flink_master=flink:8081"]')
-    options = arguments(loaded)[OTHER_OPTIONS]["beam"]["options"]
-    assert options == ["--flink_master=flink:8081", f"--sdk_container_image={IMAGE}"]
-    external = '["--environment_type=EXTERNAL", "--environment_config=localhost:50000"]'
-    loaded = load("beam.runner=PortableRunner", f"beam.options={external}")
-    assert arguments(loaded)[OTHER_OPTIONS]["beam"]["options"] == json.loads(external)
-
-
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -1,0 +1,217 @@
+"""Where Beam's jobs run: in the step's process, or on a cluster.
+
+TFX writes Beam's arguments into the compiled graph and into the key of its cache. But where a job
+runs does not change its result. So the arguments are always the same, ARGUMENTS. They name
+`StepRunner`, and a runner of the graph tells it the rest by `settings` and `job_name`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import grpc
+from apache_beam.io.filebasedsink import FileBasedSink
+from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+from apache_beam.runners import create_runner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
+
+from components import progress
+from components.errors import UserError
+from components.flink import Flink
+from components.upstream import BEAM_WORKER
+from pipeline.config import Beam
+
+settings: ContextVar[Beam] = ContextVar("settings")  # without it, direct
+# Names the step, and the run by something that a second try of it has too.
+job_name: ContextVar[str] = ContextVar("job_name", default="goodseed")
+
+# The port of the worker pool beside each TaskManager.
+WORKERS = 50000
+# How long a TaskManager keeps a Python worker that it does not use. This is less than Flink's delay
+# before it tries again (k8s/beam/config/config.yaml), so a dead worker is never used again.
+CACHE_SECONDS = 5
+
+_PATIENCE = 15  # seconds
+_NAMESPACE = "goodseed.check"
+
+
+class StepRunner(PipelineRunner):
+    """Beam's runner for every step: it does what `settings` say."""
+
+    def run_pipeline(self, pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult:
+        """Runs a job to its end.
+
+        If it fails, or this process gets a KeyboardInterrupt, nothing of it runs any longer.
+
+        Raises:
+            UserError: the cluster does not answer.
+            RuntimeError: the job failed.
+        """
+        where = settings.get(Beam())
+        if where.runner == "direct":
+            local = PipelineOptions([*BEAM_WORKER, *where.options])
+            return create_runner("FnApiRunner").run_pipeline(pipeline, local)
+        cluster = _Cluster(where)
+        cluster.cancel()  # the job of a client that was killed
+        result = create_runner("PortableRunner").run_pipeline(pipeline, cluster.options())
+        try:
+            with cluster.watching():
+                result.wait_until_finish()
+        except BaseException:
+            result.cancel()
+            cluster.cancel()
+            raise
+        finally:
+            _remove_leftovers(pipeline)
+        return result
+
+
+# TFX would pack its own code for remote workers, if it did not find an image here.
+ARGUMENTS = [f"--runner={__name__}.{StepRunner.__name__}", "--sdk_container_image=none"]
+
+
+def check(photos: Path, work: Path) -> None:
+    """Checks that the cluster answers, and that its workers see the same files; with a small job.
+
+    Args:
+        photos: the folder of photos.
+        work: the folder where the steps write.
+
+    Raises:
+        UserError: the cluster does not answer, or its workers see other files.
+    """
+    where = settings.get(Beam())
+    if where.runner == "direct":
+        return
+    probe = work / f".probe-{uuid.uuid4().hex}"
+    probe.mkdir(parents=True)
+    seen = {"photos": str(photos / next(os.scandir(photos)).name), "run folder": str(probe)}
+    try:
+        pipeline = beam.Pipeline(argv=ARGUMENTS)
+        _ = (
+            pipeline
+            | beam.Create(range(2 * where.parallelism))
+            | beam.Reshuffle()
+            | beam.ParDo(_Look(seen, str(probe)))
+        )
+        result = pipeline.run()
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+    problems = {
+        counter.key.metric.name
+        for counter in result.metrics().query()["counters"]
+        if counter.key.metric.namespace == _NAMESPACE
+    }
+    if problems:
+        raise UserError(
+            f"beam.endpoint {where.endpoint}: Beam's workers there {' and '.join(sorted(problems))}"
+            ": mount the same volumes at the same paths there"
+        )
+
+
+class _Look(beam.DoFn):
+    """Counts, by its name, what a worker cannot do. An exception would make Flink try again."""
+
+    def __init__(self, seen: Mapping[str, str], writable: str):
+        self._seen = seen
+        self._writable = writable
+
+    def process(self, _: int) -> None:
+        for name, path in self._seen.items():
+            if not os.path.exists(path):
+                self._count(f"do not see the {name} {os.path.dirname(path)}")
+        with contextlib.suppress(FileNotFoundError):
+            if not os.access(self._writable, os.W_OK):
+                self._count(f"may not write to {os.path.dirname(self._writable)}")
+
+    def _count(self, problem: str) -> None:
+        Metrics.counter(_NAMESPACE, problem).inc()
+
+
+class _Cluster:
+    """A job service, and Flink behind it if it is one."""
+
+    def __init__(self, where: Beam):
+        self._where = where
+        assert where.endpoint  # the configuration checks it
+        self._flink = Flink(where.endpoint) if where.runner == "flink" else None
+        _check_endpoint(where.endpoint)
+
+    def options(self) -> PipelineOptions:
+        """Beam's options for a job."""
+        flink = [
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{WORKERS}",
+            f"--environment_cache_millis={CACHE_SECONDS * 1000}",
+            f"--parallelism={self._where.parallelism}",
+        ]
+        return PipelineOptions(
+            [
+                f"--job_endpoint={self._where.endpoint}",
+                f"--job_name={job_name.get()}",
+                "--sdk_container_image=none",
+                "--experiments=beam_fn_api",
+                *(flink if self._flink else ()),
+                *self._where.options,
+            ]
+        )
+
+    def cancel(self) -> None:
+        """Ends the jobs of this step, also those that a killed client has left."""
+        if self._flink:
+            self._flink.cancel(job_name.get())
+
+    def watching(self) -> contextlib.AbstractContextManager[None]:
+        """Shows the progress of this step's job, if the cluster tells it."""
+        if not self._flink:
+            return contextlib.nullcontext()
+        flink, name, shown = self._flink, job_name.get(), set[str]()
+
+        def count() -> tuple[int, int]:
+            with contextlib.suppress(UserError):  # the job itself will tell
+                for job in flink.jobs(name):
+                    if job.page not in shown:
+                        progress.logger.info(f"job {job.page}")
+                    shown.add(job.page)
+                    return job.done, job.total
+            return 0, 0
+
+        return progress.watching(count, "tasks on Flink")
+
+
+def _check_endpoint(endpoint: str) -> None:
+    with grpc.insecure_channel(endpoint) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_PATIENCE)
+        except grpc.FutureTimeoutError:
+            raise UserError(
+                f"beam.endpoint {endpoint}: no job server answers there; start it, or correct the "
+                "address"
+            ) from None
+
+
+def _remove_leftovers(pipeline: beam.Pipeline) -> None:
+    """Removes the temporary folders of the pipeline's sinks.
+
+    If a worker dies, Beam starts the sink again in a new folder, and forgets the first one. TFX's
+    readers would take it for a file of examples.
+    """
+
+    class Sinks(PipelineVisitor):
+        def enter_composite_transform(self, node: AppliedPTransform) -> None:
+            sink: Any = getattr(node.transform, "sink", None)
+            if isinstance(sink, FileBasedSink):
+                for left in Path(sink.file_path_prefix.get()).parent.glob("beam-temp-*"):
+                    shutil.rmtree(left)
+
+    pipeline.visit(Sinks())
