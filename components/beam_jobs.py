@@ -175,18 +175,15 @@ class _Cluster:
         """Shows the progress of this step's job, if the cluster tells it."""
         if not self._flink:
             return contextlib.nullcontext()
-        flink, name, shown = self._flink, job_name.get(), set[str]()
+        flink, name = self._flink, job_name.get()
 
-        def count() -> tuple[int, int]:
+        def count() -> tuple[int, int, str] | None:
             with contextlib.suppress(UserError):  # the job itself will tell
                 for job in flink.jobs(name):
-                    if job.page not in shown:
-                        progress.logger.info(f"job {job.page}")
-                    shown.add(job.page)
-                    return job.done, job.total
-            return 0, 0
+                    return job.done, job.total, f"tasks of {job.page}"
+            return None
 
-        return progress.watching(count, "tasks on Flink")
+        return progress.watching(count)
 
 
 def _check_endpoint(endpoint: str) -> None:

@@ -38,14 +38,13 @@ def report(done: int, total: int, unit: str) -> None:
 
 
 @contextlib.contextmanager
-def watching(count: Callable[[], tuple[int, int]], unit: str) -> Iterator[None]:
+def watching(count: Callable[[], tuple[int, int, str] | None]) -> Iterator[None]:
     """Reports every second, as long as the block runs, how many are done of how many.
 
     Inside another such block it reports nothing: two counts would replace each other on the screen.
 
     Args:
-        count: gives `done` and `total` of `report`; called in a thread.
-        unit: as in `report`.
+        count: gives what `report` takes, or None if there is nothing to say; called in a thread.
     """
     if not _watching.acquire(blocking=False):
         yield
@@ -54,7 +53,8 @@ def watching(count: Callable[[], tuple[int, int]], unit: str) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(1):
-            report(*count(), unit)
+            if counted := count():
+                report(*counted)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -138,12 +138,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             # As files, because Beam pickles and compresses its elements several times.
             Path(chunk + _ROWS).write_bytes(pickle.dumps(unique[i * size : (i + 1) * size]))
 
-        def count() -> tuple[int, int]:
+        def count() -> tuple[int, int, str]:
             done = sum(name.endswith(_NOTES) for name in os.listdir(scratch))
-            return min(done * size, len(unique)), len(unique)
+            return min(done * size, len(unique)), len(unique), "photos"
 
         # TFX's executors on Beam have no public way to get a pipeline with the run's options.
-        with watching(count, "photos"), self._make_beam_pipeline() as pipeline:
+        with watching(count), self._make_beam_pipeline() as pipeline:
             inspect = _Inspect(data.photos, data.max_pixels)
             _ = pipeline | "Chunks" >> beam.Create(chunks) | "Inspect" >> beam.ParDo(inspect)
         outcomes: dict[str, Picture | Rejected] = {}
