@@ -61,11 +61,12 @@ beam-image: k8s/beam/lib  ## Build IMAGE-beam:<git revision>, Flink and Beam's j
 
 # Exactly the jars of SHA256SUMS. The folder is renamed last: it holds all of them or is missing.
 k8s/beam/lib: k8s/beam/pom.xml k8s/beam/SHA256SUMS
-	@command -v mvn >/dev/null || { echo 'make: $@ needs Maven (Debian, Ubuntu: apt-get install maven)' >&2; exit 1; }
+	@command -v mvn >/dev/null || \
+	  { echo 'make: $@ needs Maven (Debian, Ubuntu: apt-get install maven)' >&2; exit 1; }
 	rm -rf $@ $@.new
 	mvn --batch-mode --quiet -f $< package -DoutputDirectory=$(CURDIR)/$@.new
 	cd $@.new && sha256sum --quiet --strict -c ../SHA256SUMS
-	@cd $@.new && [ "$$(ls)" = "$$(cut -c 67- ../SHA256SUMS)" ] || \
+	@[ "$$(ls $@.new | wc -l)" -eq "$$(wc -l <k8s/beam/SHA256SUMS)" ] || \
 	  { echo 'make: $@.new has a jar that k8s/beam/SHA256SUMS does not name' >&2; exit 1; }
 	mv $@.new $@
 

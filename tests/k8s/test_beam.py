@@ -31,12 +31,8 @@ def manifests() -> Manifests:
 @pytest.fixture
 def config(manifests: Manifests) -> dict[str, Any]:
     """Flink's configuration."""
-    return flink(manifests)
-
-
-def flink(manifests: Manifests) -> dict[str, Any]:
-    (found,) = manifests.all("ConfigMap")
-    settings: dict[str, Any] = yaml.safe_load(found["data"]["config.yaml"])
+    (files,) = manifests.all("ConfigMap")
+    settings: dict[str, Any] = yaml.safe_load(files["data"]["config.yaml"])
     return settings
 
 
@@ -160,24 +156,19 @@ def test_the_workers_see_the_files_of_the_steps(manifests: Manifests) -> None:
 
 
 def test_a_change_of_flinks_configuration_replaces_the_pods(manifests: Manifests) -> None:
-    (found,) = manifests.all("ConfigMap")
-    assert re.fullmatch("goodseed-flink-[a-z0-9]{10}", found["metadata"]["name"])
-    assert set(found["data"]) == {"config.yaml", "log4j2.properties"}
+    (files,) = manifests.all("ConfigMap")
+    assert re.fullmatch("goodseed-flink-[a-z0-9]{10}", files["metadata"]["name"])
+    assert set(files["data"]) == {"config.yaml", "log4j2.properties"}
     for deployment in (JOBMANAGER, TASKMANAGER):
         volumes = {volume["name"]: volume for volume in pod(manifests, deployment)["volumes"]}
-        assert volumes["config"]["configMap"]["name"] == found["metadata"]["name"]
-    for name, container in containers(manifests).items():
-        if name != "workers":
-            (mount,) = [m for m in container["volumeMounts"] if m["name"] == "config"]
-            assert mount == {"name": "config", "mountPath": "/config", "readOnly": True}
-            assert mount["mountPath"] in (*container["args"], flags_or_none(container))
-
-
-def flags_or_none(container: Object) -> str | None:
-    """The job server's folder of Flink's configuration."""
-    if container["name"] != "job-server":
-        return None
-    return flags(container)["flink-conf-dir"]
+        assert volumes["config"]["configMap"]["name"] == files["metadata"]["name"]
+    found = containers(manifests)
+    del found["workers"]  # Flink's configuration is not for them
+    for container in found.values():
+        (mount,) = [m for m in container["volumeMounts"] if m["name"] == "config"]
+        # With a subPath, the path would not be the folder.
+        assert mount == {"name": "config", "mountPath": "/config", "readOnly": True}
+        assert {"/config", "--flink-conf-dir=/config"} & set(container["args"])
 
 
 # ---- ports --------------------------------------------------------------------------------------
