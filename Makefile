@@ -1,7 +1,8 @@
 # What people and CI run. Everything works from a fresh clone: a target that needs .venv makes it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-all test-containers lint dist lock protos image wheelhouse
+.PHONY: help bootstrap demo test test-all test-containers lint dist lock protos image wheelhouse \
+        beam-image
 
 # TensorFlow's C++ side: warnings and errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -48,9 +49,26 @@ test-containers: bootstrap  ## The tests of the image, in an engine that is star
 	$(MAKE) --no-print-directory wheelhouse image
 	GOODSEED_IMAGE=$(IMAGE):$(tag) $(bin)/python -m pytest tests/containers $(ARGS)
 
+docker_build = $(DOCKER) build $(if $(wildcard wheelhouse/Packages),--network none) \
+                 --build-arg BASE=$(BASE)
+
 image:  ## Build IMAGE:<git revision>, from wheelhouse/ if it exists; GPU=1 adds CUDA's libraries
-	$(DOCKER) build $(if $(wildcard wheelhouse/Packages),--network none) --build-arg BASE=$(BASE) \
-	  --build-arg GPU=$(GPU) --build-arg REVISION=$(tag) --tag $(IMAGE):$(tag) .
+	$(docker_build) --build-arg GPU=$(GPU) --build-arg REVISION=$(tag) --tag $(IMAGE):$(tag) .
+
+beam-image: k8s/beam/lib  ## Build IMAGE-beam:<git revision>, Flink and Beam's job server, from pinned jars
+	$(docker_build) --file k8s/beam/Dockerfile --build-arg REVISION=$(revision) \
+	  --tag $(IMAGE)-beam:$(revision) .
+
+# Exactly the jars of SHA256SUMS. The folder is renamed last: it holds all of them or is missing.
+k8s/beam/lib: k8s/beam/pom.xml k8s/beam/SHA256SUMS
+	@command -v mvn >/dev/null || \
+	  { echo 'make: $@ needs Maven (Debian, Ubuntu: apt-get install maven)' >&2; exit 1; }
+	rm -rf $@ $@.new
+	mvn --batch-mode --quiet -f $< package -DoutputDirectory=$(CURDIR)/$@.new
+	cd $@.new && sha256sum --quiet --strict -c ../SHA256SUMS
+	@[ "$$(ls $@.new | wc -l)" -eq "$$(wc -l <k8s/beam/SHA256SUMS)" ] || \
+	  { echo 'make: $@.new has a jar that k8s/beam/SHA256SUMS does not name' >&2; exit 1; }
+	mv $@.new $@
 
 wheelhouse: wheelhouse/Packages  ## Fetch what the image needs, to build it without a network
 wheelhouse/Packages: setup.py requirements.lock requirements-gpu.lock wheelhouse.sh

@@ -1,13 +1,14 @@
 #!/bin/sh
-# Fills /wheelhouse with everything that the Dockerfile installs: Debian's and Python's packages.
+# Fills /wheelhouse with everything that the Dockerfiles install: Debian's and Python's packages.
 # `make wheelhouse` runs this script in a container of the image's base, so that interpreter, platform
 # and Debian's versions are those of the image. Only this container needs a network.
 set -eu
 cd /wheelhouse
 mkdir -p partial
 apt-get update
+# Java is for k8s/beam/Dockerfile.
 apt-get install -y --no-install-recommends -o Dir::Cache::archives=/wheelhouse \
-  ca-certificates g++ libstdc++6 python3-dev python3-venv
+  ca-certificates g++ libstdc++6 openjdk-21-jre-headless python3-dev python3-venv
 
 # The index that apt needs to install from this folder. apt has just checked the signatures.
 for deb in *.deb; do
