@@ -1,8 +1,8 @@
 # What people and CI run. Everything works from a fresh clone: a target that needs .venv makes it first.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-all test-containers lint dist lock protos image wheelhouse \
-        beam-image
+.PHONY: help bootstrap demo test test-all test-containers test-flink lint dist lock protos image \
+        beam-image wheelhouse
 
 # TensorFlow's C++ side: warnings and errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -48,6 +48,12 @@ test-containers: bootstrap  ## The tests of the image, in an engine that is star
 	tests/containers/engine.sh start
 	$(MAKE) --no-print-directory wheelhouse image
 	GOODSEED_IMAGE=$(IMAGE):$(tag) $(bin)/python -m pytest tests/containers $(ARGS)
+
+test-flink: bootstrap  ## The whole graph on Flink, as k8s/beam deploys it, in the same engine; needs Maven
+	tests/containers/engine.sh start
+	$(MAKE) --no-print-directory wheelhouse image beam-image
+	GOODSEED_IMAGE=$(IMAGE):$(tag) GOODSEED_BEAM_IMAGE=$(IMAGE)-beam:$(revision) \
+	  $(bin)/python -m pytest tests/flink $(ARGS)
 
 docker_build = $(DOCKER) build $(if $(wildcard wheelhouse/Packages),--network none) \
                  --build-arg BASE=$(BASE)

@@ -79,7 +79,7 @@ class Cluster:
         docker("start", "taskmanager-1")
 
     def kill_worker(self) -> bool:
-        """kill -9 of a Python worker of the first TaskManager that has one; whether there was one."""
+        """kill -9 of a Python worker, if there is one; whether there was one."""
         for number in (1, 2):
             _, *processes = docker("top", f"workers-{number}", "-eo", "pid,args").splitlines()
             for process in processes:

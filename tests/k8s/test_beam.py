@@ -12,15 +12,14 @@ import pytest
 import yaml
 from kubernetes.utils.quantity import parse_quantity
 
-from pipeline.config import Kubeflow
+from components.beam_jobs import CACHE_SECONDS, WORKERS
+from components.flink import PORT
+from pipeline.config import Beam, Kubeflow
 from tests.k8s.manifests import K8S, Manifests, Object, build
 
 JOBMANAGER = "goodseed-flink-jobmanager"
 TASKMANAGER = "goodseed-flink-taskmanager"
 STEPS = "steps"  # the pods of a run
-
-# Beam's option environment_cache_millis, as the steps set it.
-ENVIRONMENT_CACHE_SECONDS = 5
 
 
 @pytest.fixture
@@ -329,6 +328,16 @@ def test_two_runs_and_flink_fit_into_the_quota(manifests: Manifests) -> None:
     assert strategies[TASKMANAGER]["rollingUpdate"]["maxSurge"] == 0
 
 
+# ---- the steps ----------------------------------------------------------------------------------
+
+
+def test_the_steps_find_flink_and_its_workers(manifests: Manifests) -> None:
+    found = containers(manifests)
+    assert ports(found["jobmanager"])["rest"] == PORT
+    assert ports(found["workers"])["workers"] == WORKERS
+    assert manifests.one("Deployment", TASKMANAGER)["spec"]["replicas"] == Beam().parallelism
+
+
 # ---- failures -----------------------------------------------------------------------------------
 
 
@@ -339,7 +348,7 @@ def test_a_restart_finds_no_worker_of_the_failed_attempt(config: dict[str, Any])
     assert delay == config[f"{prefix}max-backoff"]
     assert config[f"{prefix}jitter-factor"] == 0
     number, unit = delay.split()
-    assert unit == "s" and int(number) > ENVIRONMENT_CACHE_SECONDS
+    assert unit == "s" and int(number) > CACHE_SECONDS
 
 
 def test_a_lost_taskmanager_does_not_use_up_the_attempts(config: dict[str, Any]) -> None:
