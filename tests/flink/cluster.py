@@ -29,6 +29,8 @@ NETWORK = "goodseed-flink"
 JOBS = 8099
 
 _START = 120  # seconds
+# Java loads libraries from /tmp, as it may in a pod.
+_RIGHTS = [one.replace("/tmp:", "/tmp:exec,") for one in POD]
 
 
 def docker(*arguments: str) -> str:
@@ -137,7 +139,7 @@ class Cluster:
         )  # fmt: skip
 
     def _run(self, name: str, *arguments: str) -> None:
-        docker("run", "--detach", f"--name={name}", *POD, *arguments)
+        docker("run", "--detach", f"--name={name}", *_RIGHTS, *arguments)
         self.containers.append(name)
 
     def _await(self, container: str, says: str) -> None:
