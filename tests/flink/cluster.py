@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -20,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from components.beam_jobs import WORKERS
 from components.flink import PORT
 from tests.conftest import ROOT
 from tests.containers.conftest import POD
@@ -113,8 +115,7 @@ class Cluster:
 
     def _start(self) -> None:
         self._pod("jobmanager", "--hostname=goodseed-flink")
-        template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        self.address = docker("inspect", "--format", template, "pod-jobmanager")
+        self.address = _address("pod-jobmanager")
         for spec in _containers("jobmanager"):
             self._container(spec, spec["name"], "pod-jobmanager")
         for number in ("1", "2"):
@@ -124,7 +125,7 @@ class Cluster:
         self._await("job-server", "JobService started")
         for number in ("1", "2"):
             self._await(f"taskmanager-{number}", "Successful registration at resource manager")
-            self._await(f"workers-{number}", "Listening for workers")
+            self._await_workers(_address(f"pod-{number}"))
 
     def _pod(self, name: str, *options: str) -> None:
         self._run(f"pod-{name}", f"--network={NETWORK}", *options, "--entrypoint=sleep",
@@ -148,10 +149,27 @@ class Cluster:
             assert time.monotonic() < end, self.logs(container)
             time.sleep(0.5)
 
+    def _await_workers(self, address: str) -> None:
+        """The pool logs nothing, so this waits for its port."""
+        end = time.monotonic() + _START
+        while True:
+            try:
+                socket.create_connection((address, WORKERS), timeout=5).close()
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.5)
+            else:
+                return
+
     def _remove(self) -> None:
         with contextlib.suppress(AssertionError):
             docker("rm", "--force", *reversed(self.containers))
         docker("network", "rm", NETWORK)
+
+
+def _address(container: str) -> str:
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return docker("inspect", "--format", template, container)
 
 
 def _containers(pod: str) -> list[dict[str, Any]]:
