@@ -51,7 +51,7 @@ class Flink:
                 job["jid"],
                 job["tasks"]["finished"],
                 job["tasks"]["total"],
-                f"http://{self.address}/#/job/running/{job['jid']}/overview",
+                f"http://{self.address}/#/job/running/{job['jid']}",
             )
             for job in overview["jobs"]
             if job["name"] == name and job["state"] not in _ENDED

@@ -152,7 +152,7 @@ class _Steps(logging.Handler):
         self._status.update(line)
         if not self._console.is_terminal and time.monotonic() - self._shown > 10:
             self._shown = time.monotonic()
-            self._console.print(line, highlight=False)
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _measure_memory(self) -> None:
         while not self._over.wait(0.2):

@@ -9,29 +9,22 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
-from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
 from components import beam_jobs
 from components.beam_jobs import ARGUMENTS, check
 from components.errors import UserError, one_line
 from pipeline.config import Beam
+from tests.job_service import job_service
 from tests.ports import free_port
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[None]:
     """Lets Beam's jobs go to a job service."""
-    port = free_port()
-    service = LocalJobServicer(str(tmp_path / "staging"))
-    service.start_grpc_server(port)
-    # The workers run in this process. A cluster has its own, which see other files.
-    where = Beam(
-        runner="portable", endpoint=f"127.0.0.1:{port}", options=("--environment_type=LOOPBACK",)
-    )
-    before = beam_jobs.settings.set(where)
-    yield
-    beam_jobs.settings.reset(before)
-    service.stop()
+    with job_service(tmp_path / "staging") as where:
+        before = beam_jobs.settings.set(where)
+        yield
+        beam_jobs.settings.reset(before)
 
 
 @pytest.fixture

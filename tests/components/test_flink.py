@@ -74,7 +74,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 def test_the_jobs_that_run(states: dict[str, str]) -> None:
     (job,) = Flink(ENDPOINT).jobs("goodseed-a")
     assert (job.id, job.done, job.total) == ("new", 3, 8)
-    assert job.page == f"http://127.0.0.1:{flink.PORT}/#/job/running/new/overview"
+    assert job.page == f"http://127.0.0.1:{flink.PORT}/#/job/running/new"
 
 
 def test_cancel_ends_the_jobs_of_one_name(states: dict[str, str]) -> None:

@@ -82,15 +82,14 @@ class Cluster:
         time.sleep(3)
         docker("start", "taskmanager-1")
 
-    def kill_worker(self) -> bool:
-        """kill -9 of a Python worker, if there is one; whether there was one."""
+    def kill_workers(self) -> None:
+        """kill -9 of each TaskManager's Python worker: one of them may have no work just now."""
         for number in (1, 2):
             _, *processes = docker("top", f"workers-{number}", "-eo", "pid,args").splitlines()
             for process in processes:
                 if "sdk_worker_main" in process:
-                    os.kill(int(process.split()[0]), signal.SIGKILL)
-                    return True
-        return False
+                    with contextlib.suppress(ProcessLookupError):  # it has just ended
+                        os.kill(int(process.split()[0]), signal.SIGKILL)
 
     def done(self, step: str) -> int:
         """How many tasks are done of the job of a step that runs; 0 if there is none."""
@@ -178,12 +177,13 @@ def _containers(pod: str) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def background(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs a command in the background; kills it at the end of the block if it still runs."""
+def container(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs a container in the background; kills it at the end of the block if it still runs."""
+    command = ["docker", "run", "--rm", f"--name={name}", *POD, *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
             yield process
         finally:
-            process.kill()
+            subprocess.run(["docker", "kill", name], capture_output=True, check=False)

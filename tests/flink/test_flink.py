@@ -24,7 +24,7 @@ from components.gate import MAE
 from pipeline.sample.draw import draw_sample
 from pipeline.summary import GATE_SHUT, PUSHED, USER_MISTAKE
 from tests.containers.conftest import POD, Run
-from tests.flink.cluster import Cluster, background
+from tests.flink.cluster import Cluster, container
 
 METRICS = (MAE, "mean_squared_error", "example_count", "mean_prediction", "calibration")
 
@@ -78,9 +78,9 @@ class Client:
     def __init__(self, image: str, cluster: Cluster, direct: Path, name: str):
         volume = direct.parent
         self.run_dir = volume / name
-        self._docker = [
-            "docker", "run", "--rm", f"--name=client-{name}", *POD, *cluster.client,
-            f"--volume={volume}:{volume}", image,
+        self._name = f"client-{name}"
+        self._arguments = [
+            *cluster.client, f"--volume={volume}:{volume}", image,
             *command(volume, name, "beam.runner=flink", f"beam.endpoint={cluster.endpoint}"),
         ]  # fmt: skip
         served = volume / f"serving-{name}"
@@ -90,7 +90,7 @@ class Client:
 
     def run(self, *events: Callable[[], None]) -> str:
         """Runs to the end, while events happen, one after the other; returns the output."""
-        with background(*self._docker) as process:
+        with container(self._name, *self._arguments) as process:
             for event in events:
                 event()
             out, _ = process.communicate(timeout=_LONG)
@@ -100,10 +100,8 @@ class Client:
 
     def run_until(self, event: Callable[[], None]) -> None:
         """Runs until an event; then the client is killed, but not its job."""
-        with background(*self._docker) as process:
+        with container(self._name, *self._arguments):
             event()
-            subprocess.run(["docker", "kill", f"client-{self.run_dir.name}"], check=True)
-            process.wait(60)
 
 
 def wait_for(happened: Callable[[], Any]) -> None:
@@ -118,19 +116,26 @@ def harmed(image: str, cluster: Cluster, direct: Path) -> Path:
     """A run in which a Python worker dies in StatisticsGen and a TaskManager in Transform."""
     client = Client(image, cluster, direct, "harmed")
 
+    restarts = r"goodseed-\w+-{} .* from state RUNNING to RESTARTING"
+
     def worker_dies() -> None:
+        def with_its_task() -> bool:
+            cluster.kill_workers()
+            time.sleep(1)
+            return cluster.logged(restarts.format("StatisticsGen"))
+
         wait_for(lambda: cluster.done("StatisticsGen") > 0)
-        wait_for(cluster.kill_worker)
+        wait_for(with_its_task)
 
     def task_manager_dies() -> None:
         examples = client.run_dir / "artifacts" / "Transform" / "transformed_examples"
-        wait_for(lambda: any(examples.glob("*/Split-*/beam-temp-*/*")))
+        wait_for(lambda: any(examples.glob("*/Split-*/beam-temp-*")))
         cluster.kill_task_manager()
 
     out = client.run(worker_dies, task_manager_dies)
-    for step in ("StatisticsGen", "Transform"):
-        assert cluster.logged(rf"goodseed-\w+-{step} .* from state RUNNING to RESTARTING"), step
-        assert re.search(rf"{step} … \d+/\d+ tasks of http://goodseed-flink:8081/#/job/", out), out
+    assert cluster.logged(restarts.format("Transform"))
+    page = "http://goodseed-flink:8081/#/job/running/"
+    assert re.search(rf"Transform … \d+/\d+ tasks of {page}\w+\n", out), out
     return client.run_dir
 
 
