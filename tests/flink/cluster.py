@@ -87,7 +87,7 @@ class Cluster:
         for number in (1, 2):
             _, *processes = docker("top", f"workers-{number}", "-eo", "pid,args").splitlines()
             for process in processes:
-                if "sdk_worker_main" in process:
+                if "SdkHarness" in process:
                     with contextlib.suppress(ProcessLookupError):  # it has just ended
                         os.kill(int(process.split()[0]), signal.SIGKILL)
 
