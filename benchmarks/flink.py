@@ -32,8 +32,10 @@ from tests.containers.conftest import POD
 from tests.flink.cluster import Cluster, docker
 
 STEPS = ("PhotoExampleGen", "StatisticsGen", "Transform", "Evaluator")
-SMALL = ("transform.image_size=32", "trainer.epochs=1", "trainer.head_epochs=0",
-         "evaluator.max_mae=100", "guard.max_refused_test=0.9")  # fmt: skip
+SMALL = (
+    "transform.image_size=32", "transform.mirror=false", "trainer.epochs=1",
+    "trainer.head_epochs=0", "evaluator.max_mae=100", "guard.max_refused_test=0.9",
+)  # fmt: skip
 _MIB = 2**20
 
 
