@@ -192,7 +192,7 @@ def test_the_containers_listen_where_flinks_configuration_says(
         "jobs": int(jobs["job-port"]),
     }
     assert jobs["flink-master"] == f"localhost:{config['rest.port']}"
-    assert ports(found["workers"]) == {"workers": int(flags(found["workers"])["service_port"])}
+    assert ports(found["workers"]) == {"workers": int(flags(found["workers"])["port"])}
 
 
 def test_the_service_names_the_jobmanagers_pod(
