@@ -28,6 +28,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from components import progress
 from components.errors import UserError
 from components.flink import Flink
+from components.review.inputs import REVISION
 from components.upstream import BEAM_WORKER
 from pipeline.config import Beam
 
@@ -81,14 +82,14 @@ ARGUMENTS = [f"--runner={__name__}.{StepRunner.__name__}", "--sdk_container_imag
 
 
 def check(photos: Path, work: Path) -> None:
-    """Checks that the cluster answers, and that its workers see the same files; with a small job.
+    """Checks with a small job that the cluster's workers see the same files and run this code.
 
     Args:
         photos: the folder of photos.
         work: the folder where the steps write.
 
     Raises:
-        UserError: the cluster does not answer, or its workers see other files.
+        UserError: the cluster does not answer, or its workers see other files or run other code.
     """
     where = settings.get(Beam())
     if where.runner == "direct":
@@ -113,10 +114,8 @@ def check(photos: Path, work: Path) -> None:
         if counter.key.metric.namespace == _NAMESPACE
     }
     if problems:
-        raise UserError(
-            f"beam.endpoint {where.endpoint}: Beam's workers there {' and '.join(sorted(problems))}"
-            ": mount the same volumes at the same paths there"
-        )
+        listed = "; they ".join(sorted(problems))
+        raise UserError(f"beam.endpoint {where.endpoint}: Beam's workers there {listed}")
 
 
 class _Look(beam.DoFn):
@@ -125,17 +124,25 @@ class _Look(beam.DoFn):
     def __init__(self, seen: Mapping[str, str], writable: str):
         self._seen = seen
         self._writable = writable
+        self._revision = _revision()
 
     def process(self, _: int) -> None:
         for name, path in self._seen.items():
             if not os.path.exists(path):
-                self._count(f"do not see the {name} {os.path.dirname(path)}")
-        with contextlib.suppress(FileNotFoundError):
-            if not os.access(self._writable, os.W_OK):
-                self._count(f"may not write to {os.path.dirname(self._writable)}")
+                folder = os.path.dirname(path)
+                self._count(f"do not see the {name} {folder}: mount the same volume at this path")
+        if os.path.exists(self._writable) and not os.access(self._writable, os.W_OK):
+            self._count(f"may not write to {os.path.dirname(self._writable)}: give them the right")
+        if (theirs := _revision()) != self._revision:
+            self._count(f"run revision {theirs}, not {self._revision}: give them the run's image")
 
     def _count(self, problem: str) -> None:
         Metrics.counter(_NAMESPACE, problem).inc()
+
+
+def _revision() -> str:
+    """The revision of the code, which its image knows."""
+    return os.environ.get(REVISION, "unknown")
 
 
 class _Cluster:

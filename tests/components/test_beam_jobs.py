@@ -95,7 +95,7 @@ def test_the_workers_do_not_see_the_files(
     with pytest.raises(UserError, match=r"workers there do not see the photos .*/photos: mount"):
         check(*folders)
     monkeypatch.setattr(os.path, "exists", lambda _: False)
-    with pytest.raises(UserError, match=r"photos .* and do not see the run folder .*/run: mount"):
+    with pytest.raises(UserError, match=r"they do not see the run folder .*/run: mount the same"):
         check(*folders)
 
 
@@ -104,7 +104,17 @@ def test_the_workers_may_not_write(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UserError, match=r"workers there may not write to .*/run: mount"):
+    with pytest.raises(UserError, match=r"workers there may not write to .*/run: give them the"):
+        check(*folders)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_workers_run_other_code(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revisions = iter(["new", *["old"] * 8])
+    monkeypatch.setattr(beam_jobs, "_revision", lambda: next(revisions))
+    with pytest.raises(UserError, match=r"workers there run revision old, not new: give them"):
         check(*folders)
 
 

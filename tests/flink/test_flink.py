@@ -241,5 +241,5 @@ def test_workers_that_do_not_see_the_files(
     )  # fmt: skip
     assert done.returncode == USER_MISTAKE
     assert done.stderr.endswith(
-        f"do not see the run folder {run_dir}: mount the same volumes at the same paths there\n"
+        f"do not see the run folder {run_dir}: mount the same volume at this path\n"
     )
