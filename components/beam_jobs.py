@@ -69,7 +69,8 @@ class StepRunner(PipelineRunner):
             with cluster.watching():
                 result.wait_until_finish()
         except BaseException:
-            result.cancel()
+            with contextlib.suppress(grpc.RpcError):  # the job server may be what failed
+                result.cancel()
             cluster.cancel()
             raise
         finally:
@@ -96,7 +97,9 @@ def check(photos: Path, work: Path) -> None:
         return
     probe = work / f".probe-{uuid.uuid4().hex}"
     probe.mkdir(parents=True)
-    seen = {"photos": str(photos / next(os.scandir(photos)).name), "run folder": str(probe)}
+    # An empty folder is a mistake of another kind, which PhotoExampleGen reports.
+    entry = next((entry.path for entry in os.scandir(photos)), str(photos))
+    seen = {"photos": entry, "run folder": str(probe)}
     try:
         pipeline = beam.Pipeline(argv=ARGUMENTS)
         _ = (

@@ -121,7 +121,7 @@ def harmed(image: str, cluster: Cluster, direct: Path) -> Path:
     def worker_dies() -> None:
         def with_its_task() -> bool:
             cluster.kill_workers()
-            time.sleep(1)
+            time.sleep(6)  # a new worker needs some seconds before it works
             return cluster.logged(restarts.format("StatisticsGen"))
 
         wait_for(lambda: cluster.done("StatisticsGen") > 0)
