@@ -21,13 +21,18 @@ POD = [
 Run = Callable[..., str]
 
 
+def built(variable: str, target: str) -> str:
+    """The image that a target of the Makefile has built; skips the test if there is none."""
+    image = os.environ.get(variable, "")
+    if not image or shutil.which("docker") is None:
+        pytest.skip(f"needs Docker and {variable}: make {target}")
+    return image
+
+
 @pytest.fixture(scope="session")
 def image() -> str:
-    """The image that `make test-containers` has built."""
-    image = os.environ.get("GOODSEED_IMAGE", "")
-    if not image or shutil.which("docker") is None:
-        pytest.skip("needs Docker and GOODSEED_IMAGE: make test-containers")
-    return image
+    """The image of the steps."""
+    return built("GOODSEED_IMAGE", "test-containers")
 
 
 @pytest.fixture(scope="session")

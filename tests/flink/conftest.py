@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import pytest
 
-from tests.containers.conftest import image, in_pod
+from tests.containers.conftest import built, image, in_pod
 
 __all__ = ["beam_image", "image", "in_pod"]
 
 
 @pytest.fixture(scope="session")
 def beam_image() -> str:
-    """The image that `make test-flink` has built."""
-    image = os.environ.get("GOODSEED_BEAM_IMAGE", "")
-    if not image or shutil.which("docker") is None:
-        pytest.skip("needs Docker and GOODSEED_BEAM_IMAGE: make test-flink")
-    return image
+    """The image of Flink and Beam's job server."""
+    return built("GOODSEED_BEAM_IMAGE", "test-flink")
