@@ -2,7 +2,7 @@
 
 TFX writes Beam's arguments into the compiled graph and into the key of its cache. But where a job
 runs does not change its result. So the arguments are always the same, ARGUMENTS. They name
-`StepRunner`, and a runner of the graph tells it the rest by `settings` and `job_name`.
+`StepRunner`, and a runner of the graph tells it the rest by `settings`, `run` and `step`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from components.upstream import BEAM_WORKER
 from pipeline.config import Beam
 
 settings: ContextVar[Beam] = ContextVar("settings")  # without it, direct
-# Names the step, and the run by something that a second try of it has too.
-job_name: ContextVar[str] = ContextVar("job_name", default="goodseed")
+# The names of the run and of the step: a second try has the same. A job is called run-step.
+run: ContextVar[str] = ContextVar("run", default="goodseed")
+step: ContextVar[str] = ContextVar("step", default="step")
 
 # The port of the worker pool beside each TaskManager.
 WORKERS = 50000
@@ -63,7 +64,7 @@ class StepRunner(PipelineRunner):
             local = PipelineOptions([*BEAM_WORKER, *where.options])
             return create_runner("FnApiRunner").run_pipeline(pipeline, local)
         cluster = _Cluster(where)
-        cluster.cancel()  # the job of a client that was killed
+        cluster.cancel(_job_name())  # the job of a client that was killed
         result = create_runner("PortableRunner").run_pipeline(pipeline, cluster.options())
         try:
             with cluster.watching():
@@ -71,7 +72,7 @@ class StepRunner(PipelineRunner):
         except BaseException:
             with contextlib.suppress(grpc.RpcError):  # the job server may be what failed
                 result.cancel()
-            cluster.cancel()
+            cluster.cancel(_job_name())
             raise
         finally:
             _remove_leftovers(pipeline)
@@ -85,6 +86,8 @@ ARGUMENTS = [f"--runner={__name__}.{StepRunner.__name__}", "--sdk_container_imag
 def check(photos: Path, work: Path) -> None:
     """Checks with a small job that the cluster's workers see the same files and run this code.
 
+    Before, it ends all jobs of this run: its client was killed, and they could use all task slots.
+
     Args:
         photos: the folder of photos.
         work: the folder where the steps write.
@@ -95,6 +98,8 @@ def check(photos: Path, work: Path) -> None:
     where = settings.get(Beam())
     if where.runner == "direct":
         return
+    step.set("check")
+    _Cluster(where).cancel(f"{run.get()}-")
     probe = work / f".probe-{uuid.uuid4().hex}"
     probe.mkdir(parents=True)
     # An empty folder is a mistake of another kind, which PhotoExampleGen reports.
@@ -148,6 +153,10 @@ def _revision() -> str:
     return os.environ.get(REVISION, "unknown")
 
 
+def _job_name() -> str:
+    return f"{run.get()}-{step.get()}"
+
+
 class _Cluster:
     """A job service, and Flink behind it if it is one."""
 
@@ -168,7 +177,7 @@ class _Cluster:
         return PipelineOptions(
             [
                 f"--job_endpoint={self._where.endpoint}",
-                f"--job_name={job_name.get()}",
+                f"--job_name={_job_name()}",
                 "--sdk_container_image=none",
                 "--experiments=beam_fn_api",
                 *(flink if self._flink else ()),
@@ -176,16 +185,16 @@ class _Cluster:
             ]
         )
 
-    def cancel(self) -> None:
-        """Ends the jobs of this step, also those that a killed client has left."""
+    def cancel(self, names: str) -> None:
+        """Ends the jobs whose names start with this, if the cluster can do that."""
         if self._flink:
-            self._flink.cancel(job_name.get())
+            self._flink.cancel(names)
 
     def watching(self) -> contextlib.AbstractContextManager[None]:
         """Shows the progress of this step's job, if the cluster tells it."""
         if not self._flink:
             return contextlib.nullcontext()
-        flink, name = self._flink, job_name.get()
+        flink, name = self._flink, _job_name()
 
         def count() -> tuple[int, int, str] | None:
             with contextlib.suppress(UserError):  # the job itself will tell

@@ -39,8 +39,8 @@ class Flink:
         """Args: endpoint: HOST:PORT of Beam's job server."""
         self.address = f"{endpoint.rpartition(':')[0]}:{PORT}"
 
-    def jobs(self, name: str) -> list[Job]:
-        """The jobs of this name that have not ended.
+    def jobs(self, names: str) -> list[Job]:
+        """The jobs whose names start with this and that have not ended.
 
         Raises:
             UserError: the JobManager does not answer.
@@ -54,22 +54,22 @@ class Flink:
                 f"http://{self.address}/#/job/running/{job['jid']}",
             )
             for job in overview["jobs"]
-            if job["name"] == name and job["state"] not in _ENDED
+            if job["name"].startswith(names) and job["state"] not in _ENDED
         ]
 
-    def cancel(self, name: str) -> None:
-        """Ends the jobs of this name, and waits until none of their workers writes any more.
+    def cancel(self, names: str) -> None:
+        """Ends the jobs whose names start with this, and waits until nothing of them runs.
 
         Raises:
             UserError: the JobManager does not answer, or a job does not end.
         """
         end = time.monotonic() + _PATIENCE
-        while jobs := self.jobs(name):
+        while jobs := self.jobs(names):
             for job in jobs:
                 with contextlib.suppress(urllib.error.HTTPError):  # it has just ended
                     self._ask(f"/jobs/{job.id}?mode=cancel", "PATCH")
             if time.monotonic() > end:
-                raise UserError(f"Flink does not end the job {name}: look at {jobs[0].page}")
+                raise UserError(f"Flink does not end the job {names}: look at {jobs[0].page}")
             time.sleep(1)
 
     def _ask(self, path: str, method: str = "GET") -> Any:

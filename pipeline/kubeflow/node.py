@@ -120,7 +120,8 @@ def _operator(pipeline: pipeline_pb2.Pipeline, name: str, folder: Path) -> tuple
         packed.Unpack(beam)
         where = Beam.model_validate(run_config(folder)["beam"])
         beam_jobs.settings.set(where)
-        beam_jobs.job_name.set(f"goodseed-{os.environ[RUN_ID]}-{name}")
+        beam_jobs.run.set(f"goodseed-{os.environ[RUN_ID]}")
+        beam_jobs.step.set(name)
         return BeamExecutorOperator(beam), where.runner != "direct"
     from tfx.orchestration.portable.python_executor_operator import PythonExecutorOperator
 

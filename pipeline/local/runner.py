@@ -42,6 +42,10 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     """
     run_dir = Path(config.run_dir)
     check_columns(config)
+    beam_jobs.settings.set(config.beam)
+    beam_jobs.run.set(f"goodseed-{hashlib.sha256(config.run_dir.encode()).hexdigest()[:8]}")
+    with console.status("asking where Beam works"):
+        beam_jobs.check(Path(config.data.photos), run_dir)
     ir = compiler.Compiler().compile(create_pipeline(config))
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(
@@ -56,13 +60,8 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         console.print(
             f"deleted {strange} artifacts that metadata.db does not know", highlight=False
         )
-    jobs = f"goodseed-{hashlib.sha256(config.run_dir.encode()).hexdigest()[:8]}"
-    beam_jobs.settings.set(config.beam)
-    beam_jobs.job_name.set(f"{jobs}-check")
-    with console.status("asking where Beam works"):
-        beam_jobs.check(Path(config.data.photos), run_dir)
     failure = None
-    with _Steps(console, len(ir.nodes), jobs) as steps:
+    with _Steps(console, len(ir.nodes)) as steps:
         try:
             LocalDagRunner().run_with_ir(ir)
         except Exception as error:
@@ -88,15 +87,14 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 class _Steps(logging.Handler):
     """Shows which step runs, its progress and its time, from the log lines of the runner.
 
-    It also names the step's jobs on a cluster, with `jobs` in front.
+    It also names the step's jobs on a cluster.
 
     LocalDagRunner has no hooks or callbacks. Its log lines "Component X is running." and
     "Component X is finished." are the only public sign of a step.
     """
 
-    def __init__(self, console: Console, count: int, jobs: str):
+    def __init__(self, console: Console, count: int):
         super().__init__(logging.INFO)
-        self._jobs = jobs
         self.current = "the run"
         self.seconds: dict[str, float] = {}
         self.peak_rss_mb: dict[str, float] = {}
@@ -132,7 +130,7 @@ class _Steps(logging.Handler):
             self._show(record.getMessage())
         elif record.msg == "Component %s is running.":
             self.current, self._cached = str(record.args[0]), False  # type: ignore[index]
-            beam_jobs.job_name.set(f"{self._jobs}-{self.current}")
+            beam_jobs.step.set(self.current)
             self._step_started = self._shown = time.monotonic()
             self._show("")
         elif record.msg == "A cached execution %d is used.":

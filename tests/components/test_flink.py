@@ -83,6 +83,11 @@ def test_cancel_ends_the_jobs_of_one_name(states: dict[str, str]) -> None:
     Flink(ENDPOINT).cancel("goodseed-a")  # there is none
 
 
+def test_cancel_ends_all_jobs_of_a_run(states: dict[str, str]) -> None:
+    Flink(ENDPOINT).cancel("goodseed-")
+    assert states == {"old": "FINISHED", "new": "CANCELED", "other": "CANCELED"}
+
+
 def test_a_job_that_does_not_end(states: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rest, "ends", False)
     monkeypatch.setattr(flink, "_PATIENCE", 0.5)
