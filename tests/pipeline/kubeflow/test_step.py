@@ -16,7 +16,7 @@ import tensorflow as tf
 from components.errors import UserError
 from pipeline.kubeflow import plan, records, step
 from pipeline.kubeflow.compile import compile_package
-from pipeline.kubeflow.launcher import Task
+from pipeline.kubeflow.launcher import RUN_ID, Task
 from tests.components.trainer.test_model import check_signatures
 from tests.job_service import job_service
 from tests.pipeline.conftest import First
@@ -183,8 +183,13 @@ def test_a_volume_of_another_user(
     ],
 )
 def test_a_mistake_in_the_parameters_ends_the_plan(
-    cluster: Cluster, change: dict[str, Any], said: str, tmp_path: Path
+    cluster: Cluster,
+    change: dict[str, Any],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(RUN_ID, "run-4")
     output = tmp_path / "output.json"
     parameters = {**cluster.defaults, **change}
     document = {
