@@ -62,8 +62,8 @@ class Memory(threading.Thread):
 
 
 def _resident(container: str) -> float:
-    _, *kilobytes = docker("top", container, "-eo", "rss").split()
-    return sum(map(int, kilobytes)) / 1024
+    _, *processes = docker("top", container, "-eo", "pid,rss").splitlines()
+    return sum(int(process.split()[1]) for process in processes) / 1024
 
 
 def run(image: str, volume: Path, count: int, name: str, *options: str) -> dict[str, float]:
