@@ -45,7 +45,7 @@ class Memory(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peaks = {"TaskManager": 0.0, "Python workers": 0.0}
+        self.peaks = {"TaskManager": 0.0, "TaskManager's Python workers": 0.0}
         self._over = threading.Event()
 
     def run(self) -> None:
