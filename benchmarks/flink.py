@@ -20,14 +20,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.request
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from benchmarks.photo_example_gen import make_photos
 from benchmarks.results import record
-from components.flink import PORT
 from tests.containers.conftest import POD
 from tests.flink.cluster import Cluster, docker
 
@@ -85,14 +82,9 @@ def run(image: str, volume: Path, count: int, name: str, *options: str) -> dict[
 
 def moved_bytes(cluster: Cluster) -> Counter[str]:
     """The bytes that the cluster's jobs have moved between their tasks, by step."""
-
-    def ask(path: str) -> Any:
-        with urllib.request.urlopen(f"http://{cluster.address}:{PORT}{path}") as answer:
-            return json.load(answer)
-
     moved: Counter[str] = Counter()
-    for job in ask("/jobs/overview")["jobs"]:
-        vertices = ask(f"/jobs/{job['jid']}")["vertices"]
+    for job in cluster.ask("/jobs/overview")["jobs"]:
+        vertices = cluster.ask(f"/jobs/{job['jid']}")["vertices"]
         step = job["name"].rpartition("-")[2]
         moved[step] += sum(vertex["metrics"]["write-bytes"] for vertex in vertices)
     return moved

@@ -28,13 +28,13 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from components import progress
 from components.errors import UserError
 from components.flink import Flink
-from components.review.inputs import REVISION
 from components.upstream import BEAM_WORKER
+from pipeline import REVISION
 from pipeline.config import Beam
 
 settings: ContextVar[Beam] = ContextVar("settings")  # without it, direct
-# The names of the run and of the step: a second try has the same. A job is called run-step.
-run: ContextVar[str] = ContextVar("run", default="goodseed")
+# The names of the run and of the step; a second try has the same.
+run: ContextVar[str] = ContextVar("run", default="run")
 step: ContextVar[str] = ContextVar("step", default="step")
 
 # The port of the worker pool beside each TaskManager.
@@ -83,6 +83,17 @@ class StepRunner(PipelineRunner):
 ARGUMENTS = [f"--runner={__name__}.{StepRunner.__name__}", "--sdk_container_image=none"]
 
 
+def use(where: Beam, run_name: str) -> None:
+    """Says where the jobs of this run work; `step` names each of them.
+
+    Args:
+        where: the `beam` section of the configuration.
+        run_name: the same for each try of this run, and for no other run.
+    """
+    settings.set(where)
+    run.set(run_name)
+
+
 def check(photos: Path, work: Path) -> None:
     """Checks with a small job that the cluster's workers see the same files and run this code.
 
@@ -99,7 +110,7 @@ def check(photos: Path, work: Path) -> None:
     if where.runner == "direct":
         return
     step.set("check")
-    _Cluster(where).cancel(f"{run.get()}-")
+    _Cluster(where).cancel(_jobs_of_run())
     probe = work / f".probe-{uuid.uuid4().hex}"
     probe.mkdir(parents=True)
     # An empty folder is a mistake of another kind, which PhotoExampleGen reports.
@@ -153,8 +164,13 @@ def _revision() -> str:
     return os.environ.get(REVISION, "unknown")
 
 
+def _jobs_of_run() -> str:
+    """What the names of all jobs of this run start with."""
+    return f"goodseed-{run.get()}-"
+
+
 def _job_name() -> str:
-    return f"{run.get()}-{step.get()}"
+    return _jobs_of_run() + step.get()
 
 
 class _Cluster:

@@ -39,12 +39,13 @@ def report(done: int, total: int, unit: str) -> None:
 
 @contextlib.contextmanager
 def watching(count: Callable[[], tuple[int, int, str] | None]) -> Iterator[None]:
-    """Reports every second, as long as the block runs, how many are done of how many.
+    """Reports, as long as the block runs, how many are done of how many, when this has changed.
 
     Inside another such block it reports nothing: two counts would replace each other on the screen.
 
     Args:
-        count: gives what `report` takes, or None if there is nothing to say; called in a thread.
+        count: gives what `report` takes, or None if there is nothing to say; called every second,
+            in a thread.
     """
     if not _watching.acquire(blocking=False):
         yield
@@ -52,9 +53,12 @@ def watching(count: Callable[[], tuple[int, int, str] | None]) -> Iterator[None]
     over = threading.Event()
 
     def watch() -> None:
+        last = None
         while not over.wait(1):
-            if counted := count():
+            counted = count()
+            if counted and counted != last:
                 report(*counted)
+            last = counted
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

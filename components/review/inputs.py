@@ -14,12 +14,10 @@ from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
-from pipeline import DISTRIBUTION
+from pipeline import DISTRIBUTION, REVISION
 from schemas.features import SPAN
 
 NOT_RECORDED = "not recorded"
-
-REVISION = "GOODSEED_REVISION"  # environment variable of the image
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,7 @@ def _operator(pipeline: pipeline_pb2.Pipeline, name: str, folder: Path) -> tuple
         beam = executable_spec_pb2.BeamExecutableSpec()
         packed.Unpack(beam)
         where = Beam.model_validate(run_config(folder)["beam"])
-        beam_jobs.settings.set(where)
-        beam_jobs.run.set(f"goodseed-{os.environ[RUN_ID]}")
+        beam_jobs.use(where, os.environ[RUN_ID])
         beam_jobs.step.set(name)
         return BeamExecutorOperator(beam), where.runner != "direct"
     from tfx.orchestration.portable.python_executor_operator import PythonExecutorOperator

@@ -41,8 +41,7 @@ def write(task: Task, run_dir: Path, record: Record) -> None:
     record.config = config.model_dump(mode="json", exclude={"kubeflow"})
     _check_paths(config)
     check_columns(config)
-    beam_jobs.settings.set(config.beam)
-    beam_jobs.run.set(f"goodseed-{os.environ[RUN_ID]}")
+    beam_jobs.use(config.beam, os.environ[RUN_ID])
     beam_jobs.check(Path(config.data.photos), run_dir)
     ir = compiler.Compiler().compile(create_pipeline(config))
     parts = {

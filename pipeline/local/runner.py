@@ -42,8 +42,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     """
     run_dir = Path(config.run_dir)
     check_columns(config)
-    beam_jobs.settings.set(config.beam)
-    beam_jobs.run.set(f"goodseed-{hashlib.sha256(config.run_dir.encode()).hexdigest()[:8]}")
+    beam_jobs.use(config.beam, hashlib.sha256(config.run_dir.encode()).hexdigest()[:8])
     with console.status("asking where Beam works"):
         beam_jobs.check(Path(config.data.photos), run_dir)
     ir = compiler.Compiler().compile(create_pipeline(config))

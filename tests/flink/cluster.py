@@ -91,13 +91,16 @@ class Cluster:
                     with contextlib.suppress(ProcessLookupError):  # it has just ended
                         os.kill(int(process.split()[0]), signal.SIGKILL)
 
+    def ask(self, path: str) -> Any:
+        """What Flink's REST API answers."""
+        with urllib.request.urlopen(f"http://{self.address}:{PORT}{path}") as answer:
+            return json.load(answer)
+
     def done(self, step: str) -> int:
         """How many tasks are done of the job of a step that runs; 0 if there is none."""
-        with urllib.request.urlopen(f"http://{self.address}:{PORT}/jobs/overview") as answer:
-            jobs = json.load(answer)["jobs"]
         return sum(
             job["tasks"]["finished"]
-            for job in jobs
+            for job in self.ask("/jobs/overview")["jobs"]
             if job["name"].endswith(f"-{step}") and job["state"] == "RUNNING"
         )
 
